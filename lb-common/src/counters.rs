@@ -1,0 +1,79 @@
+/// Packets and bytes, per CPU in the map. Bytes are those of the IP packets as the client sent them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Traffic {
+    /// Packets.
+    pub packets: u64,
+    /// Bytes.
+    pub bytes: u64,
+}
+
+/// Declares an enum of verdicts whose discriminants index an array of counters.
+macro_rules! verdicts {
+    ($(#[$meta:meta])* $enum:ident { $($(#[doc = $doc:literal])+ $variant:ident => $name:literal,)+ }) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[repr(u32)]
+        pub enum $enum { $($(#[doc = $doc])+ $variant,)+ }
+
+        impl $enum {
+            /// Every verdict, in the order of the counters.
+            pub const ALL: &[Self] = &[$(Self::$variant,)+];
+            /// How many verdicts there are.
+            pub const COUNT: usize = Self::ALL.len();
+
+            /// The name under which operators see it.
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name,)+ }
+            }
+        }
+    };
+}
+
+verdicts! {
+    /// What became of a packet in the balancer: each packet has exactly one.
+    Verdict {
+        /// Passed: neither IPv4 nor IPv6 (ARP, for one).
+        PassNotIp => "pass-not-ip",
+        /// Passed: the frame is not addressed to this interface (flooded, broadcast, multicast).
+        PassOtherHost => "pass-other-host",
+        /// Passed: truncated, or lengths that contradict each other.
+        PassMalformed => "pass-malformed",
+        /// Passed: a fragment; its ports are not known.
+        PassFragment => "pass-fragment",
+        /// Passed: neither TCP nor UDP.
+        PassOtherProtocol => "pass-other-protocol",
+        /// Passed: no service has this address, protocol and port.
+        PassNoService => "pass-no-service",
+        /// Passed up the local stack: the chosen backend is this host.
+        Local => "local",
+        /// Sent from the interface it came in by.
+        Transmitted => "transmitted",
+        /// Sent from another interface.
+        Redirected => "redirected",
+        /// Dropped: the service has no backend that can take the flow.
+        DropNoBackend => "drop-no-backend",
+        /// Dropped: larger than the way to the backend takes.
+        DropTooBig => "drop-too-big",
+        /// Dropped: no room for the outer header, or a map that the daemon did not fill.
+        DropInternal => "drop-internal",
+    }
+}
+
+verdicts! {
+    /// What became of a packet in the decapsulating program of a backend: each packet has exactly one.
+    DecapVerdict {
+        /// Passed: not an IP-in-IP packet for one of this host's tunnel addresses.
+        PassNotTunnel => "pass-not-tunnel",
+        /// Passed, for the kernel to put together: a fragment, or an outer header with options.
+        PassForKernel => "pass-for-kernel",
+        /// The outer header was taken off.
+        Decapsulated => "decapsulated",
+        /// Dropped: the outer source is not one of the balancers.
+        DropStranger => "drop-stranger",
+        /// Dropped: truncated, wrong checksum, or the inner packet is not what the outer header says.
+        DropMalformed => "drop-malformed",
+        /// Dropped: congestion was marked on a packet whose sender does not know ECN (RFC 6040, section 4.2).
+        DropCongested => "drop-congested",
+    }
+}

@@ -1,0 +1,68 @@
+//! Names and sizes of the maps.
+//!
+//! The maps are pinned, so they outlive the daemon; a change of anything in this crate that shows in a map needs a new
+//! [`VERSION`], which names the folder of the pins.
+
+/// Version of the map layout.
+pub const VERSION: u32 = 1;
+
+/// Slots in one chunk: 4 KiB, one page of the memory-mapped slot array.
+pub const CHUNK_SLOTS: usize = 1024;
+/// Chunks in the slot array: 4,194,304 slots in 16 MiB.
+pub const SLOT_CHUNKS: u32 = 4096;
+/// The smallest slot table.
+pub const MIN_SLOTS: u32 = 1 << 10;
+/// The largest slot table.
+pub const MAX_SLOTS: u32 = 1 << 16;
+
+/// Service ids, the unused zero among them.
+pub const MAX_SERVICES: u32 = 1 << 14;
+/// Entries of the service map.
+pub const SERVICE_MAP_ENTRIES: u32 = MAX_SERVICES;
+/// Rows: two for each backend id, so that there is always an old one and a new one.
+pub const BACKEND_ROWS: u32 = 2 * crate::BackendId::COUNT;
+/// Interface indices that the datapath can tell apart.
+pub const MAX_INTERFACES: u32 = 1 << 14;
+
+/// Bits of the filter that spares traffic for other addresses the look-up of a service.
+pub const VIP_FILTER_BITS: u32 = 1 << 16;
+/// The same in 64-bit words.
+pub const VIP_FILTER_WORDS: usize = (VIP_FILTER_BITS / 64) as usize;
+
+/// Names of the maps and programs in the eBPF objects.
+pub mod names {
+    /// The balancing program.
+    pub const BALANCE: &str = "balance";
+    /// The decapsulating program.
+    pub const DECAP: &str = "decap";
+
+    /// {address, port, protocol} → service.
+    pub const SERVICES: &str = "SERVICES";
+    /// Chunks of slots.
+    pub const SLOTS: &str = "SLOTS";
+    /// Backend id → row.
+    pub const ROW_OF: &str = "ROW_OF";
+    /// Rows.
+    pub const ROWS: &str = "ROWS";
+    /// Bit per hashed virtual IP.
+    pub const VIP_FILTER: &str = "VIP_FILTER";
+    /// Interface index → its MAC address.
+    pub const INTERFACES: &str = "INTERFACES";
+    /// Interface index → device to redirect to.
+    pub const EGRESS: &str = "EGRESS";
+    /// Packets per verdict.
+    pub const VERDICTS: &str = "VERDICTS";
+    /// Traffic per service id.
+    pub const SERVICE_TRAFFIC: &str = "SERVICE_TRAFFIC";
+    /// Traffic per backend id.
+    pub const BACKEND_TRAFFIC: &str = "BACKEND_TRAFFIC";
+    /// The hash key, a constant that is set when the program is loaded.
+    pub const HASH_KEY: &str = "HASH_KEY";
+
+    /// Outer destinations that the decapsulating program answers to.
+    pub const TUNNEL_ADDRESSES: &str = "TUNNEL_ADDRESSES";
+    /// Outer sources that it takes packets from.
+    pub const TUNNEL_SOURCES: &str = "TUNNEL_SOURCES";
+    /// Packets per verdict of the decapsulating program.
+    pub const DECAP_VERDICTS: &str = "DECAP_VERDICTS";
+}

@@ -1,0 +1,41 @@
+//! What the eBPF programs and the daemon have to agree on: the layout of the maps, the slot word, the flow hash and
+//! the checksum arithmetic.
+//!
+//! Nothing here knows about eBPF or about the kernel, so everything is tested on the host.
+
+#![no_std]
+#![warn(missing_docs)]
+
+mod address;
+mod backend;
+pub mod bench;
+pub mod checksum;
+mod counters;
+mod flow;
+pub mod layout;
+mod service;
+mod slot;
+
+pub use address::{Address, NetU16, NetU32, vip_filter_bit};
+pub use backend::{BackendId, BackendRow, Encapsulation, MacAddress, OuterHeader, RowIndex};
+pub use counters::{DecapVerdict, Traffic, Verdict};
+pub use flow::{Flow, FlowHash, HashKey};
+pub use service::{Service, ServiceId, ServiceKey};
+pub use slot::SlotWord;
+
+#[cfg(feature = "userspace")]
+mod pod {
+    //! aya copies values between maps and memory byte by byte, so it wants to know that they are plain data.
+
+    use crate::{Address, BackendRow, RowIndex, Service, ServiceKey, Traffic, bench::Template};
+
+    macro_rules! pod {
+        ($($type:ty),+) => {
+            // SAFETY: `repr(C)` or `repr(transparent)` over integers and bytes: every bit pattern is a value, and all
+            // values live as long as the program.
+            $(unsafe impl aya::Pod for $type {})+
+        };
+    }
+
+    pod!(Address, BackendRow, RowIndex, Service, ServiceKey, Template, Traffic);
+}

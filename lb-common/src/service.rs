@@ -1,0 +1,61 @@
+use crate::{Address, NetU16, layout};
+
+/// What a packet's destination is looked up by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[repr(C)]
+pub struct ServiceKey {
+    /// The virtual IP.
+    pub address: Address,
+    /// The port; zero stands for all ports that have no service of their own.
+    pub port: NetU16,
+    /// The protocol number: 6 for TCP, 17 for UDP.
+    pub protocol: u8,
+    /// Always zero: the map compares every byte of the key.
+    pub padding: u8,
+}
+
+impl ServiceKey {
+    /// The key of {`address`, `port`, `protocol`}.
+    #[inline(always)]
+    pub const fn new(address: Address, port: NetU16, protocol: u8) -> Self {
+        Self { address, port, protocol, padding: 0 }
+    }
+}
+
+/// Names a service in the maps: from 1 to [`layout::MAX_SERVICES`]`- 1`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(transparent)]
+pub struct ServiceId(u32);
+
+impl ServiceId {
+    /// The id `raw`, if it is one.
+    pub const fn new(raw: u32) -> Option<Self> {
+        if raw == 0 || raw >= layout::MAX_SERVICES { None } else { Some(Self(raw)) }
+    }
+
+    /// The number itself: the index of the service's counters.
+    #[inline(always)]
+    pub const fn get(self) -> u32 {
+        self.0
+    }
+}
+
+/// A service as the datapath knows it: where its slot table is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Service {
+    /// Index of its counters.
+    pub id: ServiceId,
+    /// Its first chunk of [`layout::CHUNK_SLOTS`] slots; the others follow.
+    pub first_chunk: u32,
+    /// The number of its slots, less one: a power of two less one.
+    pub slot_mask: u32,
+}
+
+impl Service {
+    /// Which chunk of the slot array holds `slot`, and at which place.
+    #[inline(always)]
+    pub const fn locate(&self, slot: u32) -> (u32, usize) {
+        (self.first_chunk.wrapping_add(slot / layout::CHUNK_SLOTS as u32), slot as usize % layout::CHUNK_SLOTS)
+    }
+}

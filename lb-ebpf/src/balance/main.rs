@@ -1,0 +1,57 @@
+//! The balancer: sends packets for a virtual IP to the backend that their flow belongs to.
+//!
+//! ```text
+//! parse → service → flow → forward → verdict
+//! ```
+//!
+//! One file per step. A step that ends a packet's way returns the verdict as its error. The program runs on several
+//! CPUs at once and shares its maps with the daemon: counters are per CPU, and everything else is only read here.
+
+#![no_std]
+#![no_main]
+
+use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
+use aya_log_ebpf::debug;
+use lb_common::Verdict;
+
+mod flow;
+mod forward;
+mod maps;
+mod parse;
+mod service;
+
+#[xdp]
+pub fn balance(mut ctx: XdpContext) -> u32 {
+    let (Ok(verdict) | Err(verdict)) = process(&mut ctx);
+    maps::count_verdict(verdict);
+    action(verdict)
+}
+
+#[inline(always)]
+fn process(ctx: &mut XdpContext) -> Result<Verdict, Verdict> {
+    let packet = parse::parse(ctx)?;
+    let service = service::find(&packet.flow)?;
+    let hash = packet.flow.hash(maps::hash_key());
+    let backend = flow::backend_of(service, hash)?;
+    let verdict = forward::send(ctx, &packet, hash, backend)?;
+    maps::count_traffic(service.id, backend, packet.ip_len);
+    debug!(ctx, "service {} to backend {}: {}", service.id.get(), backend.get(), verdict.name());
+    Ok(verdict)
+}
+
+/// What the kernel is to do with a packet.
+#[inline(always)]
+fn action(verdict: Verdict) -> u32 {
+    match verdict {
+        Verdict::PassNotIp
+        | Verdict::PassOtherHost
+        | Verdict::PassMalformed
+        | Verdict::PassFragment
+        | Verdict::PassOtherProtocol
+        | Verdict::PassNoService
+        | Verdict::Local => xdp_action::XDP_PASS,
+        Verdict::Transmitted => xdp_action::XDP_TX,
+        Verdict::Redirected => xdp_action::XDP_REDIRECT,
+        Verdict::DropNoBackend | Verdict::DropTooBig | Verdict::DropInternal => xdp_action::XDP_DROP,
+    }
+}

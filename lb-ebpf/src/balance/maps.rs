@@ -1,0 +1,112 @@
+//! The maps, and the accessors that need to know how they are laid out.
+
+use aya_ebpf::{
+    Global,
+    macros::map,
+    maps::{Array, DevMap, HashMap, PerCpuArray},
+};
+use lb_common::{
+    BackendId, BackendRow, HashKey, MacAddress, RowIndex, Service, ServiceId, ServiceKey, SlotWord, Traffic, Verdict,
+    layout,
+};
+
+/// Lets the daemon map the array into its memory (`BPF_F_MMAPABLE`).
+const MMAPABLE: u32 = 1 << 10;
+
+#[unsafe(no_mangle)]
+static HASH_KEY: Global<HashKey> = Global::new(HashKey([0; 2]));
+
+#[map]
+static SERVICES: HashMap<ServiceKey, Service> = HashMap::pinned(layout::SERVICE_MAP_ENTRIES, 0);
+#[map]
+static SLOTS: Array<[u32; layout::CHUNK_SLOTS]> = Array::pinned(layout::SLOT_CHUNKS, MMAPABLE);
+#[map]
+static ROW_OF: Array<RowIndex> = Array::pinned(BackendId::COUNT, MMAPABLE);
+#[map]
+static ROWS: Array<BackendRow> = Array::pinned(layout::BACKEND_ROWS, 0);
+#[map]
+static VIP_FILTER: Array<[u64; layout::VIP_FILTER_WORDS]> = Array::pinned(1, MMAPABLE);
+#[map]
+static INTERFACES: Array<[u8; 8]> = Array::pinned(layout::MAX_INTERFACES, 0);
+#[map]
+static EGRESS: DevMap = DevMap::pinned(layout::MAX_INTERFACES, 0);
+#[map]
+static VERDICTS: PerCpuArray<u64> = PerCpuArray::pinned(Verdict::COUNT as u32, 0);
+#[map]
+static SERVICE_TRAFFIC: PerCpuArray<Traffic> = PerCpuArray::pinned(layout::MAX_SERVICES, 0);
+#[map]
+static BACKEND_TRAFFIC: PerCpuArray<Traffic> = PerCpuArray::pinned(BackendId::COUNT, 0);
+
+#[inline(always)]
+pub fn hash_key() -> HashKey {
+    HASH_KEY.load()
+}
+
+/// Whether a frame to `destination` that came in by the interface `ifindex` is addressed to this host.
+#[inline(always)]
+pub fn is_own_mac(ifindex: u32, destination: MacAddress) -> bool {
+    let [a, b, c, d, e, f] = destination;
+    INTERFACES.get(ifindex).is_some_and(|mac| u64::from_ne_bytes(*mac) == u64::from_ne_bytes([a, b, c, d, e, f, 0, 0]))
+}
+
+/// Whether bit `bit` of the virtual-IP filter is set.
+#[inline(always)]
+pub fn in_vip_filter(bit: u32) -> bool {
+    let word = (bit / 64) as usize % layout::VIP_FILTER_WORDS;
+    VIP_FILTER.get(0).and_then(|words| words.get(word)).is_some_and(|word| word >> (bit % 64) & 1 == 1)
+}
+
+#[inline(always)]
+pub fn service(key: &ServiceKey) -> Option<&'static Service> {
+    // SAFETY: an entry that the daemon removes while it is read here keeps its memory until this run of the program is
+    // over (RCU); the map is preallocated, so at worst the memory already holds another service, whole or in part,
+    // whose slots and rows exist too: every index taken from it is checked again.
+    unsafe { SERVICES.get(key) }
+}
+
+/// The slot word `index` of chunk `chunk`.
+#[inline(always)]
+pub fn slot(chunk: u32, index: usize) -> Option<SlotWord> {
+    SLOTS.get(chunk)?.get(index % layout::CHUNK_SLOTS).map(|bits| SlotWord::from_bits(*bits))
+}
+
+/// The row of `backend`, if the daemon gave it one.
+#[inline(always)]
+pub fn row(backend: BackendId) -> Option<&'static BackendRow> {
+    let index = *ROW_OF.get(backend.get())?;
+    if index == RowIndex::NONE {
+        return None;
+    }
+    ROWS.get(index.0)
+}
+
+/// Sends the packet from the interface `ifindex` when the program is done; `false` if that interface is no egress.
+#[inline(always)]
+pub fn redirect(ifindex: u32) -> bool {
+    EGRESS.redirect(ifindex, 0).is_ok()
+}
+
+#[inline(always)]
+pub fn count_verdict(verdict: Verdict) {
+    if let Some(count) = VERDICTS.get_ptr_mut(verdict as u32) {
+        // SAFETY: the counter belongs to this CPU, and XDP programs do not interrupt each other on one CPU.
+        unsafe { *count += 1 };
+    }
+}
+
+#[inline(always)]
+pub fn count_traffic(service: ServiceId, backend: BackendId, bytes: u32) {
+    add(SERVICE_TRAFFIC.get_ptr_mut(service.get()), bytes);
+    add(BACKEND_TRAFFIC.get_ptr_mut(backend.get()), bytes);
+}
+
+#[inline(always)]
+fn add(traffic: Option<*mut Traffic>, bytes: u32) {
+    if let Some(traffic) = traffic {
+        // SAFETY: the counter belongs to this CPU, and XDP programs do not interrupt each other on one CPU.
+        unsafe {
+            (*traffic).packets += 1;
+            (*traffic).bytes += u64::from(bytes);
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! From the frame to the flow it belongs to. What cannot be parsed is not ours, and passes.
+
+use aya_ebpf::programs::XdpContext;
+use lb_common::{Address, Flow, NetU32, Verdict};
+use lb_ebpf::packet::{frame_len, lend, read};
+use network_types::{
+    eth::{EthHdr, EtherType},
+    ip::{IpProto, Ipv4Hdr, Ipv6Hdr},
+    tcp::TcpHdr,
+    udp::UdpHdr,
+    vlan::VlanHdr,
+};
+
+use crate::maps;
+
+/// A packet that could belong to a service.
+pub struct Packet {
+    pub flow: Flow,
+    /// Where the IP header starts: the length of the Ethernet header and its tags, in bytes.
+    pub ip_offset: usize,
+    /// Length of the IP packet in bytes, by its own header; the frame may be longer (Ethernet padding).
+    pub ip_len: u32,
+    /// The DSCP and ECN bits.
+    pub traffic_class: u8,
+}
+
+/// The most 802.1Q and 802.1ad tags that are looked behind.
+const MAX_TAGS: usize = 2;
+/// The most IPv6 extension headers that are looked behind.
+const MAX_EXTENSIONS: usize = 4;
+
+#[inline(always)]
+pub fn parse(ctx: &XdpContext) -> Result<Packet, Verdict> {
+    let ethernet: EthHdr = read(ctx, 0).ok_or(Verdict::PassMalformed)?;
+    if !maps::is_own_mac(ctx.ingress_ifindex() as u32, ethernet.dst_addr) {
+        return Err(Verdict::PassOtherHost);
+    }
+    let mut ether_type = ethernet.ether_type;
+    let mut ip_offset = EthHdr::LEN;
+    for _ in 0..MAX_TAGS {
+        if ether_type != EtherType::Ieee8021q as u16 && ether_type != EtherType::Ieee8021ad as u16 {
+            break;
+        }
+        let tag: VlanHdr = read(ctx, ip_offset).ok_or(Verdict::PassMalformed)?;
+        ether_type = tag.ether_type;
+        ip_offset += VlanHdr::LEN;
+    }
+    if ether_type == EtherType::Ipv4 as u16 {
+        ipv4(ctx, ip_offset)
+    } else if ether_type == EtherType::Ipv6 as u16 {
+        ipv6(ctx, ip_offset)
+    } else {
+        Err(Verdict::PassNotIp)
+    }
+}
+
+#[inline(always)]
+fn ipv4(ctx: &XdpContext, ip_offset: usize) -> Result<Packet, Verdict> {
+    let header: &Ipv4Hdr = lend(ctx, ip_offset).ok_or(Verdict::PassMalformed)?;
+    let header_len = usize::from(header.vihl & 0xf) * 4;
+    let ip_len = usize::from(header.tot_len());
+    if header.version() != 4 || header_len < Ipv4Hdr::LEN || ip_offset + ip_len > frame_len(ctx) {
+        return Err(Verdict::PassMalformed);
+    }
+    const MORE_FRAGMENTS_OR_OFFSET: u16 = 0x3fff;
+    if u16::from_be_bytes(header.frags) & MORE_FRAGMENTS_OR_OFFSET != 0 {
+        return Err(Verdict::PassFragment);
+    }
+    let ports = ports(ctx, header.proto, ip_offset + header_len, ip_offset + ip_len)?;
+    Ok(Packet {
+        flow: Flow {
+            source: Address::from_v4_wire(header.src_addr),
+            destination: Address::from_v4_wire(header.dst_addr),
+            ports,
+            protocol: header.proto,
+            ipv4: true,
+        },
+        ip_offset,
+        ip_len: ip_len as u32,
+        traffic_class: header.tos,
+    })
+}
+
+#[inline(always)]
+fn ipv6(ctx: &XdpContext, ip_offset: usize) -> Result<Packet, Verdict> {
+    let header: &Ipv6Hdr = lend(ctx, ip_offset).ok_or(Verdict::PassMalformed)?;
+    let ip_len = Ipv6Hdr::LEN + usize::from(header.payload_len());
+    if header.version() != 6 || ip_offset + ip_len > frame_len(ctx) {
+        return Err(Verdict::PassMalformed);
+    }
+    let (protocol, l4_offset) = skip_extensions(ctx, header.next_hdr, ip_offset + Ipv6Hdr::LEN)?;
+    let ports = ports(ctx, protocol, l4_offset, ip_offset + ip_len)?;
+    Ok(Packet {
+        flow: Flow {
+            source: Address::from_v6_wire(header.src_addr),
+            destination: Address::from_v6_wire(header.dst_addr),
+            ports,
+            protocol,
+            ipv4: false,
+        },
+        ip_offset,
+        ip_len: ip_len as u32,
+        traffic_class: (u32::from_be_bytes(header.vcf) >> 20) as u8,
+    })
+}
+
+/// The upper-layer protocol behind the extension headers (RFC 8200, section 4), and where it starts.
+#[inline(always)]
+fn skip_extensions(ctx: &XdpContext, first: u8, first_offset: usize) -> Result<(u8, usize), Verdict> {
+    let mut next = first;
+    let mut offset = first_offset;
+    for _ in 0..MAX_EXTENSIONS {
+        match next {
+            EXTENSION_HOP_BY_HOP | EXTENSION_ROUTING | EXTENSION_DESTINATION => {
+                let [following, length]: [u8; 2] = read(ctx, offset).ok_or(Verdict::PassMalformed)?;
+                next = following;
+                offset += (usize::from(length) + 1) * 8;
+            }
+            EXTENSION_FRAGMENT => return Err(Verdict::PassFragment),
+            _ => break,
+        }
+    }
+    Ok((next, offset))
+}
+
+const EXTENSION_HOP_BY_HOP: u8 = IpProto::HopOpt as u8;
+const EXTENSION_ROUTING: u8 = IpProto::Ipv6Route as u8;
+const EXTENSION_FRAGMENT: u8 = IpProto::Ipv6Frag as u8;
+const EXTENSION_DESTINATION: u8 = IpProto::Ipv6Opts as u8;
+
+/// Source and destination port of the segment or datagram that starts at `offset`, in an IP packet that ends at `end`.
+#[inline(always)]
+fn ports(ctx: &XdpContext, protocol: u8, offset: usize, end: usize) -> Result<NetU32, Verdict> {
+    const TCP: u8 = IpProto::Tcp as u8;
+    const UDP: u8 = IpProto::Udp as u8;
+    let header_len = match protocol {
+        TCP => TcpHdr::LEN,
+        UDP => UdpHdr::LEN,
+        _ => return Err(Verdict::PassOtherProtocol),
+    };
+    if offset + header_len > end {
+        return Err(Verdict::PassMalformed);
+    }
+    read(ctx, offset).map(NetU32::from_wire).ok_or(Verdict::PassMalformed)
+}

@@ -1,0 +1,95 @@
+//! Reading and writing headers of the packet under the program's hands.
+//!
+//! IP headers are lent out of the packet, everything else goes by value. Whoever writes to the packet or moves its head
+//! needs the context for himself, so the compiler sees to it that no reference into the packet outlives that.
+//!
+//! The IP headers are not copied because their fields are arrays of bytes: the compiler would keep copies of them on the
+//! stack, in pieces at odd places, which the verifier forbids there (and allows in packets).
+
+use core::mem::size_of;
+
+use aya_ebpf::{EbpfContext as _, helpers::bpf_xdp_adjust_head, programs::XdpContext};
+use lb_common::NetU32;
+use network_types::{
+    eth::EthHdr,
+    ip::{Ipv4Hdr, Ipv6Hdr},
+    vlan::VlanHdr,
+};
+
+/// A header that can be copied from a packet, whatever the bytes there are.
+///
+/// # Safety
+///
+/// Every bit pattern has to be a value of the type.
+pub unsafe trait Header: Copy {}
+
+// SAFETY: integers and arrays of bytes.
+unsafe impl Header for EthHdr {}
+// SAFETY: integers and arrays of bytes.
+unsafe impl Header for VlanHdr {}
+// SAFETY: bytes.
+unsafe impl<const N: usize> Header for [u8; N] {}
+// SAFETY: integers.
+unsafe impl<const N: usize> Header for [NetU32; N] {}
+
+/// A header that can be lent out of a packet, wherever it lies.
+///
+/// # Safety
+///
+/// The alignment of the type has to be 1, and every bit pattern has to be a value of it.
+pub unsafe trait Lendable {}
+
+// SAFETY: only bytes and arrays of bytes.
+unsafe impl Lendable for Ipv4Hdr {}
+// SAFETY: only bytes and arrays of bytes.
+unsafe impl Lendable for Ipv6Hdr {}
+
+/// The header at `offset` bytes from the start of the frame, unless the frame ends before.
+#[inline(always)]
+pub fn lend<T: Lendable>(ctx: &XdpContext, offset: usize) -> Option<&T> {
+    let start = ctx.data() + offset;
+    if start + size_of::<T>() > ctx.data_end() {
+        return None;
+    }
+    // SAFETY: the bytes lie between `data` and `data_end`, as just checked; any bytes are a `T`, at any address; and
+    // nobody writes to them while the context is borrowed.
+    Some(unsafe { &*(start as *const T) })
+}
+
+/// A copy of the header at `offset` bytes from the start of the frame, unless the frame ends before.
+#[inline(always)]
+pub fn read<T: Header>(ctx: &XdpContext, offset: usize) -> Option<T> {
+    let start = ctx.data() + offset;
+    if start + size_of::<T>() > ctx.data_end() {
+        return None;
+    }
+    // SAFETY: the bytes lie between `data` and `data_end`, as just checked, and any bytes are a `T`.
+    Some(unsafe { (start as *const T).read_unaligned() })
+}
+
+/// Writes `header` at `offset` bytes from the start of the frame; `None` if the frame ends before.
+#[inline(always)]
+pub fn write<T: Header>(ctx: &mut XdpContext, offset: usize, header: T) -> Option<()> {
+    let start = ctx.data() + offset;
+    if start + size_of::<T>() > ctx.data_end() {
+        return None;
+    }
+    // SAFETY: the bytes lie between `data` and `data_end`, as just checked, and as the context is
+    // borrowed for this call alone, nobody holds a reference to them.
+    unsafe { (start as *mut T).write_unaligned(header) };
+    Some(())
+}
+
+/// Length of the frame in bytes.
+#[inline(always)]
+pub fn frame_len(ctx: &XdpContext) -> usize {
+    ctx.data_end() - ctx.data()
+}
+
+/// Moves the start of the frame by `delta` bytes, back when negative; `None` if there is no room.
+#[inline(always)]
+pub fn move_head(ctx: &mut XdpContext, delta: i32) -> Option<()> {
+    // SAFETY: the context is the one that the kernel gave to this run of the program.
+    let result = unsafe { bpf_xdp_adjust_head(ctx.as_ptr().cast(), delta) };
+    (result == 0).then_some(())
+}

@@ -1,0 +1,208 @@
+//! Takes requests from the socket, hands them to the daemon's loop, and answers.
+
+use std::{fs, io, net::SocketAddr, os::unix::fs::PermissionsExt as _, path::Path};
+
+use axum::{
+    Json, Router,
+    extract::{Path as UrlPath, Query, State, rejection::JsonRejection},
+    http::StatusCode,
+    response::{IntoResponse, Response},
+    routing::{get, patch, post},
+};
+use serde::Deserialize;
+use tokio::{
+    net::UnixListener,
+    sync::{mpsc, oneshot},
+};
+
+use super::{BackendPatch, ErrorView, FlowView, NewBackend, StatsView, StatusView};
+use crate::{
+    config,
+    model::{Applied, Change, ChangeError, Selector, ServiceView},
+};
+
+/// A request on its way to the daemon's loop, with the way back.
+#[derive(Debug)]
+pub enum Request {
+    /// How the daemon is.
+    Status(Reply<StatusView>),
+    /// The services and their backends.
+    Services(Reply<Vec<ServiceView>>),
+    /// Counters.
+    Stats(Reply<StatsView>),
+    /// Where a flow of `service` goes.
+    Flow {
+        /// The service.
+        service: String,
+        /// The client.
+        client: SocketAddr,
+        /// The destination port, for a service of all ports.
+        port: Option<u16>,
+        /// The way back.
+        reply: Reply<FlowView>,
+    },
+    /// Change something.
+    Change(Change, Reply<Vec<Applied>>),
+    /// Read the configuration file again.
+    Reload(Reply<()>),
+}
+
+/// Where the answer goes.
+pub type Reply<T> = oneshot::Sender<Result<T, Refusal>>;
+
+/// Why a request is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// The request makes no sense.
+    #[error("{0}")]
+    Invalid(String),
+    /// It names something that is not there.
+    #[error("{0}")]
+    NotFound(String),
+    /// The configuration is not valid.
+    #[error("{0}")]
+    Configuration(String),
+    /// It makes sense, and went wrong.
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl Refusal {
+    const fn status(&self) -> StatusCode {
+        match self {
+            Self::Invalid(_) => StatusCode::BAD_REQUEST,
+            Self::NotFound(_) => StatusCode::NOT_FOUND,
+            Self::Configuration(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::Failed(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        (self.status(), Json(ErrorView { error: self.to_string() })).into_response()
+    }
+}
+
+impl From<ChangeError> for Refusal {
+    fn from(error: ChangeError) -> Self {
+        let message = error.to_string();
+        match error {
+            ChangeError::NoService(_) | ChangeError::NoBackend { .. } => Self::NotFound(message),
+            ChangeError::Refused(_) => Self::Invalid(message),
+            ChangeError::Full(_) => Self::Failed(message),
+        }
+    }
+}
+
+type Requests = mpsc::Sender<Request>;
+type Answer<T> = Result<Json<T>, Refusal>;
+
+/// Opens the socket at `path`. One that an earlier daemon left is replaced.
+pub fn bind(path: &Path) -> io::Result<UnixListener> {
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder)?;
+    }
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let listener = UnixListener::bind(path)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
+}
+
+/// Serves the API until the daemon's loop is gone.
+pub async fn serve(listener: UnixListener, requests: mpsc::Sender<Request>) -> io::Result<()> {
+    let router = Router::new()
+        .route("/v1/status", get(status))
+        .route("/v1/services", get(services))
+        .route("/v1/stats", get(stats))
+        .route("/v1/flow", get(flow))
+        .route("/v1/services/{service}/backends", post(add_backend))
+        .route("/v1/backends/{backend}", patch(patch_backend).delete(remove_backend))
+        .route("/v1/reload", post(reload))
+        .fallback(async || Refusal::NotFound("no such path in this API".to_owned()))
+        .with_state(requests);
+    axum::serve(listener, router).await
+}
+
+/// Sends a request to the loop and waits for its answer.
+async fn ask<T>(requests: &Requests, request: impl FnOnce(Reply<T>) -> Request) -> Answer<T> {
+    let gone = || Refusal::Failed("lbd is stopping".to_owned());
+    let (reply, answer) = oneshot::channel();
+    requests.send(request(reply)).await.map_err(|_| gone())?;
+    answer.await.map_err(|_| gone())?.map(Json)
+}
+
+async fn status(State(requests): State<Requests>) -> Answer<StatusView> {
+    ask(&requests, Request::Status).await
+}
+
+async fn services(State(requests): State<Requests>) -> Answer<Vec<ServiceView>> {
+    ask(&requests, Request::Services).await
+}
+
+async fn stats(State(requests): State<Requests>) -> Answer<StatsView> {
+    ask(&requests, Request::Stats).await
+}
+
+async fn reload(State(requests): State<Requests>) -> Answer<()> {
+    ask(&requests, Request::Reload).await
+}
+
+#[derive(Deserialize)]
+struct FlowQuery {
+    service: String,
+    client: SocketAddr,
+    port: Option<u16>,
+}
+
+async fn flow(State(requests): State<Requests>, Query(query): Query<FlowQuery>) -> Answer<FlowView> {
+    let FlowQuery { service, client, port } = query;
+    ask(&requests, |reply| Request::Flow { service, client, port, reply }).await
+}
+
+async fn add_backend(
+    State(requests): State<Requests>,
+    UrlPath(service): UrlPath<String>,
+    body: Result<Json<NewBackend>, JsonRejection>,
+) -> Answer<Vec<Applied>> {
+    let NewBackend { name, address, weight } = json(body)?;
+    let weight = weight.unwrap_or(config::Backend::DEFAULT_WEIGHT);
+    let backend = config::Backend::parse(name.as_deref(), &address, weight)
+        .map_err(|problem| Refusal::Invalid(problem.to_string()))?;
+    ask(&requests, |reply| Request::Change(Change::Add(service, backend), reply)).await
+}
+
+#[derive(Deserialize)]
+struct InService {
+    service: Option<String>,
+}
+
+async fn patch_backend(
+    State(requests): State<Requests>,
+    UrlPath(backend): UrlPath<String>,
+    Query(InService { service }): Query<InService>,
+    body: Result<Json<BackendPatch>, JsonRejection>,
+) -> Answer<Vec<Applied>> {
+    let selector = Selector { backend, service };
+    let change = match json(body)? {
+        BackendPatch::Weight(weight) => Change::Weight(selector, weight),
+        BackendPatch::Admin(admin) => Change::Admin(selector, admin),
+    };
+    ask(&requests, |reply| Request::Change(change, reply)).await
+}
+
+async fn remove_backend(
+    State(requests): State<Requests>,
+    UrlPath(backend): UrlPath<String>,
+    Query(InService { service }): Query<InService>,
+) -> Answer<Vec<Applied>> {
+    let change = Change::Remove(Selector { backend, service });
+    ask(&requests, |reply| Request::Change(change, reply)).await
+}
+
+fn json<T>(body: Result<Json<T>, JsonRejection>) -> Result<T, Refusal> {
+    body.map(|Json(value)| value).map_err(|rejection| Refusal::Invalid(rejection.body_text()))
+}

@@ -1,0 +1,164 @@
+//! What people see.
+
+use std::{net::IpAddr, time::Duration};
+
+use comfy_table::{Table, presets};
+use lb_userspace::{
+    api::{FlowView, StatsView, StatusView},
+    model::{BackendView, NextHopView, ProbeView, ServiceView},
+};
+
+fn table(header: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_header(header);
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
+    table
+}
+
+fn render(table: &Table) -> String {
+    table.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>().join("\n")
+}
+
+pub(crate) fn status(status: &StatusView) -> String {
+    let mut lines = vec![
+        format!(
+            "lbd {} on node {}, pid {}, up {}",
+            status.version,
+            status.node,
+            status.pid,
+            humantime::format_duration(Duration::from_secs(status.uptime.as_secs())),
+        ),
+        format!("configuration  {}", status.config.display()),
+    ];
+    for interface in &status.interfaces {
+        lines.push(format!("interface      {} ({} mode)", interface.interface, interface.mode));
+    }
+    let backends: Vec<String> = status.backends.iter().map(|(state, count)| format!("{count} {state}")).collect();
+    lines.push(format!("services       {}, backends {}", status.services, backends.join(", ")));
+    lines.extend(status.problems.iter().map(|problem| format!("PROBLEM        {problem}")));
+    lines.join("\n")
+}
+
+pub(crate) fn services(services: &[ServiceView]) -> String {
+    let mut table = table(&["SERVICE", "ADDRESS", "ALGORITHM", "FORWARDING", "UP", "PACKETS", "BYTES"]);
+    for service in services {
+        let up = service.backends.iter().filter(|backend| backend.slots > 0).count();
+        table.add_row([
+            format!("{}{}", service.name, if service.changed { " *" } else { "" }),
+            endpoint(service),
+            service.algorithm.to_string(),
+            service.forwarding.to_string(),
+            format!("{up}/{}", service.backends.len()),
+            service.packets.to_string(),
+            service.bytes.to_string(),
+        ]);
+    }
+    let mut text = render(&table);
+    if services.iter().any(|service| service.changed) {
+        text.push_str("\n* changed with lbctl since the configuration file was read");
+    }
+    text
+}
+
+pub(crate) fn service_details(services: &[ServiceView]) -> String {
+    let details = |service: &ServiceView| {
+        format!(
+            "{}  {}  {}, {}, {} slots\n\n{}",
+            service.name,
+            endpoint(service),
+            service.algorithm,
+            service.forwarding,
+            service.slots,
+            backends(std::slice::from_ref(service)),
+        )
+    };
+    services.iter().map(details).collect::<Vec<_>>().join("\n\n")
+}
+
+pub(crate) fn backends(services: &[ServiceView]) -> String {
+    let mut table =
+        table(&["SERVICE", "BACKEND", "ADDRESS", "WEIGHT", "STATE", "SHARE", "NEXT HOP", "LAST CHECK", "PACKETS"]);
+    for service in services {
+        for backend in &service.backends {
+            table.add_row([
+                service.name.clone(),
+                backend.name.clone(),
+                backend.address.to_string(),
+                backend.weight.to_string(),
+                state(backend),
+                share(service, backend),
+                backend.next_hop.as_ref().map_or("-".to_owned(), next_hop),
+                backend.probe.as_ref().map_or("-".to_owned(), probe),
+                backend.packets.to_string(),
+            ]);
+        }
+    }
+    render(&table)
+}
+
+pub(crate) fn stats(stats: &StatsView) -> String {
+    let mut verdicts = table(&["VERDICT", "PACKETS"]);
+    for (verdict, packets) in &stats.verdicts {
+        verdicts.add_row([verdict.clone(), packets.to_string()]);
+    }
+    verdicts.add_row(["received".to_owned(), stats.received.to_string()]);
+    let mut traffic = table(&["SERVICE", "BACKEND", "PACKETS", "BYTES"]);
+    for service in &stats.services {
+        traffic.add_row([service.name.clone(), "-".to_owned(), service.packets.to_string(), service.bytes.to_string()]);
+        for backend in &service.backends {
+            traffic.add_row([
+                service.name.clone(),
+                backend.name.clone(),
+                backend.packets.to_string(),
+                backend.bytes.to_string(),
+            ]);
+        }
+    }
+    format!("{}\n\n{}", render(&verdicts), render(&traffic))
+}
+
+pub(crate) fn flow(flow: &FlowView) -> String {
+    let FlowView { service, client, destination, slot, backend, state } = flow;
+    let to = match (backend, state) {
+        (Some(backend), Some(state)) => format!("{backend} ({})", state.name()),
+        _ => "nobody: it is dropped".to_owned(),
+    };
+    format!("{client} -> {destination} ({service}): slot {slot}, to {to}")
+}
+
+fn endpoint(service: &ServiceView) -> String {
+    let port = if service.port == 0 { "*".to_owned() } else { service.port.to_string() };
+    match service.address {
+        IpAddr::V4(address) => format!("{address}:{port}/{}", service.protocol),
+        IpAddr::V6(address) => format!("[{address}]:{port}/{}", service.protocol),
+    }
+}
+
+fn state(backend: &BackendView) -> String {
+    let name = backend.state.name();
+    backend.reason.as_ref().map_or(name.to_owned(), |reason| format!("{name}: {reason}"))
+}
+
+fn share(service: &ServiceView, backend: &BackendView) -> String {
+    // Both numbers are at most 65,536.
+    #[expect(clippy::cast_precision_loss, reason = "exact for numbers of this size")]
+    let share = backend.slots as f64 * 100.0 / f64::from(service.slots);
+    format!("{share:.1} %")
+}
+
+fn next_hop(next_hop: &NextHopView) -> String {
+    match next_hop {
+        NextHopView::Local => "this host".to_owned(),
+        NextHopView::Via { interface, mac, .. } => format!("{mac} on {interface}"),
+    }
+}
+
+fn probe(probe: &ProbeView) -> String {
+    match (&probe.failure, probe.latency) {
+        (Some(_), _) => format!("failed ({} in a row)", probe.streak),
+        (None, Some(latency)) => format!("ok, {:.1} ms", latency.as_secs_f64() * 1e3),
+        (None, None) => "ok".to_owned(),
+    }
+}

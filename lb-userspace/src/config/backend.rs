@@ -1,0 +1,84 @@
+//! `[[service.backend]]`: a host that serves flows.
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+use super::error::Problem;
+use super::table::Table;
+use super::text;
+
+/// A host that serves the flows of a service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Backend {
+    /// Its name, unique in the service; the text of `address` where the operator gave none.
+    pub name: String,
+    /// Where the flows are sent; unique in the service.
+    pub address: IpAddr,
+    /// The port that the operator wrote, if any. It is the service's port, since no forwarding mode translates it.
+    pub port: Option<u16>,
+    /// Its share of new flows, relative to the other backends' weights; 0 takes no new flows.
+    pub weight: u16,
+}
+
+impl Backend {
+    /// The weight of a backend for which none is given.
+    pub const DEFAULT_WEIGHT: u16 = 1;
+
+    /// Reads a backend as an operator writes it: `10.0.0.1`, `10.0.0.1:80`, `[2001:db8::1]:80`.
+    ///
+    /// Whether it fits a service is for [`Service::check_backend`](super::Service::check_backend) to say.
+    pub fn parse(name: Option<&str>, address: &str, weight: u16) -> Result<Self, Problem> {
+        let name = name.map(backend_name).transpose()?;
+        let (address, port) = backend_address(address)?;
+        Ok(Self::new(name, address, port, weight))
+    }
+
+    pub(super) fn read(table: &mut Table<'_>) -> Option<Self> {
+        table.require(&[("address", r#""10.0.0.1""#)]);
+        let name = table.text("name", backend_name);
+        if let Some(name) = &name {
+            table.rename(name);
+        }
+        let address = table.text("address", backend_address);
+        if let (None, Some((address, _))) = (&name, address) {
+            table.rename(&address.to_string());
+        }
+        let weight = table.number("weight", 0..=u16::MAX).unwrap_or(Self::DEFAULT_WEIGHT);
+        let (address, port) = address?;
+        Some(Self::new(name, address, port, weight))
+    }
+
+    /// Checks the rules that hold in every service, for a backend that was not read by [`Backend::parse`].
+    pub(super) fn check(&self) -> Result<(), Problem> {
+        backend_name(&self.name)?;
+        text::host_address(self.address)?;
+        Ok(())
+    }
+
+    fn new(name: Option<String>, address: IpAddr, port: Option<u16>, weight: u16) -> Self {
+        Self { name: name.unwrap_or_else(|| address.to_string()), address, port, weight }
+    }
+}
+
+fn backend_name(text: &str) -> Result<String, Problem> {
+    text::name(text, "_.:-[]")
+}
+
+fn backend_address(text: &str) -> Result<(IpAddr, Option<u16>), Problem> {
+    let wrong = |what: &str| {
+        let help = "write the address, as in \"10.0.0.1\" or \"2001:db8::1\", \
+                    or with the service's port, as in \"10.0.0.1:80\" or \"[2001:db8::1]:80\"";
+        Problem::new(format!("{text:?} {what}"), help)
+    };
+    let (address, port) = text::address_and_port(text).ok_or_else(|| wrong("is not an IP address"))?;
+    let address = text::host_address(address)?;
+    let port = match port {
+        None => None,
+        Some(digits) => {
+            let port = text::port(digits).filter(|&port| port != 0);
+            Some(port.ok_or_else(|| wrong("has a port that is not a number from 1 to 65535"))?)
+        }
+    };
+    Ok((address, port))
+}

@@ -1,0 +1,337 @@
+//! `[[service]]`: a virtual IP and port, and how its flows reach the backends.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+use super::backend::Backend;
+use super::error::Problem;
+use super::health::HealthCheck;
+use super::interface::{Interface, interface_name};
+use super::table::{Table, Taken};
+use super::word::Word;
+use super::{MAX_BACKENDS, MAX_SERVICES, text};
+
+/// A virtual IP and port, and the backends that share its flows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Service {
+    /// Its name, unique on the node.
+    pub name: String,
+    /// The virtual IP: a unicast address that other hosts can reach.
+    pub address: IpAddr,
+    /// The port, in host byte order; 0 is all ports.
+    pub port: u16,
+    /// The transport protocol.
+    pub protocol: Protocol,
+    /// How a new flow gets its backend.
+    pub algorithm: Algorithm,
+    /// How a packet gets to its backend.
+    pub forwarding: Forwarding,
+    /// The interface on which the daemon puts the virtual IP; without one that is left to the operator.
+    pub announce: Option<String>,
+    /// The size of the slot table: a power of two from 1,024 to 65,536. Without one it follows from the number of
+    /// backends.
+    pub slots: Option<u32>,
+    /// How the backends are checked; without a check they count as healthy.
+    pub health: Option<HealthCheck>,
+    /// The backends; each fits by [`Service::check_backend`].
+    pub backends: Vec<Backend>,
+}
+
+impl Service {
+    /// Checks whether `backend` may join the service: by its own rules, the service's address family and port, and the
+    /// backends that are there.
+    pub fn check_backend(&self, backend: &Backend) -> Result<(), Problem> {
+        backend.check()?;
+        self.check_backend_address(backend)?;
+        self.check_backend_name(backend)
+    }
+
+    fn check_backend_address(&self, backend: &Backend) -> Result<(), Problem> {
+        let Self { name, forwarding, port, .. } = self;
+        if let Some(backend_port) = backend.port
+            && backend_port != *port
+        {
+            return Err(if *port == 0 {
+                Problem::new(
+                    format!("port {backend_port} is one port, and the service has all ports"),
+                    "write the address without a port: each flow keeps its own",
+                )
+            } else {
+                Problem::new(
+                    format!("port {backend_port} is not the service's, and {forwarding} does not translate ports"),
+                    format!("write port {port}, or the address alone"),
+                )
+            });
+        }
+        if *forwarding == Forwarding::L2Dsr && backend.address.is_ipv4() != self.address.is_ipv4() {
+            return Err(Problem::new(
+                format!(
+                    "{} is not of the address family of {}, and l2-dsr leaves packets as they are",
+                    backend.address, self.address
+                ),
+                "write an address of the same family, or forwarding = \"ipip\" in the service",
+            ));
+        }
+        match self.backends.iter().find(|other| other.address == backend.address) {
+            None => Ok(()),
+            Some(other) => Err(Problem::new(
+                format!("{} is the address of backend {:?} already", backend.address, other.name),
+                format!("write each backend of {name:?} once, with a greater weight for a greater share"),
+            )),
+        }
+    }
+
+    fn check_backend_name(&self, backend: &Backend) -> Result<(), Problem> {
+        match self.backends.iter().find(|other| other.name == backend.name) {
+            None => Ok(()),
+            Some(other) => Err(Problem::new(
+                format!("{:?} is the name of the backend at {} already", other.name, other.address),
+                "write another name",
+            )),
+        }
+    }
+
+    /// Reads a table, and adds it to the tally of those read before.
+    pub(super) fn read(mut table: Table<'_>, interfaces: &[Interface], tally: &mut Tally) -> Option<Self> {
+        table.require(&[
+            ("name", r#""crm-web""#),
+            ("address", r#""192.168.1.10:80""#),
+            ("protocol", r#""tcp""#),
+            ("forwarding", r#""l2-dsr""#),
+        ]);
+        let name = table.text("name", |text| text::name(text, "_.:-"));
+        if let Some(name) = &name {
+            table.rename(name);
+        }
+        let address = table.text("address", service_address);
+        let protocol = table.word("protocol");
+        let algorithm = table.word("algorithm").unwrap_or_default();
+        let forwarding = table.word("forwarding");
+        let announce = read_announce(&mut table, interfaces);
+        let slots = read_slots(&mut table);
+        let health = table
+            .table("health", "[service.health]", "health check")
+            .and_then(|health| HealthCheck::read(health, address.map(|(_, port)| port)));
+        let backends = table.tables("backend", "[[service.backend]]", "backend");
+        tally.add_service(&table, name.as_ref(), address.zip(protocol));
+        table.finish();
+
+        let mut service = match (name, address, protocol, forwarding) {
+            (Some(name), Some((address, port)), Some(protocol), Some(forwarding)) => Some(Self {
+                name,
+                address,
+                port,
+                protocol,
+                algorithm,
+                forwarding,
+                announce,
+                slots,
+                health,
+                backends: Vec::with_capacity(backends.len()),
+            }),
+            _ => None,
+        };
+        for mut table in backends {
+            tally.add_backend(&table);
+            let backend = Backend::read(&mut table);
+            if let (Some(service), Some(backend)) = (&mut service, backend) {
+                service.read_backend(&table, backend);
+            }
+            table.finish();
+        }
+        service
+    }
+
+    fn read_backend(&mut self, table: &Table<'_>, backend: Backend) {
+        if let Err(problem) = self.check_backend_address(&backend) {
+            table.reject("address", problem);
+        } else if let Err(problem) = self.check_backend_name(&backend) {
+            table.reject("name", problem);
+        } else {
+            self.backends.push(backend);
+        }
+    }
+}
+
+/// What the services read so far have used up.
+#[derive(Default)]
+pub(super) struct Tally {
+    names: Taken<String>,
+    addresses: Taken<(IpAddr, u16, Protocol)>,
+    services: usize,
+    backends: usize,
+}
+
+impl Tally {
+    fn add_service(&mut self, table: &Table<'_>, name: Option<&String>, key: Option<((IpAddr, u16), Protocol)>) {
+        if let Some(name) = name {
+            table.unique("name", name.clone(), &mut self.names, "write another name");
+        }
+        if let Some(((address, port), protocol)) = key {
+            let help = "write another address, port or protocol, or put the backends into one service";
+            table.unique("address", (address, port, protocol), &mut self.addresses, help);
+        }
+        self.services += 1;
+        if self.services == MAX_SERVICES + 1 {
+            table.reject_table(Problem::new(
+                format!("there are more than {MAX_SERVICES} services"),
+                "remove this one and those below, or move them to another node",
+            ));
+        }
+    }
+
+    fn add_backend(&mut self, table: &Table<'_>) {
+        self.backends += 1;
+        if self.backends == MAX_BACKENDS + 1 {
+            table.reject_table(Problem::new(
+                format!("there are more than {MAX_BACKENDS} backends in all"),
+                "remove this one and those below, or move them to another node",
+            ));
+        }
+    }
+}
+
+/// A transport protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Protocol {
+    /// TCP (RFC 9293).
+    Tcp,
+    /// UDP (RFC 768).
+    Udp,
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.pad(match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+        })
+    }
+}
+
+impl Word for Protocol {
+    const ALL: &'static [Self] = &[Self::Tcp, Self::Udp];
+}
+
+/// How a new flow gets its backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Algorithm {
+    /// By the hash of its 5-tuple, from a weighted Maglev permutation (Eisenbud et al., NSDI 2016).
+    #[default]
+    Maglev,
+}
+
+impl fmt::Display for Algorithm {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.pad(match self {
+            Self::Maglev => "maglev",
+        })
+    }
+}
+
+impl Word for Algorithm {
+    const ALL: &'static [Self] = &[Self::Maglev];
+    const LATER: &'static [&'static str] =
+        &["source-hash", "round-robin", "weighted-round-robin", "random", "least-connections", "least-response-time"];
+}
+
+/// How a packet gets to its backend. In each mode the backend answers the client directly.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Forwarding {
+    /// As it is, with the backend's MAC address: the backend is on the same link, and has the virtual IP on loopback.
+    L2Dsr,
+    /// In an IP packet to the backend's address (RFC 2003, RFC 2473): the backend unpacks it.
+    Ipip,
+}
+
+impl fmt::Display for Forwarding {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.pad(match self {
+            Self::L2Dsr => "l2-dsr",
+            Self::Ipip => "ipip",
+        })
+    }
+}
+
+impl Word for Forwarding {
+    const ALL: &'static [Self] = &[Self::L2Dsr, Self::Ipip];
+    const LATER: &'static [&'static str] = &["gue", "nat", "full-nat"];
+}
+
+/// Reads an address and a port. No port, `*` and 0 are all ports; an IPv6 address has to be in brackets even then,
+/// since its last group may have been meant as a port.
+fn service_address(text: &str) -> Result<(IpAddr, u16), Problem> {
+    let wrong = |what: &str| {
+        let help = "write address and port, as in \"192.168.1.10:80\" or \"[2001:db8::1]:80\", \
+                    with * as the port for all ports";
+        Problem::new(format!("{text:?} {what}"), help)
+    };
+    let (address, port) = text::address_and_port(text).ok_or_else(|| wrong("is not an IP address and port"))?;
+    if address.is_ipv6() && !text.starts_with('[') {
+        return Err(wrong("is an IPv6 address without brackets"));
+    }
+    let port = match port {
+        None | Some("*") => 0,
+        Some(digits) => text::port(digits).ok_or_else(|| wrong("has a port that is not a number from 0 to 65535"))?,
+    };
+    Ok((text::reachable_address(address)?, port))
+}
+
+fn read_slots(table: &mut Table<'_>) -> Option<u32> {
+    let slots: u32 = table.number("slots", 1024..=65_536)?;
+    if !slots.is_power_of_two() {
+        table.reject(
+            "slots",
+            Problem::new(
+                format!("slots {slots} is not a power of two"),
+                format!("write {} or {}", slots.next_power_of_two() / 2, slots.next_power_of_two()),
+            ),
+        );
+    }
+    Some(slots)
+}
+
+/// Reads `announce` and `interface`, which together name the interface that gets the virtual IP.
+fn read_announce(table: &mut Table<'_>, interfaces: &[Interface]) -> Option<String> {
+    let announce = table.flag("announce");
+    let interface = table.text("interface", interface_name);
+    // A value that could not be read is reported already.
+    if table.has("announce") && announce.is_none() || table.has("interface") && interface.is_none() {
+        return None;
+    }
+    let (key, problem) = match (announce.unwrap_or(false), interface, interfaces) {
+        (false, None, _) => return None,
+        (true, Some(name), _) if interfaces.iter().any(|interface| interface.name == name) => {
+            return Some(name);
+        }
+        (true, None, [only]) => return Some(only.name.clone()),
+        (false, Some(_), _) => (
+            "interface",
+            Problem::new("interface applies only with announce = true", "add announce = true, or remove it"),
+        ),
+        (true, Some(name), _) => (
+            "interface",
+            Problem::new(
+                format!("interface {name:?} is not configured"),
+                format!("add an [[interface]] with name = {name:?}, or write the name of one"),
+            ),
+        ),
+        (true, None, []) => {
+            ("announce", Problem::new("announce needs an interface, and none is configured", "add an [[interface]]"))
+        }
+        (true, None, [first, ..]) => (
+            "announce",
+            Problem::new(
+                "announce does not say on which interface",
+                format!("add interface = {:?}, or another [[interface]]", first.name),
+            ),
+        ),
+    };
+    table.reject(key, problem);
+    None
+}

@@ -1,0 +1,403 @@
+//! Whole files in, types or messages out.
+
+use std::fmt::Write;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use insta::assert_snapshot;
+use proptest::prelude::*;
+
+use super::*;
+
+mod refusals;
+
+/// A file that uses every section, and nearly every key.
+const SAMPLE: &str = r#"
+[node]
+name = "lb-1"
+socket = "/run/lb/test.sock"
+hash_key = "000102030405060708090a0b0c0d0e0f"
+tunnel_source = "10.96.0.0/16"
+tunnel_source_v6 = "2001:db8::1"
+
+[[interface]]
+name = "eth0"
+xdp = "native"
+gateway = "02:00:00:00:00:01"
+
+[[interface]]
+name = "eth1"
+gateway = "10.1.0.1"
+
+[[service]]
+name = "crm-web"
+address = "192.168.1.10:80"
+protocol = "tcp"
+algorithm = "maglev"
+forwarding = "l2-dsr"
+announce = true
+interface = "eth0"
+slots = 4096
+
+  [service.health]
+  type = "http"
+  path = "/healthz"
+  expected_status = "200,204,301-302"
+  interval = "2s"
+  timeout = "250ms"
+  rise = 3
+  fall = 4
+  jitter = 20
+
+  [[service.backend]]
+  address = "192.168.1.100"
+  weight = 5
+
+  [[service.backend]]
+  name = "spare"
+  address = "192.168.1.101:80"
+  weight = 0
+
+[[service]]
+name = "dns"
+address = "[2001:db8::53]:*"
+protocol = "udp"
+forwarding = "ipip"
+
+  [service.health]
+  type = "https"
+  method = "HEAD"
+  host = "dns.example.com"
+  server_name = "dns.example.net"
+  ca_file = "/etc/lb/ca.pem"
+  port = 8443
+
+  [[service.backend]]
+  address = "10.2.0.1"
+
+  [[service.backend]]
+  address = "2001:db8::2"
+"#;
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+/// The configuration that `text` means.
+fn config(text: &str) -> Config {
+    Config::parse("lb.toml", text).unwrap_or_else(|errors| panic!("{errors}"))
+}
+
+/// The messages for `text`.
+fn refusal(text: &str) -> String {
+    match Config::parse("lb.toml", text) {
+        Ok(config) => panic!("accepted as {config:#?}"),
+        Err(errors) => errors.to_string(),
+    }
+}
+
+/// The sample, with the one place that reads `good` replaced.
+fn sample_with(good: &str, replacement: &str) -> String {
+    assert_eq!(SAMPLE.matches(good).count(), 1, "{good:?} in the sample");
+    SAMPLE.replace(good, replacement)
+}
+
+/// A service with no more than the keys that it must have.
+fn service(name: &str, address: &str) -> String {
+    format!("[[service]]\nname = {name:?}\naddress = {address:?}\nprotocol = \"tcp\"\nforwarding = \"ipip\"\n")
+}
+
+/// The messages for the sample with `good` replaced by `bad`.
+fn refusal_with(good: &str, bad: &str) -> String {
+    refusal(&sample_with(good, bad))
+}
+
+#[test]
+fn an_empty_file_has_the_defaults() {
+    let Config { node, interfaces, services } = config("");
+    assert_eq!(node.name, "lb");
+    assert_eq!(node.socket, PathBuf::from("/run/lb/lb.sock"));
+    assert_eq!(node.pins, PathBuf::from("/sys/fs/bpf/lb"));
+    assert_eq!(node.state, PathBuf::from("/var/lib/lb"));
+    assert_eq!(node.hash_key, None);
+    assert_eq!(node.tunnel_source, None);
+    assert_eq!(node.tunnel_source_v6, None);
+    assert_eq!(interfaces, []);
+    assert_eq!(services, []);
+}
+
+#[test]
+fn the_node_of_the_sample_is_read_in_full() {
+    let expected = Node {
+        name: "lb-1".to_owned(),
+        socket: PathBuf::from("/run/lb/test.sock"),
+        pins: PathBuf::from("/sys/fs/bpf/lb"),
+        state: PathBuf::from("/var/lib/lb"),
+        hash_key: Some(HashKey([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15])),
+        tunnel_source: Some(TunnelSource { address: ip("10.96.0.0"), entropy_bits: 16 }),
+        tunnel_source_v6: Some(TunnelSource { address: ip("2001:db8::1"), entropy_bits: 0 }),
+    };
+    assert_eq!(config(SAMPLE).node, expected);
+}
+
+#[test]
+fn the_interfaces_of_the_sample_are_read_in_full() {
+    let expected = [
+        Interface { name: "eth0".to_owned(), xdp: XdpMode::Native, gateway: Some(Gateway::Mac([2, 0, 0, 0, 0, 1])) },
+        Interface { name: "eth1".to_owned(), xdp: XdpMode::Auto, gateway: Some(Gateway::Address(ip("10.1.0.1"))) },
+    ];
+    assert_eq!(config(SAMPLE).interfaces, expected);
+}
+
+#[test]
+fn the_services_of_the_sample_are_read_in_full() {
+    let crm_web = Service {
+        name: "crm-web".to_owned(),
+        address: ip("192.168.1.10"),
+        port: 80,
+        protocol: Protocol::Tcp,
+        algorithm: Algorithm::Maglev,
+        forwarding: Forwarding::L2Dsr,
+        announce: Some("eth0".to_owned()),
+        slots: Some(4096),
+        health: Some(HealthCheck {
+            kind: CheckKind::Http(HttpCheck {
+                tls: None,
+                method: Method::Get,
+                path: "/healthz".to_owned(),
+                host: None,
+                expected_status: vec![
+                    StatusRange { first: 200, last: 200 },
+                    StatusRange { first: 204, last: 204 },
+                    StatusRange { first: 301, last: 302 },
+                ],
+                body_contains: None,
+            }),
+            interval: Duration::from_secs(2),
+            timeout: Duration::from_millis(250),
+            rise: 3,
+            fall: 4,
+            jitter: 20,
+            port: None,
+        }),
+        backends: vec![
+            Backend { name: "192.168.1.100".to_owned(), address: ip("192.168.1.100"), port: None, weight: 5 },
+            Backend { name: "spare".to_owned(), address: ip("192.168.1.101"), port: Some(80), weight: 0 },
+        ],
+    };
+    let dns = Service {
+        name: "dns".to_owned(),
+        address: ip("2001:db8::53"),
+        port: 0,
+        protocol: Protocol::Udp,
+        algorithm: Algorithm::Maglev,
+        forwarding: Forwarding::Ipip,
+        announce: None,
+        slots: None,
+        health: Some(HealthCheck {
+            kind: CheckKind::Http(HttpCheck {
+                tls: Some(TlsCheck {
+                    server_name: Some("dns.example.net".to_owned()),
+                    ca_file: Some(PathBuf::from("/etc/lb/ca.pem")),
+                }),
+                method: Method::Head,
+                path: "/".to_owned(),
+                host: Some("dns.example.com".to_owned()),
+                expected_status: vec![StatusRange { first: 200, last: 399 }],
+                body_contains: None,
+            }),
+            interval: Duration::from_secs(1),
+            timeout: Duration::from_millis(500),
+            rise: 2,
+            fall: 3,
+            jitter: 10,
+            port: Some(8443),
+        }),
+        backends: vec![
+            Backend { name: "10.2.0.1".to_owned(), address: ip("10.2.0.1"), port: None, weight: 1 },
+            Backend { name: "2001:db8::2".to_owned(), address: ip("2001:db8::2"), port: None, weight: 1 },
+        ],
+    };
+    assert_eq!(config(SAMPLE).services, [crm_web, dns]);
+}
+
+#[test]
+fn the_key_is_neither_printed_nor_serialized() {
+    let node = config(SAMPLE).node;
+    assert!(format!("{node:?}").contains("hash_key: Some((hidden))"));
+    let json = serde_json::to_value(&node).unwrap();
+    assert_eq!(json["hash_key"], "(hidden)");
+}
+
+#[test]
+fn a_service_survives_the_way_through_json() {
+    for service in config(SAMPLE).services {
+        let json = serde_json::to_string(&service).unwrap();
+        assert_eq!(serde_json::from_str::<Service>(&json).unwrap(), service);
+    }
+}
+
+#[test]
+fn json_has_the_words_of_the_file() {
+    let json = serde_json::to_value(config(SAMPLE)).unwrap();
+    assert_eq!(json["interfaces"][0]["xdp"], "native");
+    let service = &json["services"][0];
+    for key in ["protocol", "algorithm", "forwarding"] {
+        let word = service[key].as_str().unwrap();
+        assert!(SAMPLE.contains(&format!("{key} = {word:?}")), "{key} is {word:?}");
+    }
+    assert_eq!(json["services"][1]["health"]["kind"]["http"]["method"], "HEAD");
+}
+
+#[test]
+fn no_port_and_port_0_are_all_ports() {
+    for address in ["192.168.1.10", "192.168.1.10:0", "192.168.1.10:*"] {
+        assert_eq!(config(&service("a", address)).services[0].port, 0, "{address}");
+    }
+}
+
+#[test]
+fn a_service_without_backends_is_accepted() {
+    let text = service("a", "192.168.1.10:80");
+    assert_eq!(config(&text).services[0].backends, []);
+}
+
+#[test]
+fn services_may_share_an_address_with_another_port_or_protocol() {
+    let text = service("a", "192.168.1.10:80")
+        + &service("b", "192.168.1.10:81")
+        + &service("c", "192.168.1.10:80").replace("tcp", "udp");
+    assert_eq!(config(&text).services.len(), 3);
+}
+
+#[test]
+fn the_only_interface_is_the_one_to_announce_on() {
+    let text = "[[interface]]\nname = \"eth7\"\n".to_owned() + &service("a", "192.168.1.10:80") + "announce = true";
+    assert_eq!(config(&text).services[0].announce.as_deref(), Some("eth7"));
+}
+
+#[test]
+fn a_status_may_be_a_number() {
+    let text = sample_with(r#"expected_status = "200,204,301-302""#, "expected_status = 204");
+    let check = config(&text).services[0].health.clone().unwrap();
+    let CheckKind::Http(http) = check.kind else {
+        panic!("{check:?}");
+    };
+    let passes = |status| http.expected_status.iter().any(|range| range.contains(status));
+    assert_eq!([203, 204, 205].map(passes), [false, true, false]);
+}
+
+#[test]
+fn a_backend_from_the_command_line_meets_the_rules_of_the_file() {
+    let service = &config(SAMPLE).services[0];
+    let verdict = |address: &str| {
+        Backend::parse(None, address, Backend::DEFAULT_WEIGHT)
+            .and_then(|backend| service.check_backend(&backend))
+            .map_or_else(|problem| problem.to_string(), |()| "accepted".to_owned())
+    };
+    assert_snapshot!(verdict("192.168.1.102:80"), @"accepted");
+    assert_snapshot!(verdict("crm.example.com"), @r#"
+    "crm.example.com" is not an IP address
+        write the address, as in "10.0.0.1" or "2001:db8::1", or with the service's port, as in "10.0.0.1:80" or "[2001:db8::1]:80"
+    "#);
+    assert_snapshot!(verdict("192.168.1.102:8080"), @"
+    port 8080 is not the service's, and l2-dsr does not translate ports
+        write port 80, or the address alone
+    ");
+    assert_snapshot!(verdict("2001:db8::3"), @r#"
+    2001:db8::3 is not of the address family of 192.168.1.10, and l2-dsr leaves packets as they are
+        write an address of the same family, or forwarding = "ipip" in the service
+    "#);
+    assert_snapshot!(verdict("192.168.1.100"), @r#"
+    192.168.1.100 is the address of backend "192.168.1.100" already
+        write each backend of "crm-web" once, with a greater weight for a greater share
+    "#);
+}
+
+#[test]
+fn a_backend_from_json_meets_the_rules_of_the_file() {
+    let service = &config(SAMPLE).services[0];
+    let backend = Backend { name: "a b".to_owned(), address: ip("192.168.1.102"), port: None, weight: 1 };
+    let problem = service.check_backend(&backend).unwrap_err();
+    assert_snapshot!(problem.message, @r#""a b" is not a name"#);
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_named() {
+    let error = Config::load(Path::new("/nonexistent/lb.toml")).unwrap_err();
+    assert_snapshot!(error, @"cannot read the configuration file /nonexistent/lb.toml");
+}
+
+#[test]
+fn more_services_than_a_node_carries_are_refused() {
+    let services: Vec<String> = (0..=MAX_SERVICES)
+        .map(|index| {
+            let [high, low] = u16::try_from(index).unwrap().to_be_bytes();
+            service(&format!("s{index}"), &format!("10.1.{high}.{low}:80"))
+        })
+        .collect();
+    assert_snapshot!(refusal(&services.concat()), @r#"
+    lb.toml:81916: service "s16383": there are more than 16383 services
+        remove this one and those below, or move them to another node
+    "#);
+}
+
+#[test]
+fn more_backends_than_a_node_carries_are_refused() {
+    let mut text = String::new();
+    for index in 0..=u16::try_from(MAX_BACKENDS).unwrap() {
+        let [high, low] = index.to_be_bytes();
+        if low == 0 {
+            text += &service(&format!("s{high}"), &format!("10.1.0.{high}:80"));
+        }
+        writeln!(text, "[[service.backend]]\naddress = \"10.2.{high}.{low}\"").unwrap();
+    }
+    assert_snapshot!(refusal(&text), @r#"
+    lb.toml:66175: service "s127", backend #256: there are more than 32767 backends in all
+        remove this one and those below, or move them to another node
+    "#);
+}
+
+#[test]
+fn all_faults_of_a_file_are_reported_in_the_order_of_its_lines() {
+    let text = sample_with("weight = 5", "wieght = 5")
+        .replace("rise = 3", "rise = 0")
+        .replace("\"lb-1\"", "\"lb 1\"")
+        .replace("\"ipip\"", "\"nat\"");
+    assert_snapshot!(refusal(&text), @r#"
+    lb.toml:3: node: name "lb 1" is not a name
+        write 1 to 64 characters out of letters, digits and _.-
+    lb.toml:34: service "crm-web", health check: rise 0 is out of range
+        write a whole number from 1 to 100
+    lb.toml:40: service "crm-web", backend "192.168.1.100": unknown key "wieght"
+        did you mean "weight"?
+    lb.toml:51: service "dns": forwarding "nat" is not in this version
+        write "l2-dsr" or "ipip": this version has no other
+    "#);
+}
+
+proptest! {
+    #[test]
+    fn no_mutation_of_a_file_makes_the_parser_panic(
+        edits in prop::collection::vec(
+            (any::<prop::sample::Index>(), 0_usize..12, "\\PC{0,4}|[\\[\\]=\"'\n.,:0-9-]{0,4}"),
+            1..8,
+        ),
+    ) {
+        let mut text: Vec<char> = SAMPLE.chars().collect();
+        for (place, removed, inserted) in edits {
+            let start = place.index(text.len());
+            let end = text.len().min(start + removed);
+            text.splice(start..end, inserted.chars());
+        }
+        let text: String = text.into_iter().collect();
+        if let Err(ConfigErrors(errors)) = Config::parse("lb.toml", &text) {
+            prop_assert!(!errors.is_empty());
+            let lines = text.split('\n').count();
+            for error in errors {
+                prop_assert!((1..=lines).contains(&error.line), "{}", error);
+            }
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! Texts that several sections have in common, turned into types.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::error::Problem;
+
+/// The longest name of a node, service or backend, in bytes.
+const MAX_NAME: usize = 64;
+
+/// A name of letters, digits and the characters in `others`.
+pub(super) fn name(text: &str, others: &str) -> Result<String, Problem> {
+    let fits = |character: char| character.is_ascii_alphanumeric() || others.contains(character);
+    if (1..=MAX_NAME).contains(&text.len()) && text.chars().all(fits) {
+        Ok(text.to_owned())
+    } else {
+        Err(Problem::new(
+            format!("{text:?} is not a name"),
+            format!("write 1 to {MAX_NAME} characters out of letters, digits and {others}"),
+        ))
+    }
+}
+
+/// An absolute path: the daemon's working directory is nobody's business.
+pub(super) fn absolute_path(text: &str) -> Result<PathBuf, Problem> {
+    if text.starts_with('/') && !text.contains('\0') {
+        Ok(PathBuf::from(text))
+    } else {
+        Err(Problem::new(format!("{text:?} is not an absolute path"), "write a path that begins with /"))
+    }
+}
+
+/// Makes a reader of durations such as `500ms` that lie within `range`.
+pub(super) fn duration(range: RangeInclusive<Duration>) -> impl FnOnce(&str) -> Result<Duration, Problem> {
+    move |text| {
+        let help = format!(
+            "write a duration from {} to {}, with its unit, such as \"500ms\"",
+            humantime::format_duration(*range.start()),
+            humantime::format_duration(*range.end()),
+        );
+        match humantime::parse_duration(text) {
+            Ok(duration) if range.contains(&duration) => Ok(duration),
+            Ok(_) => Err(Problem::new(format!("{text:?} is out of range"), help)),
+            Err(_) => Err(Problem::new(format!("{text:?} is not a duration"), help)),
+        }
+    }
+}
+
+/// An address that one host can have, be it only for itself.
+pub(super) fn host_address(address: IpAddr) -> Result<IpAddr, Problem> {
+    let fault = match address {
+        _ if address.is_unspecified() => "the unspecified address",
+        _ if address.is_multicast() => "a multicast address",
+        IpAddr::V4(v4) if v4.is_broadcast() => "the broadcast address",
+        IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some() => "an IPv4 address in IPv6 notation",
+        _ => return Ok(address),
+    };
+    Err(Problem::new(format!("{address} is {fault}"), "write the unicast address of one host"))
+}
+
+/// An address that one host can have, and that others can reach.
+pub(super) fn reachable_address(address: IpAddr) -> Result<IpAddr, Problem> {
+    let address = host_address(address)?;
+    if address.is_loopback() {
+        return Err(Problem::new(
+            format!("{address} is a loopback address"),
+            "write an address that other hosts can reach",
+        ));
+    }
+    Ok(address)
+}
+
+/// An address, and the text of a port where there is one: `10.0.0.1`, `10.0.0.1:80`, `[2001:db8::1]:80`.
+///
+/// Without brackets an IPv6 address takes the whole text: nothing tells its last group from a port.
+pub(super) fn address_and_port(text: &str) -> Option<(IpAddr, Option<&str>)> {
+    if let Ok(address) = text.parse() {
+        return Some((address, None));
+    }
+    if let Some(bracketed) = text.strip_prefix('[') {
+        let (address, rest) = bracketed.split_once(']')?;
+        let address: Ipv6Addr = address.parse().ok()?;
+        return match rest.strip_prefix(':') {
+            Some(port) => Some((address.into(), Some(port))),
+            None => rest.is_empty().then_some((address.into(), None)),
+        };
+    }
+    let (address, port) = text.rsplit_once(':')?;
+    let address: Ipv4Addr = address.parse().ok()?;
+    Some((address.into(), Some(port)))
+}
+
+/// A port in decimal digits, 0 included.
+pub(super) fn port(digits: &str) -> Option<u16> {
+    // `parse` alone would take "+80" too.
+    digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok())?
+}

@@ -1,0 +1,110 @@
+//! Carries out what the core decides.
+
+use std::collections::HashMap;
+
+use anyhow::Context as _;
+use lb_common::{BackendId, Encapsulation};
+use tokio::sync::mpsc;
+
+use super::state::StateDir;
+use crate::{
+    dataplane::Dataplane,
+    health::{self, CheckHandle, Report},
+    model::{Core, Effect},
+    neighbour::{Announcer, Placement, ResolverHandle},
+};
+
+/// Everything that effects act on.
+pub(super) struct Executor {
+    pub(super) dataplane: Dataplane,
+    pub(super) state: StateDir,
+    pub(super) announcer: Announcer,
+    pub(super) resolver: ResolverHandle,
+    pub(super) reports: mpsc::Sender<Report<BackendId>>,
+    checks: HashMap<BackendId, CheckHandle>,
+}
+
+impl Executor {
+    pub(super) fn new(
+        dataplane: Dataplane,
+        state: StateDir,
+        announcer: Announcer,
+        resolver: ResolverHandle,
+        reports: mpsc::Sender<Report<BackendId>>,
+    ) -> Self {
+        Self { dataplane, state, announcer, resolver, reports, checks: HashMap::new() }
+    }
+
+    /// Carries out all of `effects`, also after one failed; the first failure is returned, the others are logged.
+    pub(super) async fn run(&mut self, effects: Vec<Effect>, core: &Core) -> anyhow::Result<()> {
+        let mut result = Ok(());
+        for effect in effects {
+            if let Err(error) = self.run_one(effect, core).await {
+                log::error!("{error:#}");
+                result = result.and(Err(error));
+            }
+        }
+        result
+    }
+
+    async fn run_one(&mut self, effect: Effect, core: &Core) -> anyhow::Result<()> {
+        let maps = &mut self.dataplane.maps;
+        match effect {
+            Effect::PutService(key, service) => maps.put_service(key, service).context("cannot write the service map"),
+            Effect::RemoveService(key) => maps.remove_service(&key).context("cannot write the service map"),
+            Effect::StoreSlots(service, words) => {
+                words.into_iter().for_each(|(slot, word)| maps.store_slot(&service, slot, word));
+                Ok(())
+            }
+            Effect::PutRow(backend, index, row) => {
+                if row.encapsulation != Encapsulation::LOCAL {
+                    maps.put_egress(row.egress_ifindex)?;
+                }
+                maps.put_row(backend, index, &row).context("cannot write the backend rows")
+            }
+            Effect::RemoveRow(backend) => {
+                maps.remove_row(backend);
+                Ok(())
+            }
+            Effect::StoreVipFilter(filter) => {
+                maps.store_vip_filter(&filter);
+                Ok(())
+            }
+            Effect::ResetServiceTraffic(service) => {
+                maps.reset_service_traffic(service).context("cannot reset the counters of a service")
+            }
+            Effect::ResetBackendTraffic(backend) => {
+                maps.reset_backend_traffic(backend).context("cannot reset the counters of a backend")
+            }
+            Effect::StartCheck { id, target, check, initial } => {
+                // The old check ends before the new one starts.
+                self.checks.remove(&id);
+                self.checks.insert(id, health::spawn(id, target, *check, initial, self.reports.clone()));
+                Ok(())
+            }
+            Effect::StopCheck(id) => {
+                self.checks.remove(&id);
+                Ok(())
+            }
+            Effect::WatchNextHops(addresses) => {
+                self.resolver.set_targets(addresses.into_iter().collect());
+                Ok(())
+            }
+            Effect::Announce(interface, address) => {
+                let placement = self.announcer.announce(&interface, address).await?;
+                match placement {
+                    Placement::Ours => log::info!("announced {address} on {interface}"),
+                    Placement::AlreadyPresent => {
+                        log::info!("{address} is on {interface} already and is not ours: it stays when we go");
+                    }
+                }
+                Ok(())
+            }
+            Effect::Withdraw(interface, address) => {
+                log::info!("withdrawing {address} from {interface}");
+                Ok(self.announcer.withdraw(&interface, address).await?)
+            }
+            Effect::Persist => self.state.save(core.desired()),
+        }
+    }
+}

@@ -1,0 +1,48 @@
+//! The MAC addresses of the interfaces, by which the datapath knows which frames are for this host.
+
+use std::collections::HashMap;
+
+use anyhow::Context as _;
+use lb_common::{MacAddress, layout};
+use nix::ifaddrs::getifaddrs;
+
+use super::Daemon;
+use crate::dataplane::{Attachment, Maps};
+
+/// MAC address by interface index.
+pub(super) fn mac_addresses() -> anyhow::Result<HashMap<u32, MacAddress>> {
+    let interfaces = getifaddrs().context("cannot list the interfaces")?;
+    Ok(interfaces
+        .filter_map(|interface| {
+            let address = interface.address?;
+            let link = address.as_link_addr()?;
+            Some((u32::try_from(link.ifindex()).ok()?, link.addr()?))
+        })
+        .collect())
+}
+
+/// Tells the datapath the MAC addresses of all interfaces that it may run on.
+pub(super) fn put_mac_addresses(maps: &mut Maps) -> anyhow::Result<()> {
+    for (ifindex, mac) in mac_addresses()? {
+        if ifindex < layout::MAX_INTERFACES {
+            maps.put_interface(ifindex, mac).context("cannot write the interface map")?;
+        }
+    }
+    Ok(())
+}
+
+impl Daemon {
+    /// Notices interfaces that changed their address or went away.
+    pub(super) fn refresh_interfaces(&mut self) {
+        self.problems = match put_mac_addresses(&mut self.executor.dataplane.maps).and_then(|()| mac_addresses()) {
+            Ok(present) => {
+                let gone = |attachment: &&Attachment| !present.contains_key(&attachment.ifindex);
+                let message = |attachment: &Attachment| {
+                    format!("interface {} is gone; restart lbd when it is back", attachment.interface)
+                };
+                self.attachments.iter().filter(gone).map(message).collect()
+            }
+            Err(error) => vec![format!("{error:#}")],
+        };
+    }
+}

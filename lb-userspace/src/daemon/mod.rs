@@ -1,0 +1,175 @@
+//! The daemon: one loop that feeds events to the [`Core`] and carries out its effects.
+
+mod executor;
+mod interfaces;
+mod setup;
+mod state;
+mod views;
+
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context as _;
+use aya_log::EbpfLogger;
+use lb_common::{BackendId, HashKey};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::mpsc,
+    time::MissedTickBehavior,
+};
+
+use self::executor::Executor;
+pub use self::{setup::unload, state::StateDir};
+use crate::{
+    api::{Refusal, Request},
+    config::Config,
+    dataplane::{Attachment, LogLevel},
+    health::Report,
+    model::{Applied, Change, Core, Effect},
+    neighbour::Resolution,
+};
+
+/// What `lbd run` is told.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The configuration file.
+    pub config: PathBuf,
+    /// How much the eBPF program logs.
+    pub ebpf_log: LogLevel,
+}
+
+/// How often the MAC addresses of the interfaces are read again.
+const INTERFACE_REFRESH: Duration = Duration::from_secs(5);
+/// How often what the eBPF program logged is handed on, when it logs.
+const LOG_FLUSH: Duration = Duration::from_millis(100);
+/// The most next-hop reports that are taken in at once.
+const NEXT_HOP_BATCH: usize = 1024;
+
+struct Daemon {
+    options: Options,
+    config: Config,
+    hash_key: HashKey,
+    started: Instant,
+    core: Core,
+    executor: Executor,
+    attachments: Vec<Attachment>,
+    /// What is not as it should be.
+    problems: Vec<String>,
+}
+
+/// What the loop listens to.
+struct Events {
+    requests: mpsc::Receiver<Request>,
+    reports: mpsc::Receiver<Report<BackendId>>,
+    next_hops: mpsc::Receiver<(std::net::IpAddr, Resolution)>,
+    logs: Option<EbpfLogger<&'static dyn log::Log>>,
+}
+
+/// Runs the daemon until it is told to stop. The datapath goes on without it.
+pub async fn run(options: Options) -> anyhow::Result<()> {
+    let (mut daemon, events) = setup::start(options).await?;
+    let result = daemon.run(events).await;
+    let _ = std::fs::remove_file(&daemon.config.node.socket);
+    log::info!("stopped; packets go on to be forwarded (`lbd unload` ends that)");
+    result
+}
+
+impl Daemon {
+    async fn run(&mut self, mut events: Events) -> anyhow::Result<()> {
+        let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
+        let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
+        let mut hangup = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
+        let mut refresh = tokio::time::interval(INTERFACE_REFRESH);
+        refresh.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut log_flush = tokio::time::interval(LOG_FLUSH);
+        let mut next_hops = Vec::new();
+        loop {
+            tokio::select! {
+                Some(request) = events.requests.recv() => self.answer(request).await,
+                Some(report) = events.reports.recv() => self.take_report(report).await,
+                _ = events.next_hops.recv_many(&mut next_hops, NEXT_HOP_BATCH) => {
+                    let effects = self.core.on_next_hops(std::mem::take(&mut next_hops), Instant::now());
+                    self.carry_out(effects).await;
+                }
+                _ = refresh.tick() => self.refresh_interfaces(),
+                _ = log_flush.tick(), if events.logs.is_some() => events.logs.iter_mut().for_each(EbpfLogger::flush),
+                _ = hangup.recv() => {
+                    if let Err(refusal) = self.reload().await {
+                        log::error!("reload: {refusal}");
+                    }
+                }
+                _ = terminate.recv() => return Ok(()),
+                _ = interrupt.recv() => return Ok(()),
+            }
+        }
+    }
+
+    /// An answer that nobody waits for any more is dropped.
+    async fn answer(&mut self, request: Request) {
+        match request {
+            Request::Status(reply) => drop(reply.send(Ok(self.status()))),
+            Request::Services(reply) => drop(reply.send(self.services())),
+            Request::Stats(reply) => drop(reply.send(self.stats())),
+            Request::Flow { service, client, port, reply } => drop(reply.send(self.flow(&service, client, port))),
+            Request::Change(change, reply) => {
+                let result = self.change(change).await;
+                drop(reply.send(result));
+            }
+            Request::Reload(reply) => {
+                let result = self.reload().await;
+                drop(reply.send(result));
+            }
+        }
+    }
+
+    async fn change(&mut self, change: Change) -> Result<Vec<Applied>, Refusal> {
+        let what = format!("{change:?}");
+        let (effects, applied) = self.core.change(change, Instant::now())?;
+        log::info!("changed by lbctl: {what}");
+        self.executor.run(effects, &self.core).await.map_err(|error| Refusal::Failed(format!("{error:#}")))?;
+        Ok(applied)
+    }
+
+    async fn take_report(&mut self, report: Report<BackendId>) {
+        if report.transition {
+            let outcome = report.failure.as_ref().map_or("the check succeeds".to_owned(), ToString::to_string);
+            log::info!("{} is {:?}: {outcome}", self.core.name_of(report.id), report.health);
+        }
+        let effects = self.core.on_health(report);
+        self.carry_out(effects).await;
+    }
+
+    /// Reads the configuration file again. An invalid one changes nothing.
+    async fn reload(&mut self) -> Result<(), Refusal> {
+        let config = Config::load(&self.options.config).map_err(|error| Refusal::Configuration(error.to_string()))?;
+        self.check_reload(&config)?;
+        let failed = |error: anyhow::Error| Refusal::Failed(format!("{error:#}"));
+        let desired = self.executor.state.merge(config.services.clone()).map_err(failed)?;
+        let effects = self.core.apply(desired, Instant::now()).map_err(|full| Refusal::Failed(full.to_string()))?;
+        self.config = config;
+        log::info!("reloaded {}", self.options.config.display());
+        self.executor.run(effects, &self.core).await.map_err(failed)
+    }
+
+    /// What cannot change while the daemon runs.
+    fn check_reload(&self, config: &Config) -> Result<(), Refusal> {
+        for (section, same) in [
+            ("[node]", config.node == self.config.node),
+            ("[[interface]]", config.interfaces == self.config.interfaces),
+        ] {
+            if !same {
+                return Err(Refusal::Configuration(format!(
+                    "{section} has changed, which a reload cannot take in; restart lbd (packets go on meanwhile)"
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// Carries out effects that nobody waits for. The executor logs what fails, and a later event tries again.
+    async fn carry_out(&mut self, effects: Vec<Effect>) {
+        let _ = self.executor.run(effects, &self.core).await;
+    }
+}

@@ -1,0 +1,47 @@
+//! The two bpf(2) commands that aya has no safe way for: changing the program of a pinned link while the link stays
+//! pinned, so that no moment exists in which the death of the daemon would detach it.
+
+use std::{
+    ffi::CString,
+    io,
+    os::{
+        fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
+        unix::ffi::OsStrExt as _,
+    },
+    path::Path,
+};
+
+use aya_obj::generated::{bpf_attr, bpf_cmd};
+
+/// Makes the link pinned at `pin` run `program` from the next packet on (`BPF_LINK_UPDATE`).
+pub(super) fn replace_program(pin: &Path, program: BorrowedFd<'_>) -> io::Result<()> {
+    let link = get_pinned(pin)?;
+    let mut attr = zeroed_attr();
+    attr.link_update.link_fd = link.as_raw_fd().cast_unsigned();
+    attr.link_update.__bindgen_anon_1.new_prog_fd = program.as_raw_fd().cast_unsigned();
+    bpf(bpf_cmd::BPF_LINK_UPDATE, &attr).map(drop)
+}
+
+/// Opens the object pinned at `pin` (`BPF_OBJ_GET`).
+fn get_pinned(pin: &Path) -> io::Result<OwnedFd> {
+    let path = CString::new(pin.as_os_str().as_bytes())?;
+    let mut attr = zeroed_attr();
+    attr.__bindgen_anon_4.pathname = path.as_ptr() as u64;
+    let fd = bpf(bpf_cmd::BPF_OBJ_GET, &attr)?;
+    // SAFETY: the kernel just gave us this descriptor, and nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+fn zeroed_attr() -> bpf_attr {
+    // SAFETY: a union of plain integers: zero is a value of each.
+    unsafe { std::mem::zeroed() }
+}
+
+fn bpf(command: bpf_cmd, attr: &bpf_attr) -> io::Result<i32> {
+    // SAFETY: `attr` is a whole `bpf_attr`, and the pointers in it are valid during the call.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, command as libc::c_int, attr, size_of::<bpf_attr>()) };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    i32::try_from(result).map_err(io::Error::other)
+}

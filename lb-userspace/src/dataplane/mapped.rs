@@ -1,0 +1,60 @@
+//! Array maps in the daemon's memory (`BPF_F_MMAPABLE`): a change is a store, without a system call.
+
+use std::{
+    io,
+    num::NonZeroUsize,
+    os::fd::AsFd,
+    ptr::NonNull,
+    sync::atomic::{AtomicU32, AtomicU64},
+};
+
+use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
+
+/// An array map, mapped whole. The datapath reads while the daemon writes, so all access is atomic.
+#[derive(Debug)]
+pub(super) struct Mapped {
+    base: NonNull<libc::c_void>,
+    len: NonZeroUsize,
+}
+
+// SAFETY: the mapping belongs to the process, not to a thread, and is only accessed through atomics.
+unsafe impl Send for Mapped {}
+// SAFETY: as above.
+unsafe impl Sync for Mapped {}
+
+impl Mapped {
+    /// Maps the `len` bytes of the map `fd`.
+    pub(super) fn new(fd: impl AsFd, len: usize) -> io::Result<Self> {
+        let len = NonZeroUsize::new(len).ok_or(io::ErrorKind::InvalidInput)?;
+        // SAFETY: a new mapping at an address of the kernel's choice touches no memory of ours.
+        let base =
+            unsafe { mmap(None, len, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE, MapFlags::MAP_SHARED, fd, 0)? };
+        Ok(Self { base, len })
+    }
+
+    /// The 32-bit word at `offset` bytes, which has to be a multiple of 4 inside the map.
+    pub(super) fn word32(&self, offset: usize) -> &AtomicU32 {
+        // SAFETY: `at` gives an aligned address inside the mapping, which lives as long as `self`.
+        unsafe { AtomicU32::from_ptr(self.at(offset)) }
+    }
+
+    /// The 64-bit word at `offset` bytes, which has to be a multiple of 8 inside the map.
+    pub(super) fn word64(&self, offset: usize) -> &AtomicU64 {
+        // SAFETY: `at` gives an aligned address inside the mapping, which lives as long as `self`.
+        unsafe { AtomicU64::from_ptr(self.at(offset)) }
+    }
+
+    fn at<T>(&self, offset: usize) -> *mut T {
+        assert!(offset.is_multiple_of(size_of::<T>()) && offset + size_of::<T>() <= self.len.get());
+        // SAFETY: the offset lies inside the mapping, as just checked.
+        unsafe { self.base.byte_add(offset) }.cast().as_ptr()
+    }
+}
+
+impl Drop for Mapped {
+    fn drop(&mut self) {
+        // SAFETY: the mapping is ours, and no reference into it outlives `self`.
+        let unmapped = unsafe { munmap(self.base, self.len.get()) };
+        debug_assert!(unmapped.is_ok());
+    }
+}

@@ -1,0 +1,189 @@
+//! The maps of the balancing program as the daemon reads and writes them.
+
+use std::sync::atomic::Ordering;
+
+use aya::{
+    Ebpf,
+    maps::{Array, DevMap, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuValues},
+};
+use lb_common::{
+    BackendId, BackendRow, MacAddress, RowIndex, Service, ServiceId, ServiceKey, SlotWord, Traffic, Verdict,
+    layout::{self, names},
+};
+
+use super::{DataplaneError, mapped::Mapped};
+
+/// The words of the virtual-IP filter.
+pub type VipFilter = [u64; layout::VIP_FILTER_WORDS];
+
+/// Distance in bytes of two row words: array maps round each element up to 8 bytes.
+const ROW_WORD_STRIDE: usize = 8;
+const CHUNK_BYTES: usize = layout::CHUNK_SLOTS * size_of::<u32>();
+
+/// Typed access to the maps. One writer: the daemon.
+pub struct Maps {
+    services: HashMap<MapData, ServiceKey, Service>,
+    slots: Mapped,
+    row_of: Mapped,
+    vip_filter: Mapped,
+    rows: Array<MapData, BackendRow>,
+    interfaces: Array<MapData, [u8; 8]>,
+    egress: DevMap<MapData>,
+    verdicts: PerCpuArray<MapData, u64>,
+    service_traffic: PerCpuArray<MapData, Traffic>,
+    backend_traffic: PerCpuArray<MapData, Traffic>,
+}
+
+impl Maps {
+    pub(super) fn take_from(ebpf: &mut Ebpf) -> Result<Self, DataplaneError> {
+        Ok(Self {
+            services: take(ebpf, names::SERVICES)?,
+            slots: map_array(ebpf, names::SLOTS, layout::SLOT_CHUNKS as usize * CHUNK_BYTES)?,
+            row_of: map_array(ebpf, names::ROW_OF, BackendId::COUNT as usize * ROW_WORD_STRIDE)?,
+            vip_filter: map_array(ebpf, names::VIP_FILTER, size_of::<VipFilter>())?,
+            rows: take(ebpf, names::ROWS)?,
+            interfaces: take(ebpf, names::INTERFACES)?,
+            egress: take(ebpf, names::EGRESS)?,
+            verdicts: take(ebpf, names::VERDICTS)?,
+            service_traffic: take(ebpf, names::SERVICE_TRAFFIC)?,
+            backend_traffic: take(ebpf, names::BACKEND_TRAFFIC)?,
+        })
+    }
+
+    /// Adds or replaces a service.
+    pub fn put_service(&mut self, key: ServiceKey, service: Service) -> Result<(), MapError> {
+        self.services.insert(key, service, 0)
+    }
+
+    /// Removes a service; its packets pass from then on.
+    pub fn remove_service(&mut self, key: &ServiceKey) -> Result<(), MapError> {
+        self.services.remove(key)
+    }
+
+    /// All services in the datapath.
+    pub fn services(&self) -> Result<Vec<(ServiceKey, Service)>, MapError> {
+        self.services.iter().collect()
+    }
+
+    /// Stores the slot word number `slot` of `service`.
+    pub fn store_slot(&self, service: &Service, slot: u32, word: SlotWord) {
+        self.slots.word32(slot_offset(service, slot)).store(word.to_bits(), Ordering::Release);
+    }
+
+    /// The slot word number `slot` of `service`.
+    pub fn load_slot(&self, service: &Service, slot: u32) -> SlotWord {
+        SlotWord::from_bits(self.slots.word32(slot_offset(service, slot)).load(Ordering::Relaxed))
+    }
+
+    /// All slot words of `service`.
+    pub fn load_slots(&self, service: &Service) -> Vec<SlotWord> {
+        (0..=service.slot_mask).map(|slot| self.load_slot(service, slot)).collect()
+    }
+
+    /// Writes `row` to the unused place `index` and makes it the row of `backend`.
+    pub fn put_row(&mut self, backend: BackendId, index: RowIndex, row: &BackendRow) -> Result<(), MapError> {
+        self.rows.set(index.0, row, 0)?;
+        self.row_word(backend).store(index.0, Ordering::Release);
+        Ok(())
+    }
+
+    /// Leaves `backend` without a row.
+    pub fn remove_row(&self, backend: BackendId) {
+        self.row_word(backend).store(RowIndex::NONE.0, Ordering::Release);
+    }
+
+    /// All backends that have a row.
+    pub fn rows(&self) -> Result<Vec<(BackendId, RowIndex, BackendRow)>, MapError> {
+        (0..BackendId::COUNT)
+            .map(BackendId::truncate)
+            .map(|backend| (backend, RowIndex(self.row_word(backend).load(Ordering::Relaxed))))
+            .filter(|(_, index)| *index != RowIndex::NONE)
+            .map(|(backend, index)| Ok((backend, index, self.rows.get(&index.0, 0)?)))
+            .collect()
+    }
+
+    fn row_word(&self, backend: BackendId) -> &std::sync::atomic::AtomicU32 {
+        self.row_of.word32(backend.get() as usize * ROW_WORD_STRIDE)
+    }
+
+    /// Replaces the virtual-IP filter word by word. Bits only come and go with their virtual IPs, so a packet that sees
+    /// some old and some new words finds each other virtual IP as before.
+    pub fn store_vip_filter(&self, filter: &VipFilter) {
+        for (index, word) in filter.iter().enumerate() {
+            self.vip_filter.word64(index * size_of::<u64>()).store(*word, Ordering::Release);
+        }
+    }
+
+    /// Lets frames to `mac` that come in by the interface `ifindex` be balanced.
+    pub fn put_interface(&mut self, ifindex: u32, mac: MacAddress) -> Result<(), MapError> {
+        let [a, b, c, d, e, f] = mac;
+        self.interfaces.set(ifindex, [a, b, c, d, e, f, 0, 0], 0)
+    }
+
+    /// Lets packets be redirected to the interface `ifindex`.
+    pub fn put_egress(&mut self, ifindex: u32) -> Result<(), DataplaneError> {
+        self.egress
+            .set(ifindex, ifindex, None, 0)
+            .map_err(|source| DataplaneError::Egress { ifindex, source: Box::new(source) })
+    }
+
+    /// Packets of each verdict since the maps were made.
+    pub fn verdicts(&self) -> Result<Vec<(Verdict, u64)>, MapError> {
+        Verdict::ALL
+            .iter()
+            .map(|verdict| Ok((*verdict, self.verdicts.get(&(*verdict as u32), 0)?.iter().sum())))
+            .collect()
+    }
+
+    /// Traffic of a service.
+    pub fn service_traffic(&self, service: ServiceId) -> Result<Traffic, MapError> {
+        Ok(sum(&self.service_traffic.get(&service.get(), 0)?))
+    }
+
+    /// Traffic of a backend.
+    pub fn backend_traffic(&self, backend: BackendId) -> Result<Traffic, MapError> {
+        Ok(sum(&self.backend_traffic.get(&backend.get(), 0)?))
+    }
+
+    /// Zeroes the traffic of an id that is given to a new service.
+    pub fn reset_service_traffic(&mut self, service: ServiceId) -> Result<(), MapError> {
+        self.service_traffic.set(service.get(), no_traffic()?, 0)
+    }
+
+    /// Zeroes the traffic of an id that is given to a new backend.
+    pub fn reset_backend_traffic(&mut self, backend: BackendId) -> Result<(), MapError> {
+        self.backend_traffic.set(backend.get(), no_traffic()?, 0)
+    }
+}
+
+fn slot_offset(service: &Service, slot: u32) -> usize {
+    let (chunk, index) = service.locate(slot);
+    chunk as usize * CHUNK_BYTES + index * size_of::<u32>()
+}
+
+fn sum(per_cpu: &PerCpuValues<Traffic>) -> Traffic {
+    per_cpu.iter().fold(Traffic::default(), |total, one| Traffic {
+        packets: total.packets + one.packets,
+        bytes: total.bytes + one.bytes,
+    })
+}
+
+fn no_traffic() -> Result<PerCpuValues<Traffic>, MapError> {
+    let cpus = aya::util::nr_cpus().map_err(|(_, error)| error)?;
+    Ok(PerCpuValues::try_from(vec![Traffic::default(); cpus])?)
+}
+
+pub(super) fn take<M>(ebpf: &mut Ebpf, name: &'static str) -> Result<M, DataplaneError>
+where
+    M: TryFrom<Map, Error = MapError>,
+{
+    let map = ebpf.take_map(name).ok_or(DataplaneError::Missing { name })?;
+    M::try_from(map).map_err(|source| DataplaneError::Map { name, source })
+}
+
+fn map_array(ebpf: &mut Ebpf, name: &'static str, len: usize) -> Result<Mapped, DataplaneError> {
+    let Some(Map::Array(data)) = ebpf.take_map(name) else {
+        return Err(DataplaneError::Missing { name });
+    };
+    Mapped::new(data.fd(), len).map_err(|source| DataplaneError::Mapping { name, source })
+}

@@ -1,0 +1,70 @@
+//! The datapath as the daemon sees it: loading and attaching the programs, pinning what has to outlive the daemon, and
+//! the maps.
+
+mod attach;
+mod bpf;
+pub mod decap;
+mod error;
+mod mapped;
+mod maps;
+pub mod object;
+mod pins;
+
+use std::path::Path;
+
+use aya::{Ebpf, EbpfLoader, programs::Xdp};
+use lb_common::{HashKey, layout::names};
+
+pub use attach::{AttachMode, Attachment};
+pub use error::DataplaneError;
+pub use maps::{Maps, VipFilter};
+pub use pins::Pins;
+
+/// How much the eBPF programs log. Off, the verifier removes the logging code, so it costs nothing.
+pub type LogLevel = Option<log::Level>;
+
+/// The loaded balancing program and its maps.
+pub struct Dataplane {
+    ebpf: Ebpf,
+    /// The maps.
+    pub maps: Maps,
+    pins: Pins,
+}
+
+impl Dataplane {
+    /// Loads the program; the maps are those pinned in `pins`, as an earlier daemon left them, or new ones that are
+    /// pinned there.
+    pub fn load(pins: &Path, hash_key: HashKey, log_level: LogLevel) -> Result<Self, DataplaneError> {
+        let pins = Pins::create(pins)?;
+        let HashKey(key) = hash_key;
+        let mut ebpf = EbpfLoader::new()
+            .default_map_pin_directory(pins.maps())
+            .override_global(names::HASH_KEY, &key[..], true)
+            .override_global(aya_log::LEVEL, &aya_level(log_level), true)
+            .load(object::BALANCE)
+            .map_err(DataplaneError::Load)?;
+        program_of(&mut ebpf)?.load().map_err(DataplaneError::Verify)?;
+        let maps = Maps::take_from(&mut ebpf)?;
+        Ok(Self { ebpf, maps, pins })
+    }
+
+    /// The balancing program.
+    pub fn program(&mut self) -> Result<&mut Xdp, DataplaneError> {
+        program_of(&mut self.ebpf)
+    }
+
+    /// A reader of what the program logs, for a program that was loaded with a log level.
+    pub fn logger(&mut self) -> Result<aya_log::EbpfLogger<&'static dyn log::Log>, aya_log::Error> {
+        aya_log::EbpfLogger::init(&mut self.ebpf)
+    }
+}
+
+fn program_of(ebpf: &mut Ebpf) -> Result<&mut Xdp, DataplaneError> {
+    let name = names::BALANCE;
+    ebpf.program_mut(name).ok_or(DataplaneError::Missing { name })?.try_into().map_err(DataplaneError::Verify)
+}
+
+/// aya-log counts levels from 1, errors, to 5, traces; 0 is off.
+pub(super) fn aya_level(level: LogLevel) -> u8 {
+    level.map_or(0, |level| level as u8)
+}

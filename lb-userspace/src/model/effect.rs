@@ -1,0 +1,48 @@
+use std::net::{IpAddr, SocketAddr};
+
+use lb_common::{BackendId, BackendRow, RowIndex, Service, ServiceId, ServiceKey, SlotWord};
+
+use crate::{config, dataplane::VipFilter, health::Health};
+
+/// What the shell has to do, in the order given: a row stands before a slot names its backend, and a service goes
+/// before its slots do.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Effect {
+    /// Add or replace a service in the datapath.
+    PutService(ServiceKey, Service),
+    /// Take a service out of the datapath.
+    RemoveService(ServiceKey),
+    /// Store these slot words of a service.
+    StoreSlots(Service, Vec<(u32, SlotWord)>),
+    /// Write a row and make it the backend's.
+    PutRow(BackendId, RowIndex, Box<BackendRow>),
+    /// Leave the backend without a row.
+    RemoveRow(BackendId),
+    /// Replace the virtual-IP filter.
+    StoreVipFilter(Box<VipFilter>),
+    /// The id names a new service: its counters start at zero.
+    ResetServiceTraffic(ServiceId),
+    /// The id names a new backend: its counters start at zero.
+    ResetBackendTraffic(BackendId),
+    /// Check the health of a backend from now on, in place of an earlier check.
+    StartCheck {
+        /// The backend.
+        id: BackendId,
+        /// Where to.
+        target: SocketAddr,
+        /// How.
+        check: Box<config::HealthCheck>,
+        /// What is known so far.
+        initial: Health,
+    },
+    /// Check it no longer.
+    StopCheck(BackendId),
+    /// Find and keep the next hops of exactly these addresses.
+    WatchNextHops(Vec<IpAddr>),
+    /// Put a virtual IP on an interface.
+    Announce(String, IpAddr),
+    /// Take it off.
+    Withdraw(String, IpAddr),
+    /// Live changes are to be written down.
+    Persist,
+}

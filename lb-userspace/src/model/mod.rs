@@ -1,0 +1,30 @@
+//! The truth about services and backends, without I/O and without a clock: events go in, effects come out, and the
+//! shell ([`crate::daemon`]) carries them out in order.
+//!
+//! ```text
+//! desired services ─┐                     ┌─> maps
+//! live changes ─────┤    events  effects  ├─> health checks
+//! health reports ───┼──────────> Core ────┼─> next-hop resolver
+//! next hops ────────┘                     ├─> announced addresses
+//!                                         └─> state file
+//! ```
+
+mod backend;
+mod change;
+mod core;
+mod effect;
+mod pool;
+mod recover;
+mod row;
+mod service;
+mod settle;
+mod view;
+
+pub use self::{
+    change::{Applied, Change, ChangeError, Selector},
+    core::{Core, Full},
+    effect::Effect,
+    recover::LiveService,
+    service::{Admin, DesiredService},
+    view::{BackendState, BackendView, NextHopView, ProbeView, ServiceView},
+};

@@ -1,0 +1,149 @@
+//! The row that the datapath sends a backend's packets by.
+
+use std::{
+    collections::HashMap,
+    net::{IpAddr, Ipv4Addr},
+    time::Instant,
+};
+
+use lb_common::{Address, BackendRow, Encapsulation, NetU16, NetU32, OuterHeader, RowIndex, ServiceId, checksum::Sum};
+
+use super::{backend::Backend, effect::Effect, pool::Pool};
+use crate::{
+    config::{self, Forwarding, TunnelSource},
+    neighbour::{Egress, NextHop, Resolution, Unresolved},
+};
+
+/// Brings a backend's row in line with its next hop; the effect that does so, if there is a difference.
+pub(super) fn refresh_row(
+    backend: &mut Backend,
+    context: RowContext<'_>,
+    next_hops: &HashMap<IpAddr, Resolution>,
+    rows: &mut Pool,
+    now: Instant,
+) -> Option<Effect> {
+    let wanted = match next_hops.get(&backend.spec.address)? {
+        Ok(next_hop) => context.row(backend.spec.address, next_hop).map_err(|error| error.to_string()),
+        // The row of before goes on while the neighbour is asked again.
+        Err(Unresolved::Resolving { .. }) if backend.row.is_some() => return None,
+        Err(unresolved) => Err(unresolved.to_string()),
+    };
+    let present = backend.row.map(|(_, row)| row);
+    if wanted.as_ref().ok() == present.as_ref() {
+        backend.unresolved = wanted.err();
+        return None;
+    }
+    let new = wanted.and_then(|row| {
+        let index = rows.take(now).ok_or("no room for more rows; this is tried again at the next change")?;
+        Ok((RowIndex(index), row))
+    });
+    if let Some((old, _)) = backend.row.take() {
+        rows.give_back(old.0, now);
+    }
+    match new {
+        Ok((index, row)) => {
+            backend.row = Some((index, row));
+            backend.unresolved = None;
+            Some(Effect::PutRow(backend.id, index, Box::new(row)))
+        }
+        Err(reason) => {
+            backend.unresolved = Some(reason);
+            Some(Effect::RemoveRow(backend.id))
+        }
+    }
+}
+
+/// Time to live of an outer header. RFC 2003, section 3.1 asks for one that reaches the end of the tunnel.
+const OUTER_TTL: u8 = 64;
+/// RFC 791: do not fragment. The identification of such a packet means nothing and is zero (RFC 6864, section 4.1).
+const DONT_FRAGMENT: NetU32 = NetU32::new(0x4000);
+/// IPv4 in IP (RFC 2003).
+const PROTOCOL_IPV4: u8 = 4;
+/// IPv6 in IP (RFC 4213).
+const PROTOCOL_IPV6: u8 = 41;
+
+/// What is the same for all rows of a service.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct RowContext<'a> {
+    pub(super) id: ServiceId,
+    pub(super) service: &'a config::Service,
+    pub(super) node: &'a config::Node,
+}
+
+impl RowContext<'_> {
+    /// The row of the backend at `address`, or why there is none.
+    pub(super) fn row(self, address: IpAddr, next_hop: &NextHop) -> Result<BackendRow, NoTunnelSource> {
+        let identity = BackendRow { service: self.id, address: address.into(), ..BackendRow::default() };
+        let egress = match next_hop {
+            NextHop::Local => return Ok(BackendRow { encapsulation: Encapsulation::LOCAL, ..identity }),
+            NextHop::Via(egress) => egress,
+        };
+        let row = BackendRow {
+            vlan: NetU16::new(egress.vlan.unwrap_or(0)),
+            egress_ifindex: egress.ifindex,
+            mtu: egress.mtu,
+            destination_mac: egress.destination_mac,
+            source_mac: egress.source_mac,
+            ..identity
+        };
+        match self.service.forwarding {
+            Forwarding::L2Dsr => Ok(BackendRow { encapsulation: Encapsulation::NONE, ..row }),
+            Forwarding::Ipip => self.tunnel(row, address, egress),
+        }
+    }
+
+    fn tunnel(self, row: BackendRow, address: IpAddr, egress: &Egress) -> Result<BackendRow, NoTunnelSource> {
+        let inner_protocol = if self.service.address.is_ipv4() { PROTOCOL_IPV4 } else { PROTOCOL_IPV6 };
+        let source = self.tunnel_source(address, egress)?;
+        let row = BackendRow { entropy_bits: source.entropy_bits, ..row };
+        Ok(match (source.address, address) {
+            (IpAddr::V4(source), IpAddr::V4(destination)) => {
+                let header = ipv4_header(inner_protocol, source, destination);
+                BackendRow { encapsulation: Encapsulation::IPV4, outer: header, ..row }
+            }
+            (source, destination) => {
+                let header = ipv6_header(inner_protocol, source.into(), destination.into());
+                BackendRow { encapsulation: Encapsulation::IPV6, outer: header, ..row }
+            }
+        })
+    }
+
+    /// The configured source of the backend's family, else the address that the kernel would send from.
+    fn tunnel_source(self, backend: IpAddr, egress: &Egress) -> Result<TunnelSource, NoTunnelSource> {
+        let configured = if backend.is_ipv4() { &self.node.tunnel_source } else { &self.node.tunnel_source_v6 };
+        let preferred = egress.preferred_source.filter(|source| source.is_ipv4() == backend.is_ipv4());
+        configured
+            .clone()
+            .or_else(|| preferred.map(|address| TunnelSource { address, entropy_bits: 0 }))
+            .ok_or_else(|| NoTunnelSource { interface: egress.interface.clone() })
+    }
+}
+
+/// Nothing to write into the outer header's source address.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{interface} has no address for the tunnel to start from; write tunnel_source in [node]")]
+pub(super) struct NoTunnelSource {
+    interface: String,
+}
+
+/// See [`OuterHeader`] for what is left open.
+fn ipv4_header(protocol: u8, source: Ipv4Addr, destination: Ipv4Addr) -> OuterHeader {
+    let version_and_length = NetU32::new(0x4500_0000);
+    let source = NetU32::from_wire(source.octets());
+    let destination = NetU32::from_wire(destination.octets());
+    let ttl_and_protocol = NetU32::from_wire([OUTER_TTL, protocol, 0, 0]);
+    let words = [version_and_length, DONT_FRAGMENT, ttl_and_protocol, source, destination];
+    let sum = words.into_iter().fold(Sum::default(), Sum::words).fold();
+    let mut header = [NetU32::default(); 10];
+    header[..5].copy_from_slice(&words);
+    header[2] = ttl_and_protocol.or(NetU32::new(sum.get().into()));
+    OuterHeader(header)
+}
+
+fn ipv6_header(next_header: u8, source: Address, destination: Address) -> OuterHeader {
+    let [s0, s1, s2, s3] = source.words();
+    let [d0, d1, d2, d3] = destination.words();
+    let version = NetU32::new(6 << 28);
+    let next_header_and_hops = NetU32::from_wire([0, 0, next_header, OUTER_TTL]);
+    OuterHeader([version, next_header_and_hops, s0, s1, s2, s3, d0, d1, d2, d3])
+}

@@ -1,0 +1,346 @@
+//! Giving services and backends their places in the maps, and taking those back.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    net::{IpAddr, SocketAddr},
+    time::Instant,
+};
+
+use lb_common::{Address, BackendId, BackendRow, RowIndex, Service, ServiceId, ServiceKey, SlotWord, vip_filter_bit};
+
+use super::{
+    backend::{Backend, Checked},
+    core::{Core, Full},
+    effect::Effect,
+    recover::LiveService,
+    row::{RowContext, refresh_row},
+    service::{Admin, DesiredService, ServiceState, chunk_count, wanted_slots},
+};
+use crate::{
+    config,
+    dataplane::VipFilter,
+    health::{Health, Report},
+};
+
+/// Where a service and its backends are to be in the maps.
+struct Place {
+    service: Service,
+    is_new: bool,
+    has_new_table: bool,
+    /// In the order of the specification, with whether the id is new.
+    backends: Vec<(BackendId, bool)>,
+}
+
+/// What stands in the datapath for a service, whether this daemon put it there or an earlier one.
+#[derive(Default)]
+struct Present {
+    service: Service,
+    table: Vec<SlotWord>,
+    backends: HashMap<Address, PresentBackend>,
+}
+
+struct PresentBackend {
+    id: BackendId,
+    row: Option<(RowIndex, BackendRow)>,
+    unresolved: Option<String>,
+    report: Option<Report<BackendId>>,
+    health: Health,
+    /// The check that runs.
+    check: Option<config::HealthCheck>,
+}
+
+impl Core {
+    /// Adds services, or changes them to what is given; all or none.
+    pub(super) fn put(&mut self, desired: Vec<DesiredService>, now: Instant) -> Result<Vec<Effect>, Full> {
+        let mut places = Vec::with_capacity(desired.len());
+        for service in &desired {
+            match self.find_place(service, now) {
+                Ok(place) => places.push(place),
+                Err(full) => {
+                    places.into_iter().for_each(|place| self.give_up(&place, now));
+                    return Err(full);
+                }
+            }
+        }
+        let mut effects = Vec::new();
+        for (service, place) in desired.into_iter().zip(places) {
+            self.settle(service, place, now, &mut effects);
+        }
+        Ok(effects)
+    }
+
+    /// Reserves what `desired` needs and does not have.
+    fn find_place(&mut self, desired: &DesiredService, now: Instant) -> Result<Place, Full> {
+        let key = desired.key();
+        let (present, ids): (Option<Service>, HashMap<Address, BackendId>) =
+            if let Some(state) = self.services.iter().find(|state| state.desired.key() == key) {
+                let ids = state.backends.iter().map(|backend| (backend.spec.address.into(), backend.id));
+                (Some(state.live), ids.collect())
+            } else if let Some(live) = self.leftovers.get(&key) {
+                let ids = live.backends.iter().map(|(id, _, row)| (row.address, *id));
+                (Some(live.service), ids.collect())
+            } else {
+                (None, HashMap::new())
+            };
+        let slots = wanted_slots(&desired.spec, present.map(|service| service.slot_mask + 1));
+        let has_new_table = present.is_none_or(|service| service.slot_mask + 1 != slots);
+        let mut place = Place {
+            service: Service { slot_mask: slots - 1, ..present.unwrap_or_default() },
+            is_new: present.is_none(),
+            has_new_table: false,
+            backends: Vec::with_capacity(desired.spec.backends.len()),
+        };
+        if place.is_new {
+            let id = self.service_ids.take(now).and_then(ServiceId::new).ok_or(Full("services"))?;
+            place.service.id = id;
+        }
+        if has_new_table {
+            let Some(first_chunk) = self.chunks.take(chunk_count(&place.service), now) else {
+                self.give_up(&place, now);
+                return Err(Full("slots"));
+            };
+            place.service.first_chunk = first_chunk;
+            place.has_new_table = true;
+        }
+        for backend in &desired.spec.backends {
+            let known = ids.get(&backend.address.into()).map(|id| (*id, false));
+            let Some(id) = known.or_else(|| self.backend_ids.take(now).map(|id| (BackendId::truncate(id), true)))
+            else {
+                self.give_up(&place, now);
+                return Err(Full("backends"));
+            };
+            place.backends.push(id);
+        }
+        Ok(place)
+    }
+
+    /// Gives back what was reserved.
+    fn give_up(&mut self, place: &Place, now: Instant) {
+        for (id, _) in place.backends.iter().filter(|(_, is_new)| *is_new) {
+            self.backend_ids.give_back(id.get(), now);
+        }
+        if place.has_new_table {
+            self.chunks.give_back(place.service.first_chunk, chunk_count(&place.service), now);
+        }
+        if place.is_new {
+            self.service_ids.give_back(place.service.id.get(), now);
+        }
+    }
+
+    /// Makes `desired` true at `place`.
+    fn settle(&mut self, desired: DesiredService, place: Place, now: Instant, effects: &mut Vec<Effect>) {
+        let key = desired.key();
+        let index = self.services.iter().position(|state| state.desired.key() == key);
+        if let Some(state) = index.map(|index| &mut self.services[index])
+            && !place.has_new_table
+            && state.desired.spec == desired.spec
+            && state.desired.admin == desired.admin
+        {
+            state.desired = desired;
+            return;
+        }
+        let mut present = match (index, self.leftovers.take(&key)) {
+            (Some(index), _) => Present::of_state(&self.services[index]),
+            (None, Some(live)) => Present::of_leftover(live),
+            (None, None) => Present::default(),
+        };
+        if place.is_new {
+            effects.push(Effect::ResetServiceTraffic(place.service.id));
+        }
+        let mut backends = Vec::with_capacity(place.backends.len());
+        for (spec, (id, is_new)) in desired.spec.backends.iter().zip(&place.backends) {
+            if *is_new {
+                effects.push(Effect::ResetBackendTraffic(*id));
+            }
+            let present = present.backends.remove(&spec.address.into());
+            backends.push(join(spec, *id, present, &desired, effects));
+            self.service_of.insert(*id, key);
+        }
+        let context = RowContext { id: place.service.id, service: &desired.spec, node: &self.node };
+        let mut rows: Vec<Effect> = backends
+            .iter_mut()
+            .filter_map(|backend| refresh_row(backend, context, &self.next_hops, &mut self.rows, now))
+            .collect();
+        for gone in present.backends.into_values() {
+            self.service_of.remove(&gone.id);
+            self.backend_ids.give_back(gone.id.get(), now);
+            effects.push(Effect::StopCheck(gone.id));
+            if let Some((row, _)) = gone.row {
+                self.rows.give_back(row.0, now);
+                rows.push(Effect::RemoveRow(gone.id));
+            }
+        }
+        let slots = place.service.slot_mask as usize + 1;
+        // What stands in the chunks of a new table is not known: no word equals this one, so all are written.
+        let table = if place.has_new_table { vec![SlotWord::from_bits(u32::MAX); slots] } else { present.table };
+        let mut state = ServiceState { desired, live: place.service, table, backends };
+        let slots = state.schedule();
+        in_order(rows, slots, effects);
+        if place.has_new_table {
+            effects.push(Effect::PutService(key, place.service));
+            if !place.is_new {
+                self.chunks.give_back(present.service.first_chunk, chunk_count(&present.service), now);
+            }
+        }
+        match index {
+            Some(index) => self.services[index] = state,
+            None => self.services.push(state),
+        }
+    }
+
+    /// Takes out a service that nobody wants any more.
+    pub(super) fn remove_service(&mut self, key: ServiceKey, now: Instant, effects: &mut Vec<Effect>) {
+        let Some(index) = self.services.iter().position(|state| state.desired.key() == key) else {
+            return;
+        };
+        let present = Present::of_state(&self.services.remove(index));
+        self.remove_present(key, present, now, effects);
+    }
+
+    pub(super) fn remove_leftover(&mut self, leftover: LiveService, now: Instant, effects: &mut Vec<Effect>) {
+        self.remove_present(leftover.key, Present::of_leftover(leftover), now, effects);
+    }
+
+    fn remove_present(&mut self, key: ServiceKey, present: Present, now: Instant, effects: &mut Vec<Effect>) {
+        effects.push(Effect::RemoveService(key));
+        self.service_ids.give_back(present.service.id.get(), now);
+        self.chunks.give_back(present.service.first_chunk, chunk_count(&present.service), now);
+        for backend in present.backends.into_values() {
+            self.service_of.remove(&backend.id);
+            self.backend_ids.give_back(backend.id.get(), now);
+            effects.push(Effect::StopCheck(backend.id));
+            if let Some((row, _)) = backend.row {
+                self.rows.give_back(row.0, now);
+                effects.push(Effect::RemoveRow(backend.id));
+            }
+        }
+    }
+
+    /// Brings in line what the services share: the filter, the announced addresses and the next hops.
+    pub(super) fn refresh_shared(&mut self, effects: &mut Vec<Effect>) {
+        let specs = || self.services.iter().map(|state| &state.desired.spec);
+        let mut filter = Box::new([0; _]);
+        specs().for_each(|spec| set_bit(&mut filter, vip_filter_bit(spec.address.into())));
+        effects.push(Effect::StoreVipFilter(filter));
+
+        let announced: BTreeSet<(String, IpAddr)> =
+            specs().filter_map(|spec| Some((spec.announce.clone()?, spec.address))).collect();
+        let pair = |(interface, address): &(String, IpAddr)| (interface.clone(), *address);
+        for (interface, address) in self.announced.difference(&announced).map(pair) {
+            effects.push(Effect::Withdraw(interface, address));
+        }
+        for (interface, address) in announced.difference(&self.announced).map(pair) {
+            effects.push(Effect::Announce(interface, address));
+        }
+        self.announced = announced;
+
+        let watched: BTreeSet<IpAddr> =
+            self.services.iter().flat_map(|state| &state.backends).map(|backend| backend.spec.address).collect();
+        self.next_hops.retain(|address, _| watched.contains(address));
+        effects.push(Effect::WatchNextHops(watched.into_iter().collect()));
+    }
+}
+
+/// The backend `spec` with what is known of it from before.
+fn join(
+    spec: &config::Backend,
+    id: BackendId,
+    present: Option<PresentBackend>,
+    service: &DesiredService,
+    effects: &mut Vec<Effect>,
+) -> Backend {
+    let admin = service.admin_of(&spec.name);
+    let check = service.spec.health.as_ref().filter(|_| admin != Admin::Disabled);
+    let running = present.as_ref().and_then(|present| present.check.as_ref());
+    let known = present.as_ref().map_or(Health::Unknown, |present| present.health);
+    match (check, running) {
+        (Some(check), running) if running != Some(check) => effects.push(Effect::StartCheck {
+            id,
+            target: SocketAddr::new(spec.address, service.spec.port),
+            check: Box::new(check.clone()),
+            initial: known,
+        }),
+        (None, Some(_)) => effects.push(Effect::StopCheck(id)),
+        _ => {}
+    }
+    let (row, unresolved, report) = present.map_or((None, None, None), |it| (it.row, it.unresolved, it.report));
+    Backend {
+        spec: spec.clone(),
+        admin,
+        id,
+        row,
+        unresolved,
+        report: report.filter(|_| check.is_some()),
+        health: match (check, &service.spec.health) {
+            (Some(_), _) => Checked::By(known),
+            // Disabled: nothing is known until it is checked again.
+            (None, Some(_)) => Checked::By(Health::Unknown),
+            (None, None) => Checked::Unchecked,
+        },
+    }
+}
+
+impl Present {
+    fn of_state(state: &ServiceState) -> Self {
+        let check = |backend: &Backend| state.desired.spec.health.clone().filter(|_| backend.admin != Admin::Disabled);
+        Self {
+            service: state.live,
+            table: state.table.clone(),
+            backends: state
+                .backends
+                .iter()
+                .map(|backend| (backend.spec.address.into(), PresentBackend::of(backend, check(backend))))
+                .collect(),
+        }
+    }
+
+    /// A backend that has slots was found healthy by the daemon that gave them: it stays so until its check says
+    /// otherwise.
+    fn of_leftover(live: LiveService) -> Self {
+        let in_use: BTreeSet<BackendId> = live.table.iter().map(|word| word.current()).collect();
+        let health = |id| if in_use.contains(&id) { Health::Up } else { Health::Unknown };
+        Self {
+            service: live.service,
+            backends: live
+                .backends
+                .into_iter()
+                .map(|(id, index, row)| {
+                    let row_of = Some((index, row));
+                    let health = health(id);
+                    let found = PresentBackend { id, row: row_of, unresolved: None, report: None, health, check: None };
+                    (row.address, found)
+                })
+                .collect(),
+            table: live.table,
+        }
+    }
+}
+
+impl PresentBackend {
+    fn of(backend: &Backend, check: Option<config::HealthCheck>) -> Self {
+        Self {
+            id: backend.id,
+            row: backend.row,
+            unresolved: backend.unresolved.clone(),
+            report: backend.report.clone(),
+            health: match backend.health {
+                Checked::Unchecked => Health::Up,
+                Checked::By(health) => health,
+            },
+            check,
+        }
+    }
+}
+
+/// Changes of rows and slots in the order that leaves no slot without a row: rows come before the slots that name
+/// them, and go after.
+pub(super) fn in_order(rows: Vec<Effect>, slots: Option<Effect>, effects: &mut Vec<Effect>) {
+    let (gone, written): (Vec<_>, Vec<_>) = rows.into_iter().partition(|row| matches!(row, Effect::RemoveRow(_)));
+    effects.extend(written);
+    effects.extend(slots);
+    effects.extend(gone);
+}
+
+fn set_bit(filter: &mut VipFilter, bit: u32) {
+    filter[bit as usize / 64] |= 1 << (bit % 64);
+}

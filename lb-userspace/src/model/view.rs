@@ -1,0 +1,238 @@
+//! What operators see of services and backends: the shapes of the API.
+
+use std::{
+    net::IpAddr,
+    time::{Duration, SystemTime},
+};
+
+use lb_common::Traffic;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    backend::{Backend, Checked},
+    core::Core,
+    service::{Admin, ServiceState},
+};
+use crate::{
+    config::{Algorithm, Forwarding, Protocol},
+    health::Health,
+    neighbour::{NextHop, Resolution},
+};
+
+/// A service and its backends.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ServiceView {
+    /// Its name.
+    pub name: String,
+    /// The virtual IP.
+    pub address: IpAddr,
+    /// The port; 0 is all ports.
+    pub port: u16,
+    /// The protocol.
+    pub protocol: Protocol,
+    /// How new flows get their backends.
+    pub algorithm: Algorithm,
+    /// How packets get to the backends.
+    pub forwarding: Forwarding,
+    /// Size of its slot table.
+    pub slots: u32,
+    /// Whether live changes made it differ from the configuration file.
+    pub changed: bool,
+    /// Its index in the counters.
+    pub id: u32,
+    /// Packets for it that were sent to backends, and their bytes.
+    pub packets: u64,
+    /// Bytes of those packets, as IP packets from the client.
+    pub bytes: u64,
+    /// Its backends.
+    pub backends: Vec<BackendView>,
+}
+
+/// A backend of a service.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct BackendView {
+    /// Its name.
+    pub name: String,
+    /// Its address.
+    pub address: IpAddr,
+    /// Its weight.
+    pub weight: u16,
+    /// In one word: `up`, or why it takes no flows: `disabled`, `draining`, `unresolved`, `down`, `checking`.
+    pub state: BackendState,
+    /// What stands in the way, in words for the operator.
+    pub reason: Option<String>,
+    /// Slots that it owns.
+    pub slots: usize,
+    /// Where its packets are sent; absent while that is not known.
+    pub next_hop: Option<NextHopView>,
+    /// The last probe; absent without a check and before the first.
+    pub probe: Option<ProbeView>,
+    /// Its index in the counters.
+    pub id: u32,
+    /// Packets sent to it.
+    pub packets: u64,
+    /// Bytes of those packets, as IP packets from the client.
+    pub bytes: u64,
+}
+
+/// What a backend can do, in one word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BackendState {
+    /// It takes flows (if its weight is not zero).
+    Up,
+    /// Its check says that it is down.
+    Down,
+    /// Its first check has not ended.
+    Checking,
+    /// Its next hop is not known.
+    Unresolved,
+    /// The operator drains it.
+    Draining,
+    /// The operator disabled it.
+    Disabled,
+}
+
+impl BackendState {
+    /// The word, as in JSON.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Up => "up",
+            Self::Down => "down",
+            Self::Checking => "checking",
+            Self::Unresolved => "unresolved",
+            Self::Draining => "draining",
+            Self::Disabled => "disabled",
+        }
+    }
+}
+
+/// Where a backend's packets are sent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+pub enum NextHopView {
+    /// Up the local stack.
+    Local,
+    /// Out of an interface.
+    Via {
+        /// The interface of the route.
+        interface: String,
+        /// The 802.1Q tag.
+        vlan: Option<u16>,
+        /// The MAC address of the next hop.
+        mac: String,
+        /// Largest IP packet in bytes.
+        mtu: u16,
+    },
+}
+
+/// What the last probe said.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProbeView {
+    /// Why it failed; absent if it succeeded.
+    pub failure: Option<String>,
+    /// How long the last one that succeeded took.
+    pub latency: Option<Duration>,
+    /// How many in a row ended like this one.
+    pub streak: u32,
+    /// When it ended.
+    pub checked_at: SystemTime,
+    /// Since when the backend's health is what it is.
+    pub since: SystemTime,
+}
+
+impl Core {
+    /// The services as they are; counters are left at zero.
+    pub fn view(&self) -> Vec<ServiceView> {
+        self.services.iter().map(|state| self.view_service(state)).collect()
+    }
+
+    fn view_service(&self, state: &ServiceState) -> ServiceView {
+        let spec = &state.desired.spec;
+        ServiceView {
+            name: spec.name.clone(),
+            address: spec.address,
+            port: spec.port,
+            protocol: spec.protocol,
+            algorithm: spec.algorithm,
+            forwarding: spec.forwarding,
+            slots: state.live.slot_mask + 1,
+            changed: state.desired.is_changed(),
+            id: state.live.id.get(),
+            packets: 0,
+            bytes: 0,
+            backends: state.backends.iter().map(|backend| self.view_backend(state, backend)).collect(),
+        }
+    }
+
+    fn view_backend(&self, state: &ServiceState, backend: &Backend) -> BackendView {
+        let probe = backend.report.as_ref().map(|report| ProbeView {
+            failure: report.failure.as_ref().map(ToString::to_string),
+            latency: report.latency,
+            streak: report.streak,
+            checked_at: report.checked_at,
+            since: report.since,
+        });
+        let backend_state = backend.state();
+        let reason = match backend_state {
+            BackendState::Down => probe.as_ref().and_then(|probe| probe.failure.clone()),
+            BackendState::Unresolved => {
+                Some(backend.unresolved.clone().unwrap_or_else(|| "looking for the next hop".to_owned()))
+            }
+            BackendState::Up if backend.spec.weight == 0 => Some("weight 0".to_owned()),
+            _ => None,
+        };
+        BackendView {
+            name: backend.spec.name.clone(),
+            address: backend.spec.address,
+            weight: backend.spec.weight,
+            state: backend_state,
+            reason,
+            slots: state.slots_of(backend.id),
+            next_hop: self.next_hops.get(&backend.spec.address).and_then(view_next_hop),
+            probe,
+            id: backend.id.get(),
+            packets: 0,
+            bytes: 0,
+        }
+    }
+}
+
+impl Backend {
+    fn state(&self) -> BackendState {
+        match (self.admin, &self.row, self.health) {
+            (Admin::Disabled, ..) => BackendState::Disabled,
+            (_, _, Checked::By(Health::Down)) => BackendState::Down,
+            (_, None, _) => BackendState::Unresolved,
+            (_, _, Checked::By(Health::Unknown)) => BackendState::Checking,
+            (Admin::Draining, ..) => BackendState::Draining,
+            (Admin::Enabled, ..) => BackendState::Up,
+        }
+    }
+}
+
+impl ServiceView {
+    /// Fills in the counters.
+    pub fn set_traffic(&mut self, traffic: Traffic) {
+        Traffic { packets: self.packets, bytes: self.bytes } = traffic;
+    }
+}
+
+impl BackendView {
+    /// Fills in the counters.
+    pub fn set_traffic(&mut self, traffic: Traffic) {
+        Traffic { packets: self.packets, bytes: self.bytes } = traffic;
+    }
+}
+
+fn view_next_hop(resolution: &Resolution) -> Option<NextHopView> {
+    Some(match resolution.as_ref().ok()? {
+        NextHop::Local => NextHopView::Local,
+        NextHop::Via(egress) => NextHopView::Via {
+            interface: egress.interface.clone(),
+            vlan: egress.vlan,
+            mac: egress.destination_mac.map(|byte| format!("{byte:02x}")).join(":"),
+            mtu: egress.mtu,
+        },
+    })
+}

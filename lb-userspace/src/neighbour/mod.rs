@@ -1,0 +1,24 @@
+//! Next hops to the backends, and virtual IPs on our own interfaces, by netlink.
+//!
+//! | file | job |
+//! |---|---|
+//! | `resolve.rs` | from what the kernel says to a next hop, or the reason why there is none (pure) |
+//! | `resolver.rs` | the task that asks again whenever the kernel reports a change |
+//! | `announce.rs` | puts virtual IPs on an interface, and tells the link where they are |
+//! | `frame.rs` | the frames that tell it: gratuitous ARP, unsolicited neighbour advertisement (pure) |
+//! | `netlink.rs` | questions, orders and notifications, in our own types |
+
+mod announce;
+mod frame;
+mod netlink;
+mod resolve;
+mod resolver;
+
+pub use announce::{AnnounceError, Announcer, Placement};
+pub use resolve::{Egress, Gateways, NextHop, Refusal, Resolution, Unresolved};
+pub use resolver::{Resolver, ResolverHandle};
+
+/// How the kernel is told which addresses and neighbour entries are ours (`IFA_PROTO`, `NDA_PROTOCOL`):
+/// what a crash leaves behind is found again. `ip` shows it as `proto`; no routing daemon of
+/// `/etc/iproute2/rt_protos` uses the number.
+pub const PROTOCOL: u8 = 108;

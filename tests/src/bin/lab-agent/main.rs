@@ -1,0 +1,38 @@
+//! What runs on the lab's nodes: servers, clients, and the guard that cleans up.
+
+mod backend;
+mod load;
+mod udp_echo;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use lb_tests::lab::{Paths, guard};
+
+#[derive(Debug, Parser)]
+#[command(about = "Servers and clients for the network-namespace lab")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve HTTP: the backend's name on any path, `ok` on /healthz
+    Backend(backend::Options),
+    /// Send each UDP datagram back, with the backend's name in front
+    UdpEcho(udp_echo::Options),
+    /// Send HTTP requests, and count who answered
+    Load(load::Options),
+    /// Wait for the end of standard input, then take a lab down
+    #[command(hide = true)]
+    Guard { lab: String },
+}
+
+fn main() -> Result<()> {
+    match Cli::parse().command {
+        Command::Backend(options) => backend::run(options),
+        Command::UdpEcho(options) => udp_echo::run(options),
+        Command::Load(options) => load::run(&options),
+        Command::Guard { lab } => guard(&Paths::new(&lab)?),
+    }
+}

@@ -1,0 +1,306 @@
+//! A network of namespaces with the balancer in the middle: see [`topology`] for its shape.
+//!
+//! ```no_run
+//! # fn main() -> anyhow::Result<()> {
+//! use lb_tests::lab::{Lab, Limit, Load, unique_name};
+//!
+//! let lab = Lab::builder(&unique_name("example")).backends(3).build()?;
+//! let _servers = lab.start_servers()?;
+//! let _decaps = lab.start_decaps()?;
+//! let _lbd = lab.start_lbd()?;
+//! let report = lab.load(&Load::new("http://10.77.0.100/", Limit::Requests(100)))?;
+//! report.ensure_all_answered()?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Everything ends with the [`Lab`], or with the thread that built it. It needs root, `iproute2` and `util-linux`.
+
+use std::{
+    fs,
+    io::Write as _,
+    process::{Command, Output, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail};
+
+pub mod bpffs;
+pub mod config;
+mod http;
+mod load;
+mod netns;
+mod offload;
+mod paths;
+mod process;
+mod run;
+mod state;
+mod stats;
+pub mod topology;
+mod xdp_pass;
+
+pub use self::{
+    http::Server,
+    load::{Limit, Load, LoadReport, RunningLoad},
+    netns::Netns,
+    paths::{Paths, binaries, binary},
+    process::{Process, ended_by},
+    run::{run, wait_for},
+    state::{guard, sweep, teardown, unique_name},
+    stats::{BackendStats, ServiceStats, Stats},
+    topology::Node,
+};
+use self::{
+    process::Lifetime,
+    state::{Guard, claim, disown, record},
+};
+
+/// How long `lbd` may take until it answers or has attached its program.
+const START: Duration = Duration::from_secs(10);
+
+/// A lab that is up. Dropping it takes it down.
+#[derive(Debug)]
+pub struct Lab {
+    paths: Paths,
+    nodes: Vec<Node>,
+    lifetime: Lifetime,
+    server: Server,
+    guard: Option<Guard>,
+    took: Duration,
+}
+
+/// What a lab is to be like.
+#[derive(Clone, Debug)]
+pub struct Builder {
+    name: String,
+    backends: usize,
+    server: Server,
+    lifetime: Lifetime,
+}
+
+impl Builder {
+    /// The number of backends, 1 to [`topology::MAX_BACKENDS`]; two by default.
+    #[must_use]
+    pub fn backends(mut self, backends: usize) -> Self {
+        self.backends = backends;
+        self
+    }
+
+    /// What serves HTTP on the backends.
+    #[must_use]
+    pub fn server(mut self, server: Server) -> Self {
+        self.server = server;
+        self
+    }
+
+    /// Its processes may outlive this one: see [`Lab::leave_running`].
+    #[must_use]
+    pub fn detached(mut self) -> Self {
+        self.lifetime = Lifetime::Detached;
+        self
+    }
+
+    /// Brings the network up. Labs whose owner has died are removed first.
+    pub fn build(self) -> Result<Lab> {
+        let started = Instant::now();
+        for name in sweep().context("remove labs whose owner has died")? {
+            eprintln!("removed the lab {name}: its owner has died");
+        }
+        if bpffs::ensure_mounted()? {
+            eprintln!("mounted bpffs at {}", bpffs::MOUNT);
+        }
+        let paths = Paths::new(&self.name)?;
+        let nodes = topology::nodes(&paths, self.backends)?;
+        claim(&paths)?;
+        // From here on, dropping the lab removes what has come into being.
+        let mut lab =
+            Lab { nodes, lifetime: self.lifetime, server: self.server, guard: None, took: Duration::ZERO, paths };
+        lab.guard = Some(Guard::start(&lab.paths)?);
+        topology::wire(&lab.paths, &lab.nodes).with_context(|| format!("bring the lab {} up", self.name))?;
+        lab.write_config(&config::default_config(&lab.paths, lab.backends()))?;
+        lab.took = started.elapsed();
+        Ok(lab)
+    }
+}
+
+impl Lab {
+    /// A lab of that name (see [`Paths::new`]); [`unique_name`] makes one that nobody else has.
+    pub fn builder(name: &str) -> Builder {
+        Builder { name: name.to_owned(), backends: 2, server: Server::default(), lifetime: Lifetime::Owner }
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        self.paths.lab()
+    }
+
+    /// Where it keeps things.
+    pub fn paths(&self) -> &Paths {
+        &self.paths
+    }
+
+    /// How long [`Builder::build`] took.
+    pub fn took(&self) -> Duration {
+        self.took
+    }
+
+    /// The client, the balancer, and the backends.
+    pub fn nodes(&self) -> &[Node] {
+        &self.nodes
+    }
+
+    /// `b1`, `b2` and so on.
+    pub fn backends(&self) -> &[Node] {
+        &self.nodes[2..]
+    }
+
+    /// The node of that name: `client`, `lb`, or `b1` and so on.
+    ///
+    /// # Panics
+    /// If there is none.
+    pub fn node(&self, name: &str) -> &Node {
+        self.nodes
+            .iter()
+            .find(|node| node.name() == name)
+            .unwrap_or_else(|| panic!("the lab {} has no node {name:?}", self.name()))
+    }
+
+    /// Starts a long-running command, mostly one of [`Node::command`]; its output goes to the log of that label. It ends when
+    /// it is dropped, or with the calling thread.
+    pub fn spawn(&self, label: &str, command: Command) -> Result<Process> {
+        self.spawn_with(label, command, None)
+    }
+
+    /// Replaces the configuration of `lbd`; [`config::default_config`] is there from the start.
+    pub fn write_config(&self, toml: &str) -> Result<()> {
+        let path = self.paths.config();
+        fs::write(&path, toml).with_context(|| format!("write {}", path.display()))
+    }
+
+    /// Starts the HTTP server of a backend, and waits until it serves.
+    pub fn start_server(&self, backend: &str) -> Result<Process> {
+        let node = self.node(backend);
+        let command = self.server.command(&self.paths, node)?;
+        let mut server = self.spawn(&format!("{backend}-http"), command)?;
+        http::wait_until_serving(node, &mut server)?;
+        Ok(server)
+    }
+
+    /// [`Lab::start_server`] for all backends, in their order.
+    pub fn start_servers(&self) -> Result<Vec<Process>> {
+        let start = |backend: &Node| self.start_server(backend.name());
+        self.backends().iter().map(start).collect()
+    }
+
+    /// Starts `lbd decap` on all backends, and waits until its program is attached.
+    pub fn start_decaps(&self) -> Result<Vec<Process>> {
+        let lbd = binary("lbd")?;
+        let mut decaps = Vec::new();
+        for backend in self.backends() {
+            let mut command = backend.command(&lbd);
+            command.args(["decap", "--interface", "eth0"]);
+            decaps.push(self.spawn(&format!("{}-decap", backend.name()), command)?);
+        }
+        for (backend, decap) in self.backends().iter().zip(&mut decaps) {
+            let what = format!("the XDP program of {}", backend.name());
+            wait_for(&what, START, || {
+                decap.ensure_running()?;
+                let link = run(backend.command("ip").args(["link", "show", "dev", "eth0"]))?;
+                let attached = String::from_utf8_lossy(&link.stdout).contains("prog/xdp");
+                Ok(attached.then_some(()))
+            })?;
+        }
+        Ok(decaps)
+    }
+
+    /// Starts `lbd` on the balancer, and waits until it answers `lbctl status`.
+    pub fn start_lbd(&self) -> Result<Process> {
+        let mut command = self.node("lb").command(binary("lbd")?);
+        command.args(["run", "--config"]).arg(self.paths.config());
+        let mut lbd = self.spawn("lbd", command)?;
+        wait_for("an answer of lbd", START, || {
+            lbd.ensure_running()?;
+            let answered = self.paths.socket().exists() && self.lbctl(&["status"])?.status.success();
+            Ok(answered.then_some(()))
+        })?;
+        Ok(lbd)
+    }
+
+    /// Runs `lbctl` against the lab's `lbd`. Its exit status is for the caller to judge.
+    pub fn lbctl(&self, arguments: &[&str]) -> Result<Output> {
+        let mut command = Command::new(binary("lbctl")?);
+        command.arg("--socket").arg(self.paths.socket());
+        command.args(arguments).stdin(Stdio::null()).output().with_context(|| format!("start {command:?}"))
+    }
+
+    /// What `lbd` has counted.
+    pub fn stats(&self) -> Result<Stats> {
+        let output = self.lbctl(&["-o", "json", "stats"])?;
+        if !output.status.success() {
+            bail!("lbctl stats: {}\n{}", output.status, String::from_utf8_lossy(&output.stderr));
+        }
+        serde_json::from_slice(&output.stdout).context("read lbctl's stats")
+    }
+
+    /// Waits until `lbd` finds all backends of all services healthy.
+    pub fn wait_until_healthy(&self, timeout: Duration) -> Result<()> {
+        wait_for("healthy backends", timeout, || Ok(self.stats()?.all_up().then_some(())))
+    }
+
+    /// Sends requests from the client until the limit.
+    pub fn load(&self, load: &Load) -> Result<LoadReport> {
+        self.start_load(load)?.wait()
+    }
+
+    /// Starts to send requests from the client.
+    pub fn start_load(&self, load: &Load) -> Result<RunningLoad> {
+        let mut command = self.node("client").command(binary("lab-agent")?);
+        load.add_arguments(&mut command);
+        RunningLoad::new(self.spawn_with("load", command, Some(Stdio::piped()))?)
+    }
+
+    /// Leaves a [`Builder::detached`] lab and these processes of it behind; [`teardown`] removes them.
+    pub fn leave_running(mut self, processes: impl IntoIterator<Item = Process>) -> Result<()> {
+        assert_eq!(self.lifetime, Lifetime::Detached, "the lab's processes die with this one");
+        disown(&self.paths)?;
+        self.guard = None;
+        processes.into_iter().for_each(Process::leave_running);
+        Ok(())
+    }
+
+    fn spawn_with(&self, label: &str, command: Command, stdout: Option<Stdio>) -> Result<Process> {
+        let log = self.paths.log(label);
+        let process = Process::spawn(label, command, log, stdout, self.lifetime)?;
+        record(&self.paths, process.id())?;
+        Ok(process)
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        // A disowned lab has no owner's note any more.
+        if self.paths.owner().exists()
+            && let Err(error) = teardown(&self.paths)
+        {
+            eprintln!("take the lab {} down: {error:#}", self.name());
+        }
+    }
+}
+
+/// Whether the caller may build a lab. If not, says loudly that the test is skipped; where `CI=true`, that is a failure: a
+/// test that nobody runs is no test.
+pub fn require_root() -> bool {
+    if nix::unistd::geteuid().is_root() {
+        return true;
+    }
+    assert!(
+        std::env::var_os("CI").is_none_or(|ci| ci != "true"),
+        "this test needs root, and in CI it must not be skipped"
+    );
+    let thread = std::thread::current();
+    let test = thread.name().unwrap_or("test");
+    // Not `eprintln!`: the test runner swallows what a passing test prints with it.
+    let notice = format!("\n*** SKIPPED: {test} needs root (run `cargo xtask test`) ***\n");
+    let _ = std::io::stderr().write_all(notice.as_bytes());
+    false
+}
