@@ -4,14 +4,18 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct Template {
-    /// The first bytes of the frame.
-    pub head: [u8; Template::HEAD_LEN],
+    /// The first bytes of the frame, in words as the processor stores them.
+    pub head: [u64; Template::HEAD_LEN / 8],
     /// Length of the whole frame in bytes.
     pub frame_len: u32,
-    /// Where the four bytes stand that tell flows apart: the end of the source address.
-    pub flow_offset: u32,
+    /// Where the last four bytes of the source address stand: they tell flows apart.
+    pub source_offset: u32,
     /// Number of flows, less one: a power of two less one.
-    pub flow_mask: u32,
+    pub source_mask: u32,
+    /// Where the last four bytes of the destination address stand: they tell services apart.
+    pub destination_offset: u32,
+    /// Number of services that get traffic, less one: a power of two less one.
+    pub destination_mask: u32,
     /// Which program to run: its index in [`names::TARGETS`].
     pub target: u32,
 }

@@ -4,14 +4,16 @@
 #![no_std]
 #![no_main]
 
+use core::hint::black_box;
+
 use aya_ebpf::{
     bindings::xdp_action,
     macros::{map, xdp},
     maps::{Array, PerCpuArray, ProgramArray},
     programs::XdpContext,
 };
-use lb_common::bench::Template;
-use lb_ebpf::packet::{frame_len, move_head, write};
+use lb_common::{NetU32, bench::Template};
+use lb_ebpf::packet::{frame_len, move_head, read, write};
 
 #[map]
 static TEMPLATE: Array<Template> = Array::with_max_entries(1, 0);
@@ -34,7 +36,9 @@ pub fn wrapper(mut ctx: XdpContext) -> u32 {
 #[inline(always)]
 fn prepare(ctx: &mut XdpContext) -> Option<u32> {
     let template = TEMPLATE.get(0)?;
-    let delta = frame_len(ctx) as i32 - template.frame_len as i32;
+    // The black box keeps the compiler from taking the difference of two packet pointers in 32 bits, which the verifier
+    // refuses.
+    let delta = black_box(frame_len(ctx)) as i32 - template.frame_len as i32;
     if delta != 0 {
         move_head(ctx, delta)?;
     }
@@ -44,11 +48,22 @@ fn prepare(ctx: &mut XdpContext) -> Option<u32> {
         *runs = (*runs).wrapping_add(1);
         *runs
     };
-    write(ctx, 0, template.head)?;
+    for (number, word) in template.head.iter().enumerate() {
+        write(ctx, number * size_of::<u64>(), *word)?;
+    }
     // An odd factor visits every flow once before it comes back to the first, in an order that is no row of addresses.
-    let flow = run.wrapping_mul(0x9e37_79b1) & template.flow_mask;
-    write(ctx, (template.flow_offset & 0x3f) as usize, flow.to_be_bytes())?;
+    let flow = run.wrapping_mul(0x9e37_79b1);
+    vary(ctx, template.source_offset, flow & template.source_mask)?;
+    vary(ctx, template.destination_offset, flow >> 16 & template.destination_mask)?;
     Some(template.target)
+}
+
+/// Sets low bits of the address whose last word is at `offset`, where the template has zeros.
+#[inline(always)]
+fn vary(ctx: &mut XdpContext, offset: u32, bits: u32) -> Option<()> {
+    let offset = (offset & 0x3f) as usize;
+    let base: [NetU32; 1] = read(ctx, offset)?;
+    write(ctx, offset, base.map(|word| word.or(NetU32::new(bits))))
 }
 
 #[xdp]

@@ -27,6 +27,8 @@ pub unsafe trait Header: Copy {}
 unsafe impl Header for EthHdr {}
 // SAFETY: integers and arrays of bytes.
 unsafe impl Header for VlanHdr {}
+// SAFETY: an integer.
+unsafe impl Header for u64 {}
 // SAFETY: bytes.
 unsafe impl<const N: usize> Header for [u8; N] {}
 // SAFETY: integers.

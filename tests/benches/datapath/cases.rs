@@ -1,0 +1,126 @@
+//! What is measured.
+
+use std::{fs, path::PathBuf, process};
+
+use lb_common::{Encapsulation, HashKey, bench::Template};
+use lb_userspace::dataplane::Dataplane;
+
+use crate::{
+    frames::{Kind, frame},
+    measure::{Bench, Sample, Target, rounds},
+    report::CaseResult,
+    services::{ONE_SERVICE, Scale, THOUSAND_SERVICES, fill},
+};
+
+const KEY: HashKey = HashKey([0x0123_4567_89ab_cdef, 0xfedc_ba98_7654_3210]);
+const MANY: u32 = 1 << 16;
+const VERY_MANY: u32 = 1 << 20;
+
+/// One line of the table.
+pub(crate) struct Case {
+    pub(crate) name: String,
+    pub(crate) frame: Vec<u8>,
+    pub(crate) template: Template,
+    pub(crate) target: Target,
+}
+
+impl Case {
+    /// A case whose flows are `flows`, over the first services of `scale`.
+    fn balanced(mode: &str, kind: Kind, ipv4: bool, flows: u32, scale: Scale) -> Self {
+        let (frame, template) = frame(kind, ipv4, true);
+        let family = if ipv4 { "v4" } else { "v6" };
+        let services = if scale.services == 1 { String::new() } else { format!("/{}-services", scale.services) };
+        Self {
+            name: format!("maglev/{mode}/{family}/{}/{flows}{services}", kind.name()),
+            frame,
+            template: Template { source_mask: flows - 1, destination_mask: u32::from(scale.services) - 1, ..template },
+            target: Target::Balance,
+        }
+    }
+
+    fn not_ours(kind: Kind, ipv4: bool) -> Self {
+        let (frame, template) = frame(kind, ipv4, false);
+        let family = if ipv4 { "v4" } else { "v6" };
+        Self { name: format!("not-ours/-/{family}/{}/1", kind.name()), frame, template, target: Target::Balance }
+    }
+
+    /// A floor, on the same frame and with as many flows as the cases that are compared with it.
+    fn floor(name: &str, target: Target) -> Self {
+        let (frame, template) = frame(Kind::Established, true, true);
+        Self { name: name.to_owned(), frame, template: Template { source_mask: MANY - 1, ..template }, target }
+    }
+}
+
+/// Cases that share what is in the maps.
+struct Group {
+    scale: Scale,
+    ipv4: bool,
+    encapsulation: Encapsulation,
+    cases: Vec<Case>,
+}
+
+fn groups() -> Vec<Group> {
+    let cases = |mode: &str, ipv4: bool, scale: Scale, kinds: &[Kind], flows: &[u32]| {
+        kinds
+            .iter()
+            .flat_map(|kind| flows.iter().map(|flows| Case::balanced(mode, *kind, ipv4, *flows, scale)))
+            .collect::<Vec<_>>()
+    };
+    let all = [1, MANY, VERY_MANY];
+    let every = [Kind::Syn, Kind::Established, Kind::Udp];
+    let established = [Kind::Established];
+    let mut ipip_v4 = cases("ipip", true, ONE_SERVICE, &every, &all);
+    ipip_v4.push(Case::not_ours(Kind::Syn, true));
+    ipip_v4.push(Case::not_ours(Kind::Syn, false));
+    let group = |mode, ipv4, encapsulation, kinds: &[Kind]| Group {
+        scale: ONE_SERVICE,
+        ipv4,
+        encapsulation,
+        cases: cases(mode, ipv4, ONE_SERVICE, kinds, &all),
+    };
+    vec![
+        Group { scale: ONE_SERVICE, ipv4: true, encapsulation: Encapsulation::IPV4, cases: ipip_v4 },
+        group("ipip", false, Encapsulation::IPV6, &every),
+        group("ipip-4in6", true, Encapsulation::IPV6, &established),
+        group("ipip-6in4", false, Encapsulation::IPV4, &established),
+        group("l2-dsr", true, Encapsulation::NONE, &every),
+        group("l2-dsr", false, Encapsulation::NONE, &every),
+        Group {
+            scale: THOUSAND_SERVICES,
+            ipv4: true,
+            encapsulation: Encapsulation::IPV4,
+            cases: cases("ipip", true, THOUSAND_SERVICES, &[Kind::Syn, Kind::Established], &all),
+        },
+    ]
+}
+
+/// Measures everything. Each group runs beside the floors, in turn with them.
+pub(crate) fn run() -> anyhow::Result<Vec<CaseResult>> {
+    let mut results: Vec<CaseResult> = Vec::new();
+    for (number, group) in groups().into_iter().enumerate() {
+        let pins = Pins::new(number);
+        let mut dataplane = Dataplane::load(&pins.0, KEY, None)?;
+        fill(&mut dataplane, group.scale, group.ipv4, group.encapsulation)?;
+        let mut bench = Bench::new(&mut dataplane)?;
+        let mut cases = vec![Case::floor("noop", Target::Noop), Case::floor("encap", Target::Encap)];
+        cases.extend(group.cases);
+        let samples: Vec<Sample> = rounds(&mut bench, &cases)?;
+        results.extend(CaseResult::of_group(number, &cases, &samples));
+    }
+    Ok(results)
+}
+
+/// A folder of pins of our own, removed at the end.
+struct Pins(PathBuf);
+
+impl Pins {
+    fn new(number: usize) -> Self {
+        Self(format!("/sys/fs/bpf/lb-bench-{}-{number}", process::id()).into())
+    }
+}
+
+impl Drop for Pins {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}

@@ -1,0 +1,91 @@
+//! Services and backends for the program under test, written straight into its maps.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use anyhow::Context as _;
+use lb_common::{
+    Address, BackendId, BackendRow, Encapsulation, NetU16, NetU32, OuterHeader, RowIndex, Service, ServiceId,
+    ServiceKey, SlotWord, layout, vip_filter_bit,
+};
+use lb_userspace::{
+    dataplane::{Dataplane, VipFilter},
+    schedule::{Member, table},
+};
+
+/// Test runs come in by the loopback interface.
+const INGRESS: u32 = 1;
+pub(crate) const INTERFACE_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
+const BACKEND_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
+
+/// How many services there are, and how many backends each has.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Scale {
+    pub(crate) services: u16,
+    pub(crate) backends: u16,
+    pub(crate) slots: u32,
+}
+
+pub(crate) const ONE_SERVICE: Scale = Scale { services: 1, backends: 100, slots: 1 << 14 };
+pub(crate) const THOUSAND_SERVICES: Scale = Scale { services: 1024, backends: 10, slots: 1 << 10 };
+
+/// The virtual IP of a service: the low bits are its number.
+pub(crate) fn service_v4(number: u16) -> Ipv4Addr {
+    Ipv4Addr::from_bits(Ipv4Addr::new(198, 18, 0, 0).to_bits() | u32::from(number))
+}
+
+pub(crate) fn service_v6(number: u16) -> Ipv6Addr {
+    Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, number)
+}
+
+/// Fills the maps: every service takes TCP and UDP on port 80 over `ipv4` or IPv6, with backends behind
+/// `encapsulation`.
+pub(crate) fn fill(
+    dataplane: &mut Dataplane,
+    scale: Scale,
+    ipv4: bool,
+    encapsulation: Encapsulation,
+) -> anyhow::Result<()> {
+    let maps = &mut dataplane.maps;
+    maps.put_interface(INGRESS, INTERFACE_MAC)?;
+    let members: Vec<Member> =
+        (0..scale.backends).map(|backend| Member { name: backend.to_string().into_bytes(), weight: 1 }).collect();
+    let owners = table(&members, scale.slots);
+    let mut filter: Box<VipFilter> = Box::new([0; _]);
+    for number in 0..scale.services {
+        let address: IpAddr = if ipv4 { service_v4(number).into() } else { service_v6(number).into() };
+        let first_backend = u32::from(number) * u32::from(scale.backends) + 1;
+        let service = Service {
+            id: ServiceId::new(u32::from(number) + 1).context("too many services")?,
+            first_chunk: u32::from(number) * (scale.slots / layout::CHUNK_SLOTS as u32),
+            slot_mask: scale.slots - 1,
+        };
+        for backend in 0..u32::from(scale.backends) {
+            let id = first_backend + backend;
+            maps.put_row(BackendId::truncate(id), RowIndex(id), &row(encapsulation, id))?;
+        }
+        for (slot, owner) in (0..).zip(&owners) {
+            maps.store_slot(&service, slot, SlotWord::stable(BackendId::truncate(first_backend + owner)));
+        }
+        for protocol in [6, 17] {
+            maps.put_service(ServiceKey::new(Address::from(address), NetU16::new(80), protocol), service)?;
+        }
+        let bit = vip_filter_bit(address.into());
+        filter[bit as usize / 64] |= 1 << (bit % 64);
+    }
+    maps.store_vip_filter(&filter);
+    Ok(())
+}
+
+fn row(encapsulation: Encapsulation, id: u32) -> BackendRow {
+    // What the header says does not matter here, only that it is written.
+    let outer = OuterHeader([NetU32::new(0x4500_0000 | id); 10]);
+    BackendRow {
+        encapsulation,
+        egress_ifindex: INGRESS,
+        mtu: 1600,
+        destination_mac: BACKEND_MAC,
+        source_mac: INTERFACE_MAC,
+        outer,
+        ..BackendRow::default()
+    }
+}
