@@ -9,7 +9,8 @@ const RUSTFLAGS: [&str; 4] =
     ["-Cdebuginfo=2", "-Ctarget-cpu=v3", "-Clink-arg=--btf", "-Clink-arg=--cpu-features=+allows-misaligned-mem-access"];
 
 fn main() {
-    let workspace = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..");
+    let manifest_dir = env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets CARGO_MANIFEST_DIR");
+    let workspace = PathBuf::from(manifest_dir).join("..");
     for input in ["lb-ebpf", "lb-common", "Cargo.lock", "target/tools/bin/bpf-linker"] {
         println!("cargo:rerun-if-changed={}", workspace.join(input).display());
     }

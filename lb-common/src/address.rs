@@ -96,6 +96,14 @@ impl Address {
         self.0
     }
 
+    /// Both halves of the address in one number, for hash tables: what tells neighbours apart is in the low bits.
+    #[inline(always)]
+    pub(crate) const fn folded(self) -> u64 {
+        let [a, b, c, d] = self.0;
+        let [a, b, c, d] = [a.get(), b.get(), c.get(), d.get()];
+        (((a ^ c) as u64) << 32) | (b ^ d) as u64
+    }
+
     /// The sixteen bytes, in network order.
     pub const fn to_wire(self) -> [u8; 16] {
         let [a, b, c, d] = self.0;
@@ -121,17 +129,6 @@ impl From<Ipv4Addr> for Address {
     fn from(ip: Ipv4Addr) -> Self {
         Self::from_v4_wire(ip.octets())
     }
-}
-
-/// The bit of the virtual-IP filter that stands for `address`, below [`crate::layout::VIP_FILTER_BITS`].
-///
-/// Fibonacci hashing (Knuth, *The Art of Computer Programming* 3, section 6.4). A collision costs a look-up in the
-/// service map and nothing else, so the hash needs no key.
-#[inline(always)]
-pub const fn vip_filter_bit(address: Address) -> u32 {
-    let [a, b, c, d] = address.words();
-    let folded = a.siphash_block(b) ^ c.siphash_block(d);
-    (folded.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 48) as u32
 }
 
 #[cfg(test)]

@@ -17,17 +17,14 @@ pub const MAX_SLOTS: u32 = 1 << 16;
 
 /// Service ids, the unused zero among them.
 pub const MAX_SERVICES: u32 = 1 << 14;
-/// Entries of the service map.
-pub const SERVICE_MAP_ENTRIES: u32 = MAX_SERVICES;
+/// Places for services in the directory: four for each, so that one is found at once.
+pub const DIRECTORY_PLACES: usize = 4 * MAX_SERVICES as usize;
+/// Directories: the one in use, and the one that is written next.
+pub const DIRECTORIES: u32 = 2;
 /// Rows: two for each backend id, so that there is always an old one and a new one.
 pub const BACKEND_ROWS: u32 = 2 * crate::BackendId::COUNT;
 /// Interface indices that the datapath can tell apart.
 pub const MAX_INTERFACES: u32 = 1 << 14;
-
-/// Bits of the filter that spares traffic for other addresses the look-up of a service.
-pub const VIP_FILTER_BITS: u32 = 1 << 16;
-/// The same in 64-bit words.
-pub const VIP_FILTER_WORDS: usize = (VIP_FILTER_BITS / 64) as usize;
 
 /// Names of the maps and programs in the eBPF objects.
 pub mod names {
@@ -36,16 +33,16 @@ pub mod names {
     /// The decapsulating program.
     pub const DECAP: &str = "decap";
 
-    /// {address, port, protocol} → service.
-    pub const SERVICES: &str = "SERVICES";
+    /// The two directories of services.
+    pub const DIRECTORIES: &str = "DIRECTORIES";
+    /// Which directory is in use.
+    pub const DIRECTORY_IN_USE: &str = "DIRECTORY_IN_USE";
     /// Chunks of slots.
     pub const SLOTS: &str = "SLOTS";
     /// Backend id → row.
     pub const ROW_OF: &str = "ROW_OF";
     /// Rows.
     pub const ROWS: &str = "ROWS";
-    /// Bit per hashed virtual IP.
-    pub const VIP_FILTER: &str = "VIP_FILTER";
     /// Interface index → its MAC address.
     pub const INTERFACES: &str = "INTERFACES";
     /// Interface index → device to redirect to.

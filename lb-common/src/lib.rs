@@ -11,14 +11,16 @@ mod backend;
 pub mod bench;
 pub mod checksum;
 mod counters;
+mod directory;
 mod flow;
 pub mod layout;
 mod service;
 mod slot;
 
-pub use address::{Address, NetU16, NetU32, vip_filter_bit};
+pub use address::{Address, NetU16, NetU32};
 pub use backend::{BackendId, BackendRow, Encapsulation, MacAddress, OuterHeader, RowIndex};
 pub use counters::{DecapVerdict, Traffic, Verdict};
+pub use directory::{Directory, ServiceEntry};
 pub use flow::{Flow, FlowHash, HashKey};
 pub use service::{Service, ServiceId, ServiceKey};
 pub use slot::SlotWord;

@@ -15,6 +15,14 @@ pub struct ServiceKey {
 }
 
 impl ServiceKey {
+    /// Whether both are the same: written out, because the eBPF compiler would compare byte by byte.
+    #[inline(always)]
+    pub(crate) fn matches(&self, other: &Self) -> bool {
+        let [a, b, c, d] = self.address.words();
+        let [e, f, g, h] = other.address.words();
+        d == h && self.port == other.port && self.protocol == other.protocol && c == g && b == f && a == e
+    }
+
     /// The key of {`address`, `port`, `protocol`}.
     #[inline(always)]
     pub const fn new(address: Address, port: NetU16, protocol: u8) -> Self {
@@ -53,6 +61,12 @@ pub struct Service {
 }
 
 impl Service {
+    /// Whether this is a service: in a free place of the directory it is not.
+    #[inline(always)]
+    pub(crate) const fn exists(&self) -> bool {
+        self.id.get() != 0
+    }
+
     /// Which chunk of the slot array holds `slot`, and at which place.
     #[inline(always)]
     pub const fn locate(&self, slot: u32) -> (u32, usize) {

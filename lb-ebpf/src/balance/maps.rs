@@ -3,11 +3,10 @@
 use aya_ebpf::{
     Global,
     macros::map,
-    maps::{Array, DevMap, HashMap, PerCpuArray},
+    maps::{Array, DevMap, PerCpuArray},
 };
 use lb_common::{
-    BackendId, BackendRow, HashKey, MacAddress, RowIndex, Service, ServiceId, ServiceKey, SlotWord, Traffic, Verdict,
-    layout,
+    BackendId, BackendRow, Directory, HashKey, MacAddress, RowIndex, ServiceId, SlotWord, Traffic, Verdict, layout,
 };
 
 /// Lets the daemon map the array into its memory (`BPF_F_MMAPABLE`).
@@ -17,15 +16,15 @@ const MMAPABLE: u32 = 1 << 10;
 static HASH_KEY: Global<HashKey> = Global::new(HashKey([0; 2]));
 
 #[map]
-static SERVICES: HashMap<ServiceKey, Service> = HashMap::pinned(layout::SERVICE_MAP_ENTRIES, 0);
+static DIRECTORIES: Array<Directory> = Array::pinned(layout::DIRECTORIES, MMAPABLE);
+#[map]
+static DIRECTORY_IN_USE: Array<u32> = Array::pinned(1, MMAPABLE);
 #[map]
 static SLOTS: Array<[u32; layout::CHUNK_SLOTS]> = Array::pinned(layout::SLOT_CHUNKS, MMAPABLE);
 #[map]
 static ROW_OF: Array<RowIndex> = Array::pinned(BackendId::COUNT, MMAPABLE);
 #[map]
 static ROWS: Array<BackendRow> = Array::pinned(layout::BACKEND_ROWS, 0);
-#[map]
-static VIP_FILTER: Array<[u64; layout::VIP_FILTER_WORDS]> = Array::pinned(1, MMAPABLE);
 #[map]
 static INTERFACES: Array<[u8; 8]> = Array::pinned(layout::MAX_INTERFACES, 0);
 #[map]
@@ -49,19 +48,10 @@ pub fn is_own_mac(ifindex: u32, destination: MacAddress) -> bool {
     INTERFACES.get(ifindex).is_some_and(|mac| u64::from_ne_bytes(*mac) == u64::from_ne_bytes([a, b, c, d, e, f, 0, 0]))
 }
 
-/// Whether bit `bit` of the virtual-IP filter is set.
+/// The directory in use.
 #[inline(always)]
-pub fn in_vip_filter(bit: u32) -> bool {
-    let word = (bit / 64) as usize % layout::VIP_FILTER_WORDS;
-    VIP_FILTER.get(0).and_then(|words| words.get(word)).is_some_and(|word| word >> (bit % 64) & 1 == 1)
-}
-
-#[inline(always)]
-pub fn service(key: &ServiceKey) -> Option<&'static Service> {
-    // SAFETY: an entry that the daemon removes while it is read here keeps its memory until this run of the program is
-    // over (RCU); the map is preallocated, so at worst the memory already holds another service, whole or in part,
-    // whose slots and rows exist too: every index taken from it is checked again.
-    unsafe { SERVICES.get(key) }
+pub fn directory() -> Option<&'static Directory> {
+    DIRECTORIES.get(*DIRECTORY_IN_USE.get(0)?)
 }
 
 /// The slot word `index` of chunk `chunk`.

@@ -50,8 +50,7 @@ impl Executor {
     async fn run_one(&mut self, effect: Effect, core: &Core) -> anyhow::Result<()> {
         let maps = &mut self.dataplane.maps;
         match effect {
-            Effect::PutService(key, service) => maps.put_service(key, service).context("cannot write the service map"),
-            Effect::RemoveService(key) => maps.remove_service(&key).context("cannot write the service map"),
+            Effect::StoreServices(services) => Ok(maps.store_services(&services)?),
             Effect::StoreSlots(service, words) => {
                 words.into_iter().for_each(|(slot, word)| maps.store_slot(&service, slot, word));
                 Ok(())
@@ -64,10 +63,6 @@ impl Executor {
             }
             Effect::RemoveRow(backend) => {
                 maps.remove_row(backend);
-                Ok(())
-            }
-            Effect::StoreVipFilter(filter) => {
-                maps.store_vip_filter(&filter);
                 Ok(())
             }
             Effect::ResetServiceTraffic(service) => {

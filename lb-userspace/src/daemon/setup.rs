@@ -3,6 +3,7 @@
 use std::{collections::HashMap, path::Path, time::Instant};
 
 use anyhow::Context as _;
+use lb_common::ServiceEntry;
 use tokio::sync::mpsc;
 
 use super::{Daemon, Events, Options, StateDir, executor::Executor, interfaces};
@@ -102,10 +103,10 @@ fn read_live(maps: &Maps) -> anyhow::Result<Vec<LiveService>> {
     for (backend, index, row) in maps.rows()? {
         rows.entry(row.service).or_default().push((backend, index, row));
     }
-    let services = maps.services()?;
-    Ok(services
+    Ok(maps
+        .services()
         .into_iter()
-        .map(|(key, service)| {
+        .map(|ServiceEntry { key, service }| {
             let backends = rows.remove(&service.id).unwrap_or_default();
             LiveService { key, service, table: maps.load_slots(&service), backends }
         })

@@ -37,6 +37,12 @@ pub enum DataplaneError {
         /// Why.
         source: io::Error,
     },
+    /// The services do not fit the directory, however it is hashed.
+    #[error("{services} services do not fit the directory")]
+    Directory {
+        /// How many there are.
+        services: usize,
+    },
     /// An interface cannot be redirected to.
     #[error("interface number {ifindex} cannot be used to send")]
     Egress {

@@ -1,12 +1,6 @@
 //! Array maps in the daemon's memory (`BPF_F_MMAPABLE`): a change is a store, without a system call.
 
-use std::{
-    io,
-    num::NonZeroUsize,
-    os::fd::AsFd,
-    ptr::NonNull,
-    sync::atomic::{AtomicU32, AtomicU64},
-};
+use std::{io, num::NonZeroUsize, os::fd::AsFd, ptr::NonNull, sync::atomic::AtomicU32};
 
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 
@@ -38,14 +32,28 @@ impl Mapped {
         unsafe { AtomicU32::from_ptr(self.at(offset)) }
     }
 
-    /// The 64-bit word at `offset` bytes, which has to be a multiple of 8 inside the map.
-    pub(super) fn word64(&self, offset: usize) -> &AtomicU64 {
-        // SAFETY: `at` gives an aligned address inside the mapping, which lives as long as `self`.
-        unsafe { AtomicU64::from_ptr(self.at(offset)) }
+    /// Element number `index` of an array of `T`.
+    ///
+    /// # Safety
+    ///
+    /// Any bytes have to be a `T`, and nobody may write to the element as long as it is borrowed.
+    pub(super) unsafe fn as_ref<T>(&self, index: usize) -> &T {
+        // SAFETY: `at` gives an aligned address inside the mapping; the rest the caller sees to.
+        unsafe { &*self.at(index * size_of::<T>()) }
+    }
+
+    /// The same, to be written.
+    ///
+    /// # Safety
+    ///
+    /// Any bytes have to be a `T`, and no packet may read the element as long as it is borrowed.
+    pub(super) unsafe fn as_mut<T>(&mut self, index: usize) -> &mut T {
+        // SAFETY: as above, and `self` is borrowed for this alone.
+        unsafe { &mut *self.at(index * size_of::<T>()) }
     }
 
     fn at<T>(&self, offset: usize) -> *mut T {
-        assert!(offset.is_multiple_of(size_of::<T>()) && offset + size_of::<T>() <= self.len.get());
+        assert!(offset.is_multiple_of(align_of::<T>()) && offset + size_of::<T>() <= self.len.get());
         // SAFETY: the offset lies inside the mapping, as just checked.
         unsafe { self.base.byte_add(offset) }.cast().as_ptr()
     }

@@ -1,31 +1,36 @@
 //! The maps of the balancing program as the daemon reads and writes them.
 
-use std::sync::atomic::Ordering;
+use std::{
+    sync::atomic::Ordering,
+    thread,
+    time::{Duration, Instant},
+};
 
 use aya::{
     Ebpf,
-    maps::{Array, DevMap, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuValues},
+    maps::{Array, DevMap, Map, MapData, MapError, PerCpuArray, PerCpuValues},
 };
 use lb_common::{
-    BackendId, BackendRow, MacAddress, RowIndex, Service, ServiceId, ServiceKey, SlotWord, Traffic, Verdict,
+    BackendId, BackendRow, Directory, MacAddress, RowIndex, Service, ServiceEntry, ServiceId, SlotWord, Traffic,
+    Verdict,
     layout::{self, names},
 };
 
 use super::{DataplaneError, mapped::Mapped};
 
-/// The words of the virtual-IP filter.
-pub type VipFilter = [u64; layout::VIP_FILTER_WORDS];
-
+/// How long a packet may still use the directory that was replaced last. It takes microseconds.
+const DIRECTORY_REST: Duration = Duration::from_millis(10);
 /// Distance in bytes of two row words: array maps round each element up to 8 bytes.
 const ROW_WORD_STRIDE: usize = 8;
 const CHUNK_BYTES: usize = layout::CHUNK_SLOTS * size_of::<u32>();
 
 /// Typed access to the maps. One writer: the daemon.
 pub struct Maps {
-    services: HashMap<MapData, ServiceKey, Service>,
+    directories: Mapped,
+    directory_in_use: Mapped,
+    directory_replaced: Option<Instant>,
     slots: Mapped,
     row_of: Mapped,
-    vip_filter: Mapped,
     rows: Array<MapData, BackendRow>,
     interfaces: Array<MapData, [u8; 8]>,
     egress: DevMap<MapData>,
@@ -37,10 +42,11 @@ pub struct Maps {
 impl Maps {
     pub(super) fn take_from(ebpf: &mut Ebpf) -> Result<Self, DataplaneError> {
         Ok(Self {
-            services: take(ebpf, names::SERVICES)?,
+            directories: map_array(ebpf, names::DIRECTORIES, layout::DIRECTORIES as usize * size_of::<Directory>())?,
+            directory_in_use: map_array(ebpf, names::DIRECTORY_IN_USE, size_of::<u64>())?,
+            directory_replaced: None,
             slots: map_array(ebpf, names::SLOTS, layout::SLOT_CHUNKS as usize * CHUNK_BYTES)?,
             row_of: map_array(ebpf, names::ROW_OF, BackendId::COUNT as usize * ROW_WORD_STRIDE)?,
-            vip_filter: map_array(ebpf, names::VIP_FILTER, size_of::<VipFilter>())?,
             rows: take(ebpf, names::ROWS)?,
             interfaces: take(ebpf, names::INTERFACES)?,
             egress: take(ebpf, names::EGRESS)?,
@@ -50,19 +56,32 @@ impl Maps {
         })
     }
 
-    /// Adds or replaces a service.
-    pub fn put_service(&mut self, key: ServiceKey, service: Service) -> Result<(), MapError> {
-        self.services.insert(key, service, 0)
-    }
-
-    /// Removes a service; its packets pass from then on.
-    pub fn remove_service(&mut self, key: &ServiceKey) -> Result<(), MapError> {
-        self.services.remove(key)
+    /// Makes `services` the services in the datapath, all at once.
+    pub fn store_services(&mut self, services: &[ServiceEntry]) -> Result<(), DataplaneError> {
+        if let Some(replaced) = self.directory_replaced {
+            thread::sleep(DIRECTORY_REST.saturating_sub(replaced.elapsed()));
+        }
+        let next = (self.directory_in_use() + 1) % layout::DIRECTORIES;
+        // SAFETY: any bytes are a directory, and nobody reads this one: it is not in use, and the packets of the time
+        // when it was are gone. There is one writer, which holds `self`.
+        let directory = unsafe { self.directories.as_mut::<Directory>(next as usize) };
+        if !directory.fill(services) {
+            return Err(DataplaneError::Directory { services: services.len() });
+        }
+        self.directory_in_use.word32(0).store(next, Ordering::Release);
+        self.directory_replaced = Some(Instant::now());
+        Ok(())
     }
 
     /// All services in the datapath.
-    pub fn services(&self) -> Result<Vec<(ServiceKey, Service)>, MapError> {
-        self.services.iter().collect()
+    pub fn services(&self) -> Vec<ServiceEntry> {
+        // SAFETY: any bytes are a directory, and only `store_services` writes to one, which needs `self` for itself.
+        let directory = unsafe { self.directories.as_ref::<Directory>(self.directory_in_use() as usize) };
+        directory.services().copied().collect()
+    }
+
+    fn directory_in_use(&self) -> u32 {
+        self.directory_in_use.word32(0).load(Ordering::Relaxed)
     }
 
     /// Stores the slot word number `slot` of `service`.
@@ -104,14 +123,6 @@ impl Maps {
 
     fn row_word(&self, backend: BackendId) -> &std::sync::atomic::AtomicU32 {
         self.row_of.word32(backend.get() as usize * ROW_WORD_STRIDE)
-    }
-
-    /// Replaces the virtual-IP filter word by word. Bits only come and go with their virtual IPs, so a packet that sees
-    /// some old and some new words finds each other virtual IP as before.
-    pub fn store_vip_filter(&self, filter: &VipFilter) {
-        for (index, word) in filter.iter().enumerate() {
-            self.vip_filter.word64(index * size_of::<u64>()).store(*word, Ordering::Release);
-        }
     }
 
     /// Lets frames to `mac` that come in by the interface `ifindex` be balanced.

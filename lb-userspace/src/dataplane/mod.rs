@@ -17,7 +17,7 @@ use lb_common::{HashKey, layout::names};
 
 pub use attach::{AttachMode, Attachment};
 pub use error::DataplaneError;
-pub use maps::{Maps, VipFilter};
+pub use maps::Maps;
 pub use pins::Pins;
 
 /// How much the eBPF programs log. Off, the verifier removes the logging code, so it costs nothing.

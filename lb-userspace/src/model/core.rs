@@ -4,7 +4,7 @@ use std::{
     time::Instant,
 };
 
-use lb_common::{BackendId, Service, ServiceKey, layout};
+use lb_common::{BackendId, Service, ServiceEntry, ServiceKey, layout};
 
 use super::{
     backend::Checked,
@@ -33,6 +33,8 @@ pub struct Core {
     pub(super) services: Vec<ServiceState>,
     pub(super) service_of: HashMap<BackendId, ServiceKey>,
     pub(super) next_hops: HashMap<IpAddr, Resolution>,
+    /// What the directory of the datapath holds, by id.
+    pub(super) stored: Vec<ServiceEntry>,
     pub(super) announced: BTreeSet<(String, IpAddr)>,
     pub(super) leftovers: Leftovers,
     pub(super) service_ids: Pool,
@@ -47,6 +49,9 @@ impl Core {
         let services: BTreeSet<u32> = live.iter().map(|live| live.service.id.get()).collect();
         let backends: BTreeSet<u32> = live.iter().flat_map(|live| &live.backends).map(|(id, ..)| id.get()).collect();
         let rows: BTreeSet<u32> = live.iter().flat_map(|live| &live.backends).map(|(_, row, _)| row.0).collect();
+        let mut stored: Vec<ServiceEntry> =
+            live.iter().map(|live| ServiceEntry { key: live.key, service: live.service }).collect();
+        stored.sort_unstable_by_key(|entry| entry.service.id);
         let mut chunks = RunPool::new(layout::SLOT_CHUNKS);
         for live in &live {
             chunks.occupy(live.service.first_chunk, chunk_count(&live.service));
@@ -56,6 +61,7 @@ impl Core {
             services: Vec::new(),
             service_of: HashMap::new(),
             next_hops: HashMap::new(),
+            stored,
             announced: BTreeSet::new(),
             leftovers: Leftovers::new(live),
             service_ids: Pool::new(1..layout::MAX_SERVICES, |id| services.contains(&id)),
@@ -82,13 +88,15 @@ impl Core {
         let mut effects = self.put(desired, now)?;
         let unwanted: Vec<ServiceKey> =
             self.services.iter().map(|service| service.desired.key()).filter(|key| !keys.contains(key)).collect();
+        let mut removals = Vec::new();
         for key in unwanted {
-            self.remove_service(key, now, &mut effects);
+            self.remove_service(key, now, &mut removals);
         }
         for leftover in self.leftovers.take_rest() {
-            self.remove_leftover(leftover, now, &mut effects);
+            self.remove_leftover(leftover, now, &mut removals);
         }
         self.refresh_shared(&mut effects);
+        effects.append(&mut removals);
         Ok(effects)
     }
 

@@ -1,25 +1,21 @@
 use std::net::{IpAddr, SocketAddr};
 
-use lb_common::{BackendId, BackendRow, RowIndex, Service, ServiceId, ServiceKey, SlotWord};
+use lb_common::{BackendId, BackendRow, RowIndex, Service, ServiceEntry, ServiceId, SlotWord};
 
-use crate::{config, dataplane::VipFilter, health::Health};
+use crate::{config, health::Health};
 
 /// What the shell has to do, in the order given: a row stands before a slot names its backend, and a service goes
 /// before its slots do.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Effect {
-    /// Add or replace a service in the datapath.
-    PutService(ServiceKey, Service),
-    /// Take a service out of the datapath.
-    RemoveService(ServiceKey),
+    /// Make these the services in the datapath, all at once.
+    StoreServices(Vec<ServiceEntry>),
     /// Store these slot words of a service.
     StoreSlots(Service, Vec<(u32, SlotWord)>),
     /// Write a row and make it the backend's.
     PutRow(BackendId, RowIndex, Box<BackendRow>),
     /// Leave the backend without a row.
     RemoveRow(BackendId),
-    /// Replace the virtual-IP filter.
-    StoreVipFilter(Box<VipFilter>),
     /// The id names a new service: its counters start at zero.
     ResetServiceTraffic(ServiceId),
     /// The id names a new backend: its counters start at zero.

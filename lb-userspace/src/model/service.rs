@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 
-use lb_common::{Address, BackendId, NetU16, Service, ServiceKey, SlotWord, layout};
+use lb_common::{Address, BackendId, NetU16, Service, ServiceEntry, ServiceKey, SlotWord, layout};
 use serde::{Deserialize, Serialize};
 
 use super::{backend::Backend, effect::Effect};
@@ -98,6 +98,11 @@ pub(super) fn wanted_slots(spec: &config::Service, present: Option<u32>) -> u32 
 }
 
 impl ServiceState {
+    /// Its place in the directory.
+    pub(super) fn entry(&self) -> ServiceEntry {
+        ServiceEntry { key: self.desired.key(), service: self.live }
+    }
+
     /// Brings the slot table in line with the backends that can take flows; the effect that does so, if there is a
     /// difference.
     pub(super) fn schedule(&mut self) -> Option<Effect> {

@@ -6,7 +6,7 @@ use std::{
     time::Instant,
 };
 
-use lb_common::{Address, BackendId, BackendRow, RowIndex, Service, ServiceId, ServiceKey, SlotWord, vip_filter_bit};
+use lb_common::{Address, BackendId, BackendRow, RowIndex, Service, ServiceEntry, ServiceId, ServiceKey, SlotWord};
 
 use super::{
     backend::{Backend, Checked},
@@ -18,7 +18,6 @@ use super::{
 };
 use crate::{
     config,
-    dataplane::VipFilter,
     health::{Health, Report},
 };
 
@@ -176,11 +175,8 @@ impl Core {
         let mut state = ServiceState { desired, live: place.service, table, backends };
         let slots = state.schedule();
         in_order(rows, slots, effects);
-        if place.has_new_table {
-            effects.push(Effect::PutService(key, place.service));
-            if !place.is_new {
-                self.chunks.give_back(present.service.first_chunk, chunk_count(&present.service), now);
-            }
+        if place.has_new_table && !place.is_new {
+            self.chunks.give_back(present.service.first_chunk, chunk_count(&present.service), now);
         }
         match index {
             Some(index) => self.services[index] = state,
@@ -194,15 +190,14 @@ impl Core {
             return;
         };
         let present = Present::of_state(&self.services.remove(index));
-        self.remove_present(key, present, now, effects);
+        self.remove_present(present, now, effects);
     }
 
     pub(super) fn remove_leftover(&mut self, leftover: LiveService, now: Instant, effects: &mut Vec<Effect>) {
-        self.remove_present(leftover.key, Present::of_leftover(leftover), now, effects);
+        self.remove_present(Present::of_leftover(leftover), now, effects);
     }
 
-    fn remove_present(&mut self, key: ServiceKey, present: Present, now: Instant, effects: &mut Vec<Effect>) {
-        effects.push(Effect::RemoveService(key));
+    fn remove_present(&mut self, present: Present, now: Instant, effects: &mut Vec<Effect>) {
         self.service_ids.give_back(present.service.id.get(), now);
         self.chunks.give_back(present.service.first_chunk, chunk_count(&present.service), now);
         for backend in present.backends.into_values() {
@@ -216,15 +211,18 @@ impl Core {
         }
     }
 
-    /// Brings in line what the services share: the filter, the announced addresses and the next hops.
+    /// Brings in line what the services share: the directory, the announced addresses and the next hops.
     pub(super) fn refresh_shared(&mut self, effects: &mut Vec<Effect>) {
-        let specs = || self.services.iter().map(|state| &state.desired.spec);
-        let mut filter = Box::new([0; _]);
-        specs().for_each(|spec| set_bit(&mut filter, vip_filter_bit(spec.address.into())));
-        effects.push(Effect::StoreVipFilter(filter));
+        let mut services: Vec<ServiceEntry> = self.services.iter().map(ServiceState::entry).collect();
+        services.sort_unstable_by_key(|entry| entry.service.id);
+        if services != self.stored {
+            effects.push(Effect::StoreServices(services.clone()));
+            self.stored = services;
+        }
 
+        let specs = self.services.iter().map(|state| &state.desired.spec);
         let announced: BTreeSet<(String, IpAddr)> =
-            specs().filter_map(|spec| Some((spec.announce.clone()?, spec.address))).collect();
+            specs.filter_map(|spec| Some((spec.announce.clone()?, spec.address))).collect();
         let pair = |(interface, address): &(String, IpAddr)| (interface.clone(), *address);
         for (interface, address) in self.announced.difference(&announced).map(pair) {
             effects.push(Effect::Withdraw(interface, address));
@@ -339,8 +337,4 @@ pub(super) fn in_order(rows: Vec<Effect>, slots: Option<Effect>, effects: &mut V
     effects.extend(written);
     effects.extend(slots);
     effects.extend(gone);
-}
-
-fn set_bit(filter: &mut VipFilter, bit: u32) {
-    filter[bit as usize / 64] |= 1 << (bit % 64);
 }

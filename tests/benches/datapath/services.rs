@@ -5,10 +5,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use anyhow::Context as _;
 use lb_common::{
     Address, BackendId, BackendRow, Encapsulation, NetU16, NetU32, OuterHeader, RowIndex, Service, ServiceId,
-    ServiceKey, SlotWord, layout, vip_filter_bit,
+    ServiceEntry, ServiceKey, SlotWord, layout,
 };
 use lb_userspace::{
-    dataplane::{Dataplane, VipFilter},
+    dataplane::Dataplane,
     schedule::{Member, table},
 };
 
@@ -50,7 +50,7 @@ pub(crate) fn fill(
     let members: Vec<Member> =
         (0..scale.backends).map(|backend| Member { name: backend.to_string().into_bytes(), weight: 1 }).collect();
     let owners = table(&members, scale.slots);
-    let mut filter: Box<VipFilter> = Box::new([0; _]);
+    let mut entries = Vec::new();
     for number in 0..scale.services {
         let address: IpAddr = if ipv4 { service_v4(number).into() } else { service_v6(number).into() };
         let first_backend = u32::from(number) * u32::from(scale.backends) + 1;
@@ -67,13 +67,11 @@ pub(crate) fn fill(
             maps.store_slot(&service, slot, SlotWord::stable(BackendId::truncate(first_backend + owner)));
         }
         for protocol in [6, 17] {
-            maps.put_service(ServiceKey::new(Address::from(address), NetU16::new(80), protocol), service)?;
+            let key = ServiceKey::new(Address::from(address), NetU16::new(80), protocol);
+            entries.push(ServiceEntry { key, service });
         }
-        let bit = vip_filter_bit(address.into());
-        filter[bit as usize / 64] |= 1 << (bit % 64);
     }
-    maps.store_vip_filter(&filter);
-    Ok(())
+    Ok(maps.store_services(&entries)?)
 }
 
 fn row(encapsulation: Encapsulation, id: u32) -> BackendRow {
