@@ -62,7 +62,7 @@ impl NetU32 {
         [NetU16::new((host >> 16) as u16), NetU16::new(host as u16)]
     }
 
-    /// This word and the next one, read as one little-endian number: as SipHash reads its message.
+    /// This word and the next one, read as one little-endian number: as `SipHash` reads its message.
     #[inline(always)]
     pub(crate) const fn siphash_block(self, next: Self) -> u64 {
         u32::from_le(self.0) as u64 | (u32::from_le(next.0) as u64) << 32
@@ -94,6 +94,14 @@ impl Address {
     #[inline(always)]
     pub const fn words(self) -> [NetU32; 4] {
         self.0
+    }
+
+    /// Whether this is the mapped form of an IPv4 address. It never stands in a packet (RFC 6890, section 2.2.3), and an
+    /// IPv6 packet that has it all the same must not be taken for one to the IPv4 address.
+    #[inline(always)]
+    pub const fn is_mapped(self) -> bool {
+        let [a, b, c, _] = self.0;
+        a.0 == 0 && b.0 == 0 && c.0 == NetU32::new(0xffff).0
     }
 
     /// Both halves of the address in one number, for hash tables: what tells neighbours apart is in the low bits.

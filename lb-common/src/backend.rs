@@ -38,6 +38,13 @@ impl RowIndex {
 /// A link-layer address, as it stands in a frame.
 pub type MacAddress = [u8; 6];
 
+/// A link-layer address as one number: what the map of interfaces holds. Zero is no address.
+#[inline(always)]
+pub const fn mac_word(mac: MacAddress) -> u64 {
+    let [a, b, c, d, e, f] = mac;
+    u64::from_ne_bytes([a, b, c, d, e, f, 0, 0])
+}
+
 /// What stands between the Ethernet header and the client's packet on the way to a backend.
 ///
 /// A bare byte with named values: the datapath reads it from a map, where an enum of Rust may not hold every value.

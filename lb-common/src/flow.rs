@@ -6,7 +6,7 @@ use crate::{Address, NetU16, NetU32};
 pub struct HashKey(pub [u64; 2]);
 
 impl HashKey {
-    /// From 16 bytes, each half little-endian as in the SipHash paper.
+    /// From 16 bytes, each half little-endian as in the `SipHash` paper.
     pub const fn from_bytes(bytes: [u8; 16]) -> Self {
         let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = bytes;
         Self([u64::from_le_bytes([a, b, c, d, e, f, g, h]), u64::from_le_bytes([i, j, k, l, m, n, o, p])])

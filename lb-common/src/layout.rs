@@ -7,7 +7,7 @@
 pub const VERSION: u32 = 1;
 
 /// Slots in one chunk: 4 KiB, one page of the memory-mapped slot array.
-pub const CHUNK_SLOTS: usize = 1024;
+pub const CHUNK_SLOTS: u32 = 1024;
 /// Chunks in the slot array: 4,194,304 slots in 16 MiB.
 pub const SLOT_CHUNKS: u32 = 4096;
 /// The smallest slot table.

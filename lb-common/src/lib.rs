@@ -18,7 +18,7 @@ mod service;
 mod slot;
 
 pub use address::{Address, NetU16, NetU32};
-pub use backend::{BackendId, BackendRow, Encapsulation, MacAddress, OuterHeader, RowIndex};
+pub use backend::{BackendId, BackendRow, Encapsulation, MacAddress, OuterHeader, RowIndex, mac_word};
 pub use counters::{DecapVerdict, Traffic, Verdict};
 pub use directory::{Directory, ServiceEntry};
 pub use flow::{Flow, FlowHash, HashKey};

@@ -70,6 +70,6 @@ impl Service {
     /// Which chunk of the slot array holds `slot`, and at which place.
     #[inline(always)]
     pub const fn locate(&self, slot: u32) -> (u32, usize) {
-        (self.first_chunk.wrapping_add(slot / layout::CHUNK_SLOTS as u32), slot as usize % layout::CHUNK_SLOTS)
+        (self.first_chunk.wrapping_add(slot / layout::CHUNK_SLOTS), (slot % layout::CHUNK_SLOTS) as usize)
     }
 }

@@ -10,7 +10,8 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use lb_tests::lab::{
-    Lab, Limit, Load, Node, Paths, Process, Server, binary, ended_by, require_root, run, sweep, teardown,
+    Lab, Limit, Load, Node, Paths, Process, Server, binary, ended_by, require_root, require_root_and, run, sweep,
+    teardown,
     topology::{virtual_ipv4, virtual_ipv6},
     unique_name, wait_for,
 };
@@ -105,7 +106,7 @@ fn a_lab_that_is_up_is_not_built_again() -> Result<()> {
 
 #[test]
 fn the_load_client_counts_answers_and_failures() -> Result<()> {
-    if !require_root() {
+    if !require_root_and(&["nginx"]) {
         return Ok(());
     }
     for server in [Server::Agent, Server::Nginx] {

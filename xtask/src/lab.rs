@@ -205,7 +205,7 @@ pub(crate) fn suggestions(balanced: &Balanced) -> String {
         "Try this in another terminal:
   {exec} client -- curl -s http://10.77.0.100/
   {exec} lb -- lbctl status
-  {exec} lb -- lbctl backend drain web-l2 b1
+  {exec} lb -- lbctl backend drain b1 --service web-l2
   sudo kill {pid}   # b{last} stops answering; its health checks fail
 "
     )

@@ -7,6 +7,7 @@ use aya_ebpf::{
 };
 use lb_common::{
     BackendId, BackendRow, Directory, HashKey, MacAddress, RowIndex, ServiceId, SlotWord, Traffic, Verdict, layout,
+    mac_word,
 };
 
 /// Lets the daemon map the array into its memory (`BPF_F_MMAPABLE`).
@@ -20,13 +21,13 @@ static DIRECTORIES: Array<Directory> = Array::pinned(layout::DIRECTORIES, MMAPAB
 #[map]
 static DIRECTORY_IN_USE: Array<u32> = Array::pinned(1, MMAPABLE);
 #[map]
-static SLOTS: Array<[u32; layout::CHUNK_SLOTS]> = Array::pinned(layout::SLOT_CHUNKS, MMAPABLE);
+static SLOTS: Array<[u32; layout::CHUNK_SLOTS as usize]> = Array::pinned(layout::SLOT_CHUNKS, MMAPABLE);
 #[map]
 static ROW_OF: Array<RowIndex> = Array::pinned(BackendId::COUNT, MMAPABLE);
 #[map]
 static ROWS: Array<BackendRow> = Array::pinned(layout::BACKEND_ROWS, 0);
 #[map]
-static INTERFACES: Array<[u8; 8]> = Array::pinned(layout::MAX_INTERFACES, 0);
+static INTERFACES: Array<u64> = Array::pinned(layout::MAX_INTERFACES, 0);
 #[map]
 static EGRESS: DevMap = DevMap::pinned(layout::MAX_INTERFACES, 0);
 #[map]
@@ -44,8 +45,7 @@ pub fn hash_key() -> HashKey {
 /// Whether a frame to `destination` that came in by the interface `ifindex` is addressed to this host.
 #[inline(always)]
 pub fn is_own_mac(ifindex: u32, destination: MacAddress) -> bool {
-    let [a, b, c, d, e, f] = destination;
-    INTERFACES.get(ifindex).is_some_and(|mac| u64::from_ne_bytes(*mac) == u64::from_ne_bytes([a, b, c, d, e, f, 0, 0]))
+    INTERFACES.get(ifindex).is_some_and(|known| *known != 0 && *known == mac_word(destination))
 }
 
 /// The directory in use.
@@ -57,7 +57,7 @@ pub fn directory() -> Option<&'static Directory> {
 /// The slot word `index` of chunk `chunk`.
 #[inline(always)]
 pub fn slot(chunk: u32, index: usize) -> Option<SlotWord> {
-    SLOTS.get(chunk)?.get(index % layout::CHUNK_SLOTS).map(|bits| SlotWord::from_bits(*bits))
+    SLOTS.get(chunk)?.get(index).map(|bits| SlotWord::from_bits(*bits))
 }
 
 /// The row of `backend`, if the daemon gave it one.

@@ -26,6 +26,8 @@ pub struct Packet {
 
 /// The most 802.1Q and 802.1ad tags that are looked behind.
 const MAX_TAGS: usize = 2;
+/// The bits of the third word of an IPv4 header that only fragments have set.
+const MORE_FRAGMENTS_OR_OFFSET: u16 = 0x3fff;
 /// The most IPv6 extension headers that are looked behind.
 const MAX_EXTENSIONS: usize = 4;
 
@@ -62,7 +64,6 @@ fn ipv4(ctx: &XdpContext, ip_offset: usize) -> Result<Packet, Verdict> {
     if header.version() != 4 || header_len < Ipv4Hdr::LEN || ip_offset + ip_len > frame_len(ctx) {
         return Err(Verdict::PassMalformed);
     }
-    const MORE_FRAGMENTS_OR_OFFSET: u16 = 0x3fff;
     if u16::from_be_bytes(header.frags) & MORE_FRAGMENTS_OR_OFFSET != 0 {
         return Err(Verdict::PassFragment);
     }
@@ -88,16 +89,14 @@ fn ipv6(ctx: &XdpContext, ip_offset: usize) -> Result<Packet, Verdict> {
     if header.version() != 6 || ip_offset + ip_len > frame_len(ctx) {
         return Err(Verdict::PassMalformed);
     }
+    let destination = Address::from_v6_wire(header.dst_addr);
+    if destination.is_mapped() {
+        return Err(Verdict::PassNoService);
+    }
     let (protocol, l4_offset) = skip_extensions(ctx, header.next_hdr, ip_offset + Ipv6Hdr::LEN)?;
     let ports = ports(ctx, protocol, l4_offset, ip_offset + ip_len)?;
     Ok(Packet {
-        flow: Flow {
-            source: Address::from_v6_wire(header.src_addr),
-            destination: Address::from_v6_wire(header.dst_addr),
-            ports,
-            protocol,
-            ipv4: false,
-        },
+        flow: Flow { source: Address::from_v6_wire(header.src_addr), destination, ports, protocol, ipv4: false },
         ip_offset,
         ip_len: ip_len as u32,
         traffic_class: (u32::from_be_bytes(header.vcf) >> 20) as u8,

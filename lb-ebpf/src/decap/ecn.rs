@@ -57,7 +57,6 @@ fn ipv6(ctx: &mut XdpContext, outer: u8, offset: usize) -> Result<(), DecapVerdi
     let header: &Ipv6Hdr = lend(ctx, offset).ok_or(DecapVerdict::DropMalformed)?;
     let ecn = combine(header.ecn(), outer).ok_or(DecapVerdict::DropCongested)?;
     let [version_and_class, class_and_label, ..] = header.vcf;
-    const ECN: u8 = CE << 4;
-    let new = [version_and_class, class_and_label & !ECN | ecn << 4];
+    let new = [version_and_class, class_and_label & !(CE << 4) | ecn << 4];
     write(ctx, offset, new).ok_or(DecapVerdict::DropMalformed)
 }

@@ -34,12 +34,15 @@ pub fn parse(ctx: &XdpContext, ether_type: u16, ip_offset: usize) -> Result<Tunn
     }
 }
 
+/// Version and header length of an IPv4 header without options.
+const WITHOUT_OPTIONS: u8 = 0x45;
+/// The bits of the third word of an IPv4 header that only fragments have set.
+const MORE_FRAGMENTS_OR_OFFSET: u16 = 0x3fff;
+
 #[inline(always)]
 fn ipv4(ctx: &XdpContext, ip_offset: usize) -> Result<Tunnel, DecapVerdict> {
     let header: &Ipv4Hdr = lend(ctx, ip_offset).ok_or(DecapVerdict::PassNotTunnel)?;
     let inner = inner_kind(header.proto)?;
-    const WITHOUT_OPTIONS: u8 = 0x45;
-    const MORE_FRAGMENTS_OR_OFFSET: u16 = 0x3fff;
     if header.vihl != WITHOUT_OPTIONS || u16::from_be_bytes(header.frags) & MORE_FRAGMENTS_OR_OFFSET != 0 {
         return Err(DecapVerdict::PassForKernel);
     }
@@ -56,9 +59,13 @@ fn ipv4(ctx: &XdpContext, ip_offset: usize) -> Result<Tunnel, DecapVerdict> {
 #[inline(always)]
 fn ipv6(ctx: &XdpContext, ip_offset: usize) -> Result<Tunnel, DecapVerdict> {
     let header: &Ipv6Hdr = lend(ctx, ip_offset).ok_or(DecapVerdict::PassNotTunnel)?;
+    let [source, destination] = [header.src_addr, header.dst_addr].map(Address::from_v6_wire);
+    if source.is_mapped() || destination.is_mapped() {
+        return Err(DecapVerdict::PassNotTunnel);
+    }
     Ok(Tunnel {
-        source: Address::from_v6_wire(header.src_addr),
-        destination: Address::from_v6_wire(header.dst_addr),
+        source,
+        destination,
         header_len: Ipv6Hdr::LEN,
         payload_len: usize::from(header.payload_len()),
         ecn: header.ecn(),
@@ -85,16 +92,15 @@ fn has_ipv4_checksum(ctx: &XdpContext, offset: usize) -> Option<bool> {
 /// Whether the inner packet is of the kind that the outer header names, and ends where that does or before.
 #[inline(always)]
 fn inner_fits(ctx: &XdpContext, tunnel: &Tunnel, offset: usize) -> Option<bool> {
-    Some(match tunnel.inner {
-        EtherType::Ipv4 => {
-            let header: &Ipv4Hdr = lend(ctx, offset)?;
-            header.version() == 4 && usize::from(header.tot_len()) <= tunnel.payload_len
-        }
-        _ => {
-            let header: &Ipv6Hdr = lend(ctx, offset)?;
-            header.version() == 6 && Ipv6Hdr::LEN + usize::from(header.payload_len()) <= tunnel.payload_len
-        }
-    })
+    let fits = if tunnel.inner == EtherType::Ipv4 {
+        let header: &Ipv4Hdr = lend(ctx, offset)?;
+        let len = usize::from(header.tot_len());
+        header.version() == 4 && len >= Ipv4Hdr::LEN && len <= tunnel.payload_len
+    } else {
+        let header: &Ipv6Hdr = lend(ctx, offset)?;
+        header.version() == 6 && Ipv6Hdr::LEN + usize::from(header.payload_len()) <= tunnel.payload_len
+    };
+    Some(fits)
 }
 
 /// RFC 2003 and RFC 2473 number the inner protocols alike.

@@ -11,7 +11,7 @@ use lb_userspace::{
 
 /// XDP load balancer: the daemon, and what belongs to running it.
 #[derive(Parser)]
-#[command(version, arg_required_else_help = true)]
+#[command(name = "lbd", version, arg_required_else_help = true)]
 struct Options {
     #[command(subcommand)]
     command: Command,

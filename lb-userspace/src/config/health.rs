@@ -101,7 +101,7 @@ pub struct HttpCheck {
 }
 
 /// How a health check speaks TLS.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TlsCheck {
     /// The name that is asked for (SNI), and that a verified certificate has to bear.
     pub server_name: Option<String>,

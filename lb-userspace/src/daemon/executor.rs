@@ -52,7 +52,9 @@ impl Executor {
         match effect {
             Effect::StoreServices(services) => Ok(maps.store_services(&services)?),
             Effect::StoreSlots(service, words) => {
-                words.into_iter().for_each(|(slot, word)| maps.store_slot(&service, slot, word));
+                for (slot, word) in words {
+                    maps.store_slot(&service, slot, word);
+                }
                 Ok(())
             }
             Effect::PutRow(backend, index, row) => {

@@ -10,7 +10,7 @@ use super::{Daemon, Events, Options, StateDir, executor::Executor, interfaces};
 use crate::{
     api,
     config::Config,
-    dataplane::{Dataplane, Maps, Pins},
+    dataplane::{Dataplane, Maps, Pins, interface_index},
     model::{Core, DesiredService, LiveService},
     neighbour::{Announcer, Gateways, Resolver},
 };
@@ -85,6 +85,10 @@ async fn withdraw_leftovers(
     announcer: &mut Announcer,
 ) -> anyhow::Result<()> {
     for interface in &config.interfaces {
+        // An interface that is missing has no addresses either.
+        if interface_index(&interface.name).is_err() {
+            continue;
+        }
         for address in announcer.announced(&interface.name).await? {
             let is_wanted = |service: &DesiredService| {
                 service.spec.address == address && service.spec.announce.as_ref() == Some(&interface.name)
@@ -114,9 +118,5 @@ fn read_live(maps: &Maps) -> anyhow::Result<Vec<LiveService>> {
 }
 
 fn gateways(config: &Config) -> Gateways {
-    config
-        .interfaces
-        .iter()
-        .filter_map(|interface| Some((interface.name.clone(), interface.gateway.clone()?)))
-        .collect()
+    config.interfaces.iter().filter_map(|interface| Some((interface.name.clone(), interface.gateway?))).collect()
 }

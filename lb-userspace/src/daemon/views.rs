@@ -73,8 +73,7 @@ impl Daemon {
             self.core.live(service).ok_or_else(|| Refusal::NotFound(format!("there is no service {service:?}")))?;
         let port = match (spec.port, port) {
             (0, None) => return Err(Refusal::Invalid(format!("{service:?} has all ports: say which with --port"))),
-            (0, Some(port)) => port,
-            (port, None) => port,
+            (0, Some(port)) | (port, None) => port,
             (port, Some(asked)) if asked == port => port,
             (port, Some(asked)) => {
                 return Err(Refusal::Invalid(format!("{service:?} has port {port}, not {asked}")));

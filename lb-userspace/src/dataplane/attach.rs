@@ -94,14 +94,12 @@ impl Dataplane {
 
     /// Detaches the program from every interface that is not among `keep`.
     pub fn detach_all_but(&self, keep: &[Attachment]) -> Result<(), DataplaneError> {
-        let folder = self.pins.links();
         let kept: Vec<PathBuf> =
             keep.iter().map(|attachment| self.link_pin(attachment.ifindex, attachment.mode)).collect();
-        let entries = fs::read_dir(&folder).map_err(|source| pin_error("read", &folder, source))?;
-        for pin in entries.filter_map(Result::ok).map(|entry| entry.path()) {
+        for pin in self.pins.link_pins()? {
             if !kept.contains(&pin) {
                 log::info!("detaching {}: its interface is not in the configuration", pin.display());
-                remove(&pin)?;
+                detach(&pin)?;
             }
         }
         Ok(())
@@ -118,7 +116,7 @@ impl Dataplane {
             Ok(()) => Ok(true),
             // The interface went away under the link, and its number came back.
             Err(error) if error.raw_os_error() == Some(libc::ENOLINK) => {
-                remove(&pin)?;
+                detach(&pin)?;
                 Ok(false)
             }
             Err(source) => Err(pin_error("replace the program of", &pin, source)),
@@ -126,7 +124,7 @@ impl Dataplane {
     }
 
     fn detach_other_modes(&self, ifindex: u32) -> Result<(), DataplaneError> {
-        AttachMode::ALL.iter().try_for_each(|&mode| remove(&self.link_pin(ifindex, mode)))
+        AttachMode::ALL.iter().try_for_each(|&mode| detach(&self.link_pin(ifindex, mode)))
     }
 
     fn attach_new(&mut self, interface: &str, ifindex: u32, mode: AttachMode) -> Result<(), DataplaneError> {
@@ -152,7 +150,7 @@ impl Dataplane {
 }
 
 /// The index of `interface`, if the maps can hold it.
-pub(super) fn interface_index(interface: &str) -> Result<u32, DataplaneError> {
+pub fn interface_index(interface: &str) -> Result<u32, DataplaneError> {
     let no_interface = || DataplaneError::NoInterface { interface: interface.to_owned() };
     let name = CString::new(interface).map_err(|_| no_interface())?;
     let ifindex = nix::net::if_::if_nametoindex(name.as_c_str()).map_err(|_| no_interface())?;
@@ -165,7 +163,9 @@ pub(super) fn interface_index(interface: &str) -> Result<u32, DataplaneError> {
 
 fn attach_hint(mode: AttachMode, error: &io::Error) -> &'static str {
     match (mode, error.raw_os_error()) {
-        (_, Some(libc::EBUSY)) => ": another XDP program is attached; `ip link set dev NAME xdp off` takes it off",
+        (_, Some(libc::EBUSY | libc::EEXIST)) => {
+            ": another XDP program is attached; `ip link set dev NAME xdp off` takes it off"
+        }
         (AttachMode::Native, Some(libc::EOPNOTSUPP)) => {
             ": the driver has no native XDP; write xdp = \"generic\" or \"auto\""
         }
@@ -183,9 +183,14 @@ fn io_error(error: ProgramError) -> io::Error {
     }
 }
 
-fn remove(pin: &Path) -> Result<(), DataplaneError> {
-    match fs::remove_file(pin) {
-        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(pin_error("remove", pin, source)),
-        _ => Ok(()),
+/// Detaches the link pinned at `pin`, if there is one.
+pub(super) fn detach(pin: &Path) -> Result<(), DataplaneError> {
+    match bpf::detach(pin) {
+        Err(source) if source.kind() == io::ErrorKind::NotFound => return Ok(()),
+        // The interface is gone, and took the program with it.
+        Err(source) if source.raw_os_error() == Some(libc::ENOLINK) => {}
+        Err(source) => return Err(pin_error("detach the program of", pin, source)),
+        Ok(()) => {}
     }
+    fs::remove_file(pin).map_err(|source| pin_error("remove", pin, source))
 }

@@ -1,5 +1,5 @@
-//! The two bpf(2) commands that aya has no safe way for: changing the program of a pinned link while the link stays
-//! pinned, so that no moment exists in which the death of the daemon would detach it.
+//! bpf(2) commands on pinned links that aya has no way for while the link stays pinned: as long as it is, the death of the
+//! daemon does not detach it.
 
 use std::{
     ffi::CString,
@@ -20,6 +20,15 @@ pub(super) fn replace_program(pin: &Path, program: BorrowedFd<'_>) -> io::Result
     attr.link_update.link_fd = link.as_raw_fd().cast_unsigned();
     attr.link_update.__bindgen_anon_1.new_prog_fd = program.as_raw_fd().cast_unsigned();
     bpf(bpf_cmd::BPF_LINK_UPDATE, &attr).map(drop)
+}
+
+/// Takes the program of the link pinned at `pin` off its interface (`BPF_LINK_DETACH`). Removing the pin would do so too,
+/// some time later.
+pub(super) fn detach(pin: &Path) -> io::Result<()> {
+    let link = get_pinned(pin)?;
+    let mut attr = zeroed_attr();
+    attr.link_detach.link_fd = link.as_raw_fd().cast_unsigned();
+    bpf(bpf_cmd::BPF_LINK_DETACH, &attr).map(drop)
 }
 
 /// Opens the object pinned at `pin` (`BPF_OBJ_GET`).

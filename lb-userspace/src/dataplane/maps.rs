@@ -14,6 +14,7 @@ use lb_common::{
     BackendId, BackendRow, Directory, MacAddress, RowIndex, Service, ServiceEntry, ServiceId, SlotWord, Traffic,
     Verdict,
     layout::{self, names},
+    mac_word,
 };
 
 use super::{DataplaneError, mapped::Mapped};
@@ -22,7 +23,7 @@ use super::{DataplaneError, mapped::Mapped};
 const DIRECTORY_REST: Duration = Duration::from_millis(10);
 /// Distance in bytes of two row words: array maps round each element up to 8 bytes.
 const ROW_WORD_STRIDE: usize = 8;
-const CHUNK_BYTES: usize = layout::CHUNK_SLOTS * size_of::<u32>();
+const CHUNK_BYTES: usize = layout::CHUNK_SLOTS as usize * size_of::<u32>();
 
 /// Typed access to the maps. One writer: the daemon.
 pub struct Maps {
@@ -32,7 +33,7 @@ pub struct Maps {
     slots: Mapped,
     row_of: Mapped,
     rows: Array<MapData, BackendRow>,
-    interfaces: Array<MapData, [u8; 8]>,
+    interfaces: Array<MapData, u64>,
     egress: DevMap<MapData>,
     verdicts: PerCpuArray<MapData, u64>,
     service_traffic: PerCpuArray<MapData, Traffic>,
@@ -127,8 +128,7 @@ impl Maps {
 
     /// Lets frames to `mac` that come in by the interface `ifindex` be balanced.
     pub fn put_interface(&mut self, ifindex: u32, mac: MacAddress) -> Result<(), MapError> {
-        let [a, b, c, d, e, f] = mac;
-        self.interfaces.set(ifindex, [a, b, c, d, e, f, 0, 0], 0)
+        self.interfaces.set(ifindex, mac_word(mac), 0)
     }
 
     /// Lets packets be redirected to the interface `ifindex`.

@@ -15,7 +15,7 @@ use std::path::Path;
 use aya::{Ebpf, EbpfLoader, programs::Xdp};
 use lb_common::{HashKey, layout::names};
 
-pub use attach::{AttachMode, Attachment};
+pub use attach::{AttachMode, Attachment, interface_index};
 pub use error::DataplaneError;
 pub use maps::Maps;
 pub use pins::Pins;

@@ -17,7 +17,7 @@ use nix::{
     sys::statfs::{BPF_FS_MAGIC, statfs},
 };
 
-use super::DataplaneError;
+use super::{DataplaneError, attach::detach};
 
 /// Where the distributions mount the bpf file system.
 const BPFFS: &str = "/sys/fs/bpf";
@@ -50,18 +50,20 @@ impl Pins {
         self.maps().join("links")
     }
 
+    /// The pins of the links.
+    pub(super) fn link_pins(&self) -> Result<Vec<PathBuf>, DataplaneError> {
+        let folder = self.links();
+        match fs::read_dir(&folder) {
+            Ok(entries) => Ok(entries.filter_map(Result::ok).map(|entry| entry.path()).collect()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            Err(source) => Err(pin_error("read", &folder, source)),
+        }
+    }
+
     /// Removes everything: the programs are detached, the maps freed.
     pub fn remove(self) -> Result<(), DataplaneError> {
-        // The links first: no program is to run on maps that are being taken away.
-        for folder in [self.links(), self.root.clone()] {
-            match fs::remove_dir_all(&folder) {
-                Err(source) if source.kind() != io::ErrorKind::NotFound => {
-                    return Err(pin_error("remove", &folder, source));
-                }
-                _ => {}
-            }
-        }
-        Ok(())
+        self.link_pins()?.iter().try_for_each(|pin| detach(pin))?;
+        fs::remove_dir_all(&self.root).map_err(|source| pin_error("remove", &self.root, source))
     }
 }
 

@@ -84,7 +84,7 @@ impl Core {
 
     /// Makes `desired` the services, all of them.
     pub fn apply(&mut self, desired: Vec<DesiredService>, now: Instant) -> Result<Vec<Effect>, Full> {
-        let keys: HashSet<ServiceKey> = desired.iter().map(|service| service.key()).collect();
+        let keys: HashSet<ServiceKey> = desired.iter().map(DesiredService::key).collect();
         let mut effects = self.put(desired, now)?;
         let unwanted: Vec<ServiceKey> =
             self.services.iter().map(|service| service.desired.key()).filter(|key| !keys.contains(key)).collect();

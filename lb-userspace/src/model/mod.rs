@@ -28,3 +28,6 @@ pub use self::{
     service::{Admin, DesiredService},
     view::{BackendState, BackendView, NextHopView, ProbeView, ServiceView},
 };
+
+#[cfg(test)]
+mod tests;

@@ -110,10 +110,9 @@ impl RowContext<'_> {
 
     /// The configured source of the backend's family, else the address that the kernel would send from.
     fn tunnel_source(self, backend: IpAddr, egress: &Egress) -> Result<TunnelSource, NoTunnelSource> {
-        let configured = if backend.is_ipv4() { &self.node.tunnel_source } else { &self.node.tunnel_source_v6 };
+        let configured = if backend.is_ipv4() { self.node.tunnel_source } else { self.node.tunnel_source_v6 };
         let preferred = egress.preferred_source.filter(|source| source.is_ipv4() == backend.is_ipv4());
         configured
-            .clone()
             .or_else(|| preferred.map(|address| TunnelSource { address, entropy_bits: 0 }))
             .ok_or_else(|| NoTunnelSource { interface: egress.interface.clone() })
     }

@@ -60,7 +60,7 @@ pub(super) fn service_key(spec: &config::Service) -> ServiceKey {
 
 /// How many chunks the slot table of `service` takes.
 pub(super) fn chunk_count(service: &Service) -> u32 {
-    (service.slot_mask + 1) / layout::CHUNK_SLOTS as u32
+    (service.slot_mask + 1) / layout::CHUNK_SLOTS
 }
 
 /// A service that is in the datapath.
@@ -117,7 +117,7 @@ impl ServiceState {
                 changed.push((slot, word));
             }
         }
-        (!changed.is_empty()).then(|| Effect::StoreSlots(self.live, changed))
+        if changed.is_empty() { None } else { Some(Effect::StoreSlots(self.live, changed)) }
     }
 
     pub(super) fn backend_mut(&mut self, id: BackendId) -> Option<&mut Backend> {

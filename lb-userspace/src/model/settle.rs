@@ -56,14 +56,16 @@ impl Core {
             match self.find_place(service, now) {
                 Ok(place) => places.push(place),
                 Err(full) => {
-                    places.into_iter().for_each(|place| self.give_up(&place, now));
+                    for place in &places {
+                        self.give_up(place, now);
+                    }
                     return Err(full);
                 }
             }
         }
         let mut effects = Vec::new();
         for (service, place) in desired.into_iter().zip(places) {
-            self.settle(service, place, now, &mut effects);
+            self.settle(service, &place, now, &mut effects);
         }
         Ok(effects)
     }
@@ -127,7 +129,7 @@ impl Core {
     }
 
     /// Makes `desired` true at `place`.
-    fn settle(&mut self, desired: DesiredService, place: Place, now: Instant, effects: &mut Vec<Effect>) {
+    fn settle(&mut self, desired: DesiredService, place: &Place, now: Instant, effects: &mut Vec<Effect>) {
         let key = desired.key();
         let index = self.services.iter().position(|state| state.desired.key() == key);
         if let Some(state) = index.map(|index| &mut self.services[index])

@@ -204,8 +204,8 @@ impl Backend {
             (Admin::Disabled, ..) => BackendState::Disabled,
             (_, _, Checked::By(Health::Down)) => BackendState::Down,
             (_, None, _) => BackendState::Unresolved,
-            (_, _, Checked::By(Health::Unknown)) => BackendState::Checking,
             (Admin::Draining, ..) => BackendState::Draining,
+            (_, _, Checked::By(Health::Unknown)) => BackendState::Checking,
             (Admin::Enabled, ..) => BackendState::Up,
         }
     }

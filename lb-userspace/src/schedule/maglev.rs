@@ -15,6 +15,11 @@
 //! The table depends on the names and weights of the members and on nothing else, neither their order nor the past: all
 //! nodes that see the same members have the same table.
 
+#![expect(
+    clippy::cast_possible_truncation,
+    reason = "hashes are cut to size on purpose, and shares, slots and walkers are below 2^17"
+)]
+
 use std::hash::Hasher as _;
 
 use siphasher::sip::SipHasher13;
@@ -154,3 +159,6 @@ fn walk(walkers: &mut [Walker], slots: u32) -> Vec<u32> {
     }
     held.into_iter().map(|claim| walkers[(claim & WALKER_MASK) as usize].member).collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -28,9 +28,11 @@ struct Options {
 fn main() -> anyhow::Result<()> {
     let options = Options::parse();
     anyhow::ensure!(nix::unistd::geteuid().is_root(), "the benchmark loads eBPF programs: run it as root");
+    let machine = report::Machine::this();
+    measure::stay_on_one_cpu(machine.cpus)?;
     let mut results = cases::run()?;
     results.push(measure::table_build());
-    let report = report::Report::new(results);
+    let report = report::Report::new(machine, results);
     println!("{}", if options.markdown { report.markdown() } else { report.table() });
     if let Some(path) = options.json {
         fs::write(&path, report.json()?)?;

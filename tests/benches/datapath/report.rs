@@ -29,15 +29,15 @@ impl CaseResult {
             .skip(shown)
             .map(|(case, sample)| {
                 let ratio = BTreeMap::from([("noop", median(sample) / noop), ("encap", median(sample) / encap)]);
-                Self { ratio, ..Self::alone(&case.name, "ns/packet", sample.clone()) }
+                Self { ratio, ..Self::alone(&case.name, "ns/packet", sample) }
             })
             .collect()
     }
 
     /// A result that is compared with nothing.
-    pub(crate) fn alone(name: &str, unit: &'static str, sample: Sample) -> Self {
+    pub(crate) fn alone(name: &str, unit: &'static str, sample: &[f64]) -> Self {
         let min = sample.iter().copied().fold(f64::INFINITY, f64::min);
-        Self { name: name.to_owned(), unit, median: median(&sample), min, ratio: BTreeMap::new() }
+        Self { name: name.to_owned(), unit, median: median(sample), min, ratio: BTreeMap::new() }
     }
 }
 
@@ -49,14 +49,14 @@ fn median(sample: &[f64]) -> f64 {
 
 /// The machine that the figures are of.
 #[derive(Serialize)]
-struct Machine {
+pub(crate) struct Machine {
     cpu: String,
-    cpus: usize,
+    pub(crate) cpus: usize,
     kernel: String,
 }
 
 impl Machine {
-    fn this() -> Self {
+    pub(crate) fn this() -> Self {
         let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let model = cpuinfo.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
         let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
@@ -76,8 +76,8 @@ pub(crate) struct Report {
 }
 
 impl Report {
-    pub(crate) fn new(cases: Vec<CaseResult>) -> Self {
-        Self { machine: Machine::this(), cases }
+    pub(crate) fn new(machine: Machine, cases: Vec<CaseResult>) -> Self {
+        Self { machine, cases }
     }
 
     pub(crate) fn json(&self) -> serde_json::Result<String> {

@@ -4,8 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use anyhow::Context as _;
 use lb_common::{
-    Address, BackendId, BackendRow, Encapsulation, NetU16, NetU32, OuterHeader, RowIndex, Service, ServiceId,
-    ServiceEntry, ServiceKey, SlotWord, layout,
+    Address, BackendId, BackendRow, Encapsulation, NetU16, NetU32, OuterHeader, RowIndex, Service, ServiceEntry,
+    ServiceId, ServiceKey, SlotWord, layout,
 };
 use lb_userspace::{
     dataplane::Dataplane,
@@ -56,7 +56,7 @@ pub(crate) fn fill(
         let first_backend = u32::from(number) * u32::from(scale.backends) + 1;
         let service = Service {
             id: ServiceId::new(u32::from(number) + 1).context("too many services")?,
-            first_chunk: u32::from(number) * (scale.slots / layout::CHUNK_SLOTS as u32),
+            first_chunk: u32::from(number) * (scale.slots / layout::CHUNK_SLOTS),
             slot_mask: scale.slots - 1,
         };
         for backend in 0..u32::from(scale.backends) {

@@ -24,6 +24,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
+use serde::de::DeserializeOwned;
 
 pub mod bpffs;
 pub mod config;
@@ -47,7 +48,7 @@ pub use self::{
     process::{Process, ended_by},
     run::{run, wait_for},
     state::{guard, sweep, teardown, unique_name},
-    stats::{BackendStats, ServiceStats, Stats},
+    stats::{Attachment, BackendStats, ServiceStats, Stats, Status},
     topology::Node,
 };
 use self::{
@@ -215,15 +216,25 @@ impl Lab {
 
     /// Starts `lbd` on the balancer, and waits until it answers `lbctl status`.
     pub fn start_lbd(&self) -> Result<Process> {
-        let mut command = self.node("lb").command(binary("lbd")?);
-        command.args(["run", "--config"]).arg(self.paths.config());
-        let mut lbd = self.spawn("lbd", command)?;
+        let mut lbd = self.spawn_lbd()?;
         wait_for("an answer of lbd", START, || {
             lbd.ensure_running()?;
             let answered = self.paths.socket().exists() && self.lbctl(&["status"])?.status.success();
             Ok(answered.then_some(()))
         })?;
         Ok(lbd)
+    }
+
+    /// Starts `lbd` on the balancer, come of it what may.
+    pub fn spawn_lbd(&self) -> Result<Process> {
+        let mut command = self.node("lb").command(binary("lbd")?);
+        command.args(["run", "--config"]).arg(self.paths.config());
+        self.spawn("lbd", command)
+    }
+
+    /// Connects the balancer with a backend by a link of their own: `eth1` on both, see [`topology`].
+    pub fn add_link(&self, backend: &str) -> Result<()> {
+        topology::add_link(self.node("lb"), self.node(backend))
     }
 
     /// Runs `lbctl` against the lab's `lbd`. Its exit status is for the caller to judge.
@@ -233,13 +244,24 @@ impl Lab {
         command.args(arguments).stdin(Stdio::null()).output().with_context(|| format!("start {command:?}"))
     }
 
+    /// What `lbctl` with these arguments says in JSON. Fails if `lbctl` does.
+    pub fn lbctl_json<T: DeserializeOwned>(&self, arguments: &[&str]) -> Result<T> {
+        let output = self.lbctl(&[&["-o", "json"], arguments].concat())?;
+        let what = arguments.join(" ");
+        if !output.status.success() {
+            bail!("lbctl {what}: {}\n{}", output.status, String::from_utf8_lossy(&output.stderr));
+        }
+        serde_json::from_slice(&output.stdout).with_context(|| format!("read what lbctl {what} says"))
+    }
+
     /// What `lbd` has counted.
     pub fn stats(&self) -> Result<Stats> {
-        let output = self.lbctl(&["-o", "json", "stats"])?;
-        if !output.status.success() {
-            bail!("lbctl stats: {}\n{}", output.status, String::from_utf8_lossy(&output.stderr));
-        }
-        serde_json::from_slice(&output.stdout).context("read lbctl's stats")
+        self.lbctl_json(&["stats"])
+    }
+
+    /// How `lbd` is.
+    pub fn status(&self) -> Result<Status> {
+        self.lbctl_json(&["status"])
     }
 
     /// Waits until `lbd` finds all backends of all services healthy.
@@ -290,17 +312,33 @@ impl Drop for Lab {
 /// Whether the caller may build a lab. If not, says loudly that the test is skipped; where `CI=true`, that is a failure: a
 /// test that nobody runs is no test.
 pub fn require_root() -> bool {
-    if nix::unistd::geteuid().is_root() {
-        return true;
+    let is_root = nix::unistd::geteuid().is_root();
+    if !is_root {
+        skip("needs root");
     }
+    is_root
+}
+
+/// [`require_root`], and whether these programs are there.
+pub fn require_root_and(programs: &[&str]) -> bool {
+    let missing = programs.iter().find(|program| {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        !std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
+    });
+    if let Some(missing) = missing {
+        skip(&format!("needs {missing}"));
+    }
+    missing.is_none() && require_root()
+}
+
+fn skip(reason: &str) {
     assert!(
         std::env::var_os("CI").is_none_or(|ci| ci != "true"),
-        "this test needs root, and in CI it must not be skipped"
+        "this test {reason}, and in CI it must not be skipped"
     );
     let thread = std::thread::current();
     let test = thread.name().unwrap_or("test");
     // Not `eprintln!`: the test runner swallows what a passing test prints with it.
-    let notice = format!("\n*** SKIPPED: {test} needs root (run `cargo xtask test`) ***\n");
+    let notice = format!("\n*** SKIPPED: {test} {reason} (run `cargo xtask test`) ***\n");
     let _ = std::io::stderr().write_all(notice.as_bytes());
-    false
 }

@@ -1,35 +1,74 @@
-//! `lbctl -o json stats`, as far as the lab reads it. The only place that knows its form.
+//! `lbctl -o json` `stats` and `status`, as far as the lab reads them. The only place that knows their form.
+
+use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
 /// The state of a backend that gets new connections.
 const UP: &str = "up";
 
-/// All services.
-#[derive(Clone, Debug, Default, Deserialize)]
+/// `lbctl stats`.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 pub struct Stats {
+    /// Packets that the program has seen.
+    pub received: u64,
+    /// Packets by what became of them.
+    pub verdicts: BTreeMap<String, u64>,
     pub services: Vec<ServiceStats>,
 }
 
 /// One service.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 pub struct ServiceStats {
     pub name: String,
+    /// The size of its slot table.
+    pub slots: u32,
+    /// Whether live changes made it differ from the configuration file.
+    pub changed: bool,
+    /// Packets sent to its backends.
+    pub packets: u64,
     pub backends: Vec<BackendStats>,
 }
 
 /// One backend of a service.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 pub struct BackendStats {
     pub name: String,
     pub address: String,
     pub weight: u32,
     /// `up`, `down`, `draining` and the like.
     pub state: String,
+    /// What stands in the way of flows, in words.
+    pub reason: Option<String>,
+    /// How many slots of the table are the backend's.
+    pub slots: u32,
     /// Packets sent to the backend.
     pub packets: u64,
     /// Bytes sent to the backend.
     pub bytes: u64,
+}
+
+/// `lbctl status`.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub struct Status {
+    /// Where the program is attached.
+    pub interfaces: Vec<Attachment>,
+    /// How many services there are.
+    pub services: usize,
+    /// How many backends are in each state.
+    pub backends: BTreeMap<String, usize>,
+    /// What is not as it should be, in words.
+    pub problems: Vec<String>,
+}
+
+/// An interface with the program.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub struct Attachment {
+    pub interface: String,
+    /// `native` or `generic`.
+    pub mode: String,
+    /// Whether it took the place of an earlier daemon's program.
+    pub taken_over: bool,
 }
 
 impl Stats {
@@ -39,8 +78,16 @@ impl Stats {
         backends.clone().next().is_some() && backends.all(|backend| backend.state == UP)
     }
 
+    pub fn service(&self, service: &str) -> Option<&ServiceStats> {
+        self.services.iter().find(|found| found.name == service)
+    }
+
     pub fn backend(&self, service: &str, backend: &str) -> Option<&BackendStats> {
-        let service = self.services.iter().find(|found| found.name == service)?;
-        service.backends.iter().find(|found| found.name == backend)
+        self.service(service)?.backends.iter().find(|found| found.name == backend)
+    }
+
+    /// Packets with this verdict.
+    pub fn verdict(&self, verdict: &str) -> u64 {
+        self.verdicts.get(verdict).copied().unwrap_or(0)
     }
 }

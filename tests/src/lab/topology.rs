@@ -8,6 +8,9 @@
 //!  └────────────────────────────────────────────┘
 //! ```
 //!
+//! A backend may have a second link, straight to the balancer: `eth1` on both, in 10.78.0.0/24 and `fd78::/64`, with the same
+//! host numbers.
+//!
 //! The client's MTU is 1500, all others are 1600: an encapsulated full-size packet fits. Backends hold all virtual IPs on `lo`, and
 //! do not answer ARP or neighbour solicitations for them.
 
@@ -82,6 +85,18 @@ impl Node {
         Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, digits)
     }
 
+    /// Its address in 10.78.0.0/24, if it is on a second link.
+    pub fn second_ipv4(&self) -> Ipv4Addr {
+        let [_, _, _, host] = self.ipv4.octets();
+        Ipv4Addr::new(10, 78, 0, host)
+    }
+
+    /// Its address in `fd78::/64`, if it is on a second link.
+    pub fn second_ipv6(&self) -> Ipv6Addr {
+        let [.., host] = self.ipv6().segments();
+        Ipv6Addr::new(0xfd78, 0, 0, 0, 0, 0, 0, host)
+    }
+
     /// The hardware address of its `eth0`.
     pub fn mac(&self) -> [u8; 6] {
         let [a, b, c, d] = self.ipv4.octets();
@@ -141,6 +156,22 @@ pub(super) fn wire(paths: &Paths, nodes: &[Node]) -> Result<()> {
     })?;
     // Last: it takes offloads away from the balancer's end, where they could not be turned off any more.
     switch.inside(|| xdp_pass::attach("lb", &paths.xdp_pass_pin())).context("prepare the balancer's port")
+}
+
+/// Connects the balancer with a backend by a link of their own.
+pub(super) fn add_link(balancer: &Node, backend: &Node) -> Result<()> {
+    let peer = backend.namespace.name();
+    let device = format!("link add eth1 mtu {MTU} type veth peer name eth1 mtu {MTU} netns {peer}");
+    balancer.namespace.inside(|| ip(&device))?;
+    on_each(&[balancer.clone(), backend.clone()], |node| {
+        let addresses = format!(
+            "address add {}/24 dev eth1\naddress add {}/64 dev eth1 nodad\nlink set eth1 up",
+            node.second_ipv4(),
+            node.second_ipv6()
+        );
+        ip(&addresses)?;
+        offload::disable("eth1")
+    })
 }
 
 fn switch_script(nodes: &[Node]) -> String {

@@ -17,6 +17,7 @@ use serde::Serialize;
 /// A change is in the datapath when the command returns.
 #[derive(Parser)]
 #[command(
+    name = "lbctl",
     version,
     arg_required_else_help = true,
     after_help = "Exit codes: 0 done; 1 refused or failed, nothing was changed unless the message says so; 2 wrong \
@@ -152,7 +153,7 @@ async fn run(client: &Client, command: Command, output: Output) -> Result<(), Cl
     match command {
         Command::Status => {
             let status: StatusView = client.get("/v1/status").await?;
-            show(output, &status, |status| tables::status(status));
+            show(output, &status, tables::status);
         }
         Command::Service(ServiceCommand::List) => {
             let services: Vec<ServiceView> = client.get("/v1/services").await?;

@@ -1,0 +1,265 @@
+//! The core on a simulated clock, against a datapath made of plain maps that checks every effect as it comes.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::{IpAddr, Ipv4Addr},
+    time::{Duration, Instant, SystemTime},
+};
+
+use lb_common::{BackendId, BackendRow, Encapsulation, RowIndex, Service, ServiceKey, SlotWord, layout};
+
+use super::*;
+use crate::{
+    config::{self, Config},
+    health::{Health, Report},
+    neighbour::{Egress, NextHop, Resolution, Unresolved},
+};
+
+mod changes;
+mod recovery;
+
+const CONFIG: &str = r#"
+[[interface]]
+name = "eth0"
+
+[[service]]
+name = "web"
+address = "192.0.2.1:80"
+protocol = "tcp"
+forwarding = "l2-dsr"
+[[service.backend]]
+address = "10.0.0.1"
+weight = 1
+[[service.backend]]
+address = "10.0.0.2"
+weight = 3
+
+[[service]]
+name = "checked"
+address = "192.0.2.2:80"
+protocol = "tcp"
+forwarding = "ipip"
+[service.health]
+type = "tcp"
+[[service.backend]]
+address = "10.0.0.1"
+[[service.backend]]
+address = "10.0.0.3"
+"#;
+
+fn desired(text: &str) -> Vec<DesiredService> {
+    let config = Config::parse("test.toml", text).expect("the configuration is valid");
+    config.services.into_iter().map(DesiredService::as_declared).collect()
+}
+
+/// A datapath that refuses effects in a wrong order.
+#[derive(Default)]
+struct Datapath {
+    services: HashMap<ServiceKey, Service>,
+    slots: HashMap<u32, SlotWord>,
+    row_of: HashMap<BackendId, RowIndex>,
+    rows: HashMap<RowIndex, BackendRow>,
+    checks: BTreeMap<BackendId, Health>,
+    watched: Vec<IpAddr>,
+    announced: Vec<(String, IpAddr)>,
+    persisted: usize,
+}
+
+impl Datapath {
+    fn run(&mut self, effects: Vec<Effect>) {
+        for effect in effects {
+            self.run_one(effect);
+            self.check();
+        }
+    }
+
+    fn run_one(&mut self, effect: Effect) {
+        match effect {
+            Effect::StoreServices(services) => {
+                self.services = services.into_iter().map(|entry| (entry.key, entry.service)).collect();
+            }
+            Effect::StoreSlots(service, words) => {
+                for (slot, word) in words {
+                    self.slots.insert(place(&service, slot), word);
+                }
+            }
+            Effect::PutRow(backend, index, row) => {
+                assert!(!self.row_of.values().any(|used| *used == index), "row {index:?} is in use");
+                self.rows.insert(index, *row);
+                self.row_of.insert(backend, index);
+            }
+            Effect::RemoveRow(backend) => {
+                assert!(self.row_of.remove(&backend).is_some(), "{backend:?} has no row");
+            }
+            Effect::ResetServiceTraffic(_) | Effect::ResetBackendTraffic(_) => {}
+            Effect::StartCheck { id, initial, .. } => {
+                self.checks.insert(id, initial);
+            }
+            Effect::StopCheck(id) => {
+                self.checks.remove(&id);
+            }
+            Effect::WatchNextHops(addresses) => self.watched = addresses,
+            Effect::Announce(interface, address) => self.announced.push((interface, address)),
+            Effect::Withdraw(interface, address) => {
+                self.announced.retain(|announced| *announced != (interface.clone(), address));
+            }
+            Effect::Persist => self.persisted += 1,
+        }
+    }
+
+    /// After every single effect, every slot of every service has to name a backend of that service that has a row.
+    fn check(&self) {
+        for service in self.services.values() {
+            for word in self.table(service) {
+                if word == SlotWord::EMPTY {
+                    continue;
+                }
+                let row = self.row_of.get(&word.current()).unwrap_or_else(|| panic!("{word:?} names nobody"));
+                assert_eq!(self.rows[row].service, service.id, "{word:?} names a backend of another service");
+            }
+        }
+    }
+
+    fn table(&self, service: &Service) -> Vec<SlotWord> {
+        (0..=service.slot_mask)
+            .map(|slot| *self.slots.get(&place(service, slot)).expect("a service's slots were all written"))
+            .collect()
+    }
+
+    fn service(&self, address: [u8; 4]) -> Service {
+        let (_, service) = self
+            .services
+            .iter()
+            .find(|(key, _)| key.address.to_ip() == IpAddr::from(address))
+            .expect("the service is in the datapath");
+        *service
+    }
+
+    /// How many slots each backend address has.
+    fn shares(&self, address: [u8; 4]) -> BTreeMap<String, usize> {
+        let mut shares = BTreeMap::new();
+        for word in self.table(&self.service(address)) {
+            let owner = self.row_of.get(&word.current());
+            let name = owner.map_or("nobody".to_owned(), |row| self.rows[row].address.to_ip().to_string());
+            *shares.entry(name).or_default() += 1;
+        }
+        shares
+    }
+
+    /// What a restarted daemon finds.
+    fn live(&self) -> Vec<LiveService> {
+        let backends = |service: &Service| {
+            let rows = self.row_of.iter().map(|(backend, index)| (*backend, *index, self.rows[index]));
+            rows.filter(|(_, _, row)| row.service == service.id).collect()
+        };
+        self.services
+            .iter()
+            .map(|(key, service)| LiveService {
+                key: *key,
+                service: *service,
+                table: self.table(service),
+                backends: backends(service),
+            })
+            .collect()
+    }
+}
+
+fn place(service: &Service, slot: u32) -> u32 {
+    let (chunk, index) = service.locate(slot);
+    chunk * layout::CHUNK_SLOTS + u32::try_from(index).unwrap()
+}
+
+/// A core, its datapath and its clock.
+struct World {
+    core: Core,
+    datapath: Datapath,
+    now: Instant,
+}
+
+impl World {
+    fn new(text: &str) -> Self {
+        let mut world = Self {
+            core: Core::new(config::Node::default(), Vec::new()),
+            datapath: Datapath::default(),
+            now: Instant::now(),
+        };
+        world.apply(text);
+        world
+    }
+
+    /// A world whose backends can all be reached, and are all healthy.
+    fn ready(text: &str) -> Self {
+        let mut world = Self::new(text);
+        world.resolve_all();
+        for id in world.datapath.checks.keys().copied().collect::<Vec<_>>() {
+            world.report(id, Health::Up);
+        }
+        world
+    }
+
+    fn apply(&mut self, text: &str) {
+        let effects = self.core.apply(desired(text), self.now).expect("there is room");
+        self.datapath.run(effects);
+    }
+
+    fn change(&mut self, change: Change) -> Result<Vec<Applied>, ChangeError> {
+        let (effects, applied) = self.core.change(change, self.now)?;
+        self.datapath.run(effects);
+        Ok(applied)
+    }
+
+    fn resolve_all(&mut self) {
+        let addresses = self.datapath.watched.clone();
+        for address in addresses {
+            self.resolve(address, Ok(via(1)));
+        }
+    }
+
+    fn resolve(&mut self, address: IpAddr, resolution: Resolution) {
+        let effects = self.core.on_next_hops(vec![(address, resolution)], self.now);
+        self.datapath.run(effects);
+    }
+
+    fn report(&mut self, id: BackendId, health: Health) {
+        let report = Report {
+            id,
+            health,
+            transition: true,
+            since: SystemTime::UNIX_EPOCH,
+            checked_at: SystemTime::UNIX_EPOCH,
+            failure: None,
+            latency: None,
+            streak: 1,
+        };
+        let effects = self.core.on_health(report);
+        self.datapath.run(effects);
+    }
+
+    /// The backend of `service` at `address`.
+    fn id(&self, service: &str, address: &str) -> BackendId {
+        let view = self.core.view().into_iter().find(|view| view.name == service).expect("the service is there");
+        let backend = view.backends.iter().find(|backend| backend.address.to_string() == address);
+        BackendId::truncate(backend.expect("the backend is there").id)
+    }
+
+    fn state(&self, service: &str, address: &str) -> BackendState {
+        let view = self.core.view().into_iter().find(|view| view.name == service).expect("the service is there");
+        view.backends.iter().find(|backend| backend.address.to_string() == address).expect("the backend").state
+    }
+}
+
+fn via(last_byte_of_mac: u8) -> NextHop {
+    NextHop::Via(Egress {
+        ifindex: 3,
+        interface: "eth0".to_owned(),
+        vlan: None,
+        source_mac: [2, 0, 0, 0, 0, 0xff],
+        destination_mac: [2, 0, 0, 0, 0, last_byte_of_mac],
+        mtu: 1500,
+        preferred_source: Some(Ipv4Addr::new(10, 0, 0, 254).into()),
+    })
+}
+
+fn selector(backend: &str) -> Selector {
+    Selector { backend: backend.to_owned(), service: None }
+}

@@ -1,0 +1,175 @@
+use super::*;
+
+const WEB: [u8; 4] = [192, 0, 2, 1];
+const CHECKED: [u8; 4] = [192, 0, 2, 2];
+
+#[test]
+fn a_backend_takes_flows_once_its_next_hop_is_known() {
+    let mut world = World::new(CONFIG);
+    assert_eq!(world.datapath.shares(WEB), BTreeMap::from([("nobody".to_owned(), 1024)]));
+    assert_eq!(world.state("web", "10.0.0.1"), BackendState::Unresolved);
+    world.resolve_all();
+    let expected = BTreeMap::from([("10.0.0.1".to_owned(), 256), ("10.0.0.2".to_owned(), 768)]);
+    assert_eq!(world.datapath.shares(WEB), expected);
+}
+
+#[test]
+fn a_checked_backend_takes_flows_once_its_check_succeeds_and_loses_them_when_it_fails() {
+    let mut world = World::new(CONFIG);
+    world.resolve_all();
+    let first = world.id("checked", "10.0.0.1");
+    assert_eq!(world.datapath.shares(CHECKED), BTreeMap::from([("nobody".to_owned(), 1024)]));
+    assert_eq!(world.state("checked", "10.0.0.1"), BackendState::Checking);
+    world.report(first, Health::Up);
+    assert_eq!(world.datapath.shares(CHECKED), BTreeMap::from([("10.0.0.1".to_owned(), 1024)]));
+    world.report(first, Health::Down);
+    assert_eq!(world.datapath.shares(CHECKED), BTreeMap::from([("nobody".to_owned(), 1024)]));
+    assert_eq!(world.state("checked", "10.0.0.1"), BackendState::Down);
+}
+
+#[test]
+fn a_backend_whose_neighbour_stops_answering_loses_its_flows() {
+    let mut world = World::ready(CONFIG);
+    let neighbour: IpAddr = "10.0.0.2".parse().unwrap();
+    let interface = "eth0".to_owned();
+    world.resolve(neighbour, Err(Unresolved::NoAnswer { neighbour, interface }));
+    assert_eq!(world.datapath.shares(WEB), BTreeMap::from([("10.0.0.1".to_owned(), 1024)]));
+}
+
+#[test]
+fn a_neighbour_that_is_asked_again_keeps_its_flows() {
+    let mut world = World::ready(CONFIG);
+    let before = world.datapath.shares(WEB);
+    let neighbour: IpAddr = "10.0.0.2".parse().unwrap();
+    world.resolve(neighbour, Err(Unresolved::Resolving { neighbour, interface: "eth0".to_owned() }));
+    assert_eq!(world.datapath.shares(WEB), before);
+}
+
+#[test]
+fn a_new_mac_address_gets_a_new_row_and_moves_no_slot() {
+    let mut world = World::ready(CONFIG);
+    let id = world.id("web", "10.0.0.1");
+    let (table, old) = (world.datapath.table(&world.datapath.service(WEB)), world.datapath.row_of[&id]);
+    world.resolve("10.0.0.1".parse().unwrap(), Ok(via(9)));
+    let new = world.datapath.row_of[&id];
+    assert_ne!(new, old);
+    assert_eq!(world.datapath.rows[&new].destination_mac, [2, 0, 0, 0, 0, 9]);
+    assert_eq!(world.datapath.table(&world.datapath.service(WEB)), table);
+}
+
+#[test]
+fn a_local_backend_needs_no_next_hop() {
+    let mut world = World::ready(CONFIG);
+    world.resolve("10.0.0.1".parse().unwrap(), Ok(NextHop::Local));
+    let row = world.datapath.row_of[&world.id("web", "10.0.0.1")];
+    assert_eq!(world.datapath.rows[&row].encapsulation, Encapsulation::LOCAL);
+}
+
+#[test]
+fn draining_and_disabling_take_the_slots_and_enabling_gives_the_same_ones_back() {
+    let mut world = World::ready(CONFIG);
+    let before = world.datapath.table(&world.datapath.service(WEB));
+    for admin in [Admin::Draining, Admin::Disabled] {
+        let applied = world.change(Change::Admin(selector("10.0.0.2"), admin)).unwrap();
+        assert_eq!(applied, [Applied { service: "web".to_owned(), backend: "10.0.0.2".to_owned() }]);
+        assert_eq!(world.datapath.shares(WEB), BTreeMap::from([("10.0.0.1".to_owned(), 1024)]));
+        world.change(Change::Admin(selector("10.0.0.2"), Admin::Enabled)).unwrap();
+        assert_eq!(world.datapath.table(&world.datapath.service(WEB)), before);
+    }
+}
+
+#[test]
+fn a_disabled_backend_is_not_checked_and_an_enabled_one_has_to_pass_its_check_first() {
+    let mut world = World::ready(CONFIG);
+    let id = world.id("checked", "10.0.0.3");
+    world.change(Change::Admin(selector("10.0.0.3"), Admin::Disabled)).unwrap();
+    assert!(!world.datapath.checks.contains_key(&id));
+    world.change(Change::Admin(selector("10.0.0.3"), Admin::Enabled)).unwrap();
+    assert_eq!(world.datapath.checks[&id], Health::Unknown);
+    assert_eq!(world.datapath.shares(CHECKED), BTreeMap::from([("10.0.0.1".to_owned(), 1024)]));
+}
+
+#[test]
+fn a_change_without_a_service_meets_the_backend_in_all_that_have_it() {
+    let mut world = World::ready(CONFIG);
+    let applied = world.change(Change::Weight(selector("10.0.0.1"), 0)).unwrap();
+    assert_eq!(applied.len(), 2);
+    assert!(!world.datapath.shares(WEB).contains_key("10.0.0.1"));
+    assert!(!world.datapath.shares(CHECKED).contains_key("10.0.0.1"));
+    assert_eq!(world.datapath.persisted, 1);
+}
+
+#[test]
+fn an_added_backend_takes_its_share_and_a_removed_one_leaves_nothing() {
+    let mut world = World::ready(CONFIG);
+    let backend = config::Backend::parse(Some("new"), "10.0.0.9", 4).unwrap();
+    world.change(Change::Add("web".to_owned(), backend)).unwrap();
+    world.resolve_all();
+    assert_eq!(world.datapath.shares(WEB)["10.0.0.9"], 512);
+    let (rows, id) = (world.datapath.row_of.len(), world.id("web", "10.0.0.9"));
+    world.change(Change::Remove(selector("new"))).unwrap();
+    assert!(!world.datapath.row_of.contains_key(&id));
+    assert_eq!(world.datapath.row_of.len(), rows - 1);
+    assert!(!world.datapath.watched.contains(&"10.0.0.9".parse().unwrap()));
+}
+
+#[test]
+fn a_change_that_makes_no_sense_changes_nothing_and_says_why() {
+    let mut world = World::ready(CONFIG);
+    let before = world.core.view();
+    let double = config::Backend::parse(None, "10.0.0.1", 1).unwrap();
+    let refusals = [
+        world.change(Change::Remove(selector("10.9.9.9"))).unwrap_err(),
+        world.change(Change::Add("nix".to_owned(), double.clone())).unwrap_err(),
+        world.change(Change::Add("web".to_owned(), double)).unwrap_err(),
+        world
+            .change(Change::Weight(Selector { backend: "10.0.0.3".to_owned(), service: Some("web".to_owned()) }, 1))
+            .unwrap_err(),
+    ];
+    insta::assert_snapshot!(refusals.map(|refusal| refusal.to_string()).join("\n---\n"), @r#"
+    there is no backend "10.9.9.9" in any service; `lbctl backend list` shows them
+    ---
+    there is no service "nix"; `lbctl service list` shows them
+    ---
+    10.0.0.1 is the address of backend "10.0.0.1" already
+        write each backend of "web" once, with a greater weight for a greater share
+    ---
+    there is no backend "10.0.0.3" in service "web"; `lbctl backend list` shows them
+    "#);
+    assert_eq!(world.core.view(), before);
+}
+
+#[test]
+fn the_table_grows_when_it_has_less_than_twenty_five_slots_for_each_backend() {
+    let mut world = World::ready(CONFIG);
+    for (number, slots) in [(40, 1024), (41, 8192)] {
+        for last_byte in world.core.view()[0].backends.len()..number {
+            let backend = config::Backend::parse(None, &format!("10.0.1.{last_byte}"), 1).unwrap();
+            world.change(Change::Add("web".to_owned(), backend)).unwrap();
+        }
+        world.resolve_all();
+        assert_eq!(world.datapath.service(WEB).slot_mask + 1, slots, "{number} backends");
+    }
+}
+
+#[test]
+fn a_full_datapath_refuses_a_service_and_changes_nothing() {
+    let mut world = World::ready(CONFIG);
+    let before = world.core.view();
+    let mut services = desired(CONFIG);
+    for number in 0..layout::SLOT_CHUNKS / 64 {
+        let mut service = services[0].clone();
+        service.spec.name = format!("large-{number}");
+        service.spec.address = Ipv4Addr::from_bits(0xc633_6400 + number).into();
+        service.spec.slots = Some(layout::MAX_SLOTS);
+        services.push(service);
+    }
+    let full = world.core.apply(services, world.now).unwrap_err();
+    assert!(full.to_string().contains("more slots"), "{full}");
+    assert_eq!(world.core.view(), before);
+    // What was reserved in vain is free again, after its rest.
+    world.now += Duration::from_secs(2);
+    let mut services = desired(CONFIG);
+    services[0].spec.slots = Some(layout::MAX_SLOTS);
+    assert!(world.core.apply(services, world.now).is_ok());
+}

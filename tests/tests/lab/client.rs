@@ -1,0 +1,101 @@
+//! A client that chooses its source port: the same port is the same flow, and goes to the same backend every time.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, SocketAddr, UdpSocket},
+    ops::Range,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, bail};
+use lb_tests::lab::Lab;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpSocket,
+    time::timeout,
+};
+
+/// Enough flows to meet each backend of a handful: with three, one is missed once in 10^17 times. The ports are below those
+/// that the kernel gives to other clients.
+pub(crate) const PORTS: Range<u16> = 300..400;
+
+/// The longest that an answer may take.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Who answered, by source port.
+pub(crate) type Owners = BTreeMap<u16, String>;
+
+/// Sends an HTTP request from each source port, one after the other; fails unless all are answered.
+pub(crate) fn owners(lab: &Lab, service: SocketAddr, ports: Range<u16>) -> Result<Owners> {
+    let asked = ask(lab, service, ports)?;
+    asked
+        .into_iter()
+        .map(|(port, answer)| Ok((port, answer.with_context(|| format!("request from port {port} to {service}"))?)))
+        .collect()
+}
+
+/// The backends that have answered.
+pub(crate) fn names(owners: &Owners) -> BTreeSet<&str> {
+    owners.values().map(String::as_str).collect()
+}
+
+/// Sends an HTTP request from each source port, one after the other.
+pub(crate) fn ask(lab: &Lab, service: SocketAddr, ports: Range<u16>) -> Result<BTreeMap<u16, Result<String>>> {
+    let from = source(lab, service);
+    lab.node("client").namespace().inside(|| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        Ok(runtime.block_on(async {
+            let mut answers = BTreeMap::new();
+            for port in ports {
+                let request = timeout(PATIENCE, request(SocketAddr::new(from, port), service));
+                let answer = request.await.unwrap_or_else(|_| bail!("no answer within {PATIENCE:?}"));
+                answers.insert(port, answer);
+            }
+            answers
+        }))
+    })
+}
+
+/// The body of the answer: the backend's name.
+async fn request(from: SocketAddr, to: SocketAddr) -> Result<String> {
+    let socket = if to.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_reuseaddr(true)?;
+    // No TIME_WAIT: the next request comes from the same port.
+    socket.set_zero_linger()?;
+    socket.bind(from).with_context(|| format!("bind to {from}"))?;
+    let mut stream = socket.connect(to).await.context("connect")?;
+    stream.write_all(b"GET / HTTP/1.0\r\n\r\n").await.context("send")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.context("receive")?;
+    match answer.split_once("\r\n\r\n") {
+        Some((head, body)) if head.contains(" 200 ") => Ok(body.trim().to_owned()),
+        _ => bail!("answer {answer:?}"),
+    }
+}
+
+/// Sends a UDP datagram from each source port; fails unless all come back, with the backend's name in front.
+pub(crate) fn udp_owners(lab: &Lab, service: SocketAddr, ports: Range<u16>) -> Result<Owners> {
+    let from = source(lab, service);
+    lab.node("client").namespace().inside(|| {
+        let mut owners = Owners::new();
+        for port in ports {
+            let socket = UdpSocket::bind((from, port))?;
+            socket.set_read_timeout(Some(PATIENCE))?;
+            // An answer from any other address would not be received.
+            socket.connect(service)?;
+            socket.send(b"hello")?;
+            let mut buffer = [0; 64];
+            let length = socket.recv(&mut buffer).with_context(|| format!("answer to port {port} from {service}"))?;
+            let answer = String::from_utf8_lossy(&buffer[..length]);
+            let name = answer.strip_suffix(" hello").with_context(|| format!("answer {answer:?}"))?;
+            owners.insert(port, name.to_owned());
+        }
+        Ok(owners)
+    })
+}
+
+/// The client's address of the service's family.
+fn source(lab: &Lab, service: SocketAddr) -> IpAddr {
+    let client = lab.node("client");
+    if service.is_ipv4() { client.ipv4().into() } else { client.ipv6().into() }
+}

@@ -1,0 +1,24 @@
+//! The balancer with real parts: namespaces, servers, clients, and the binaries as an operator runs them.
+//!
+//! | file | what is tried |
+//! |---|---|
+//! | `traffic.rs` | requests by curl and wrk to nginx in all modes and families; UDP; services of all ports; counters |
+//! | `health.rs` | backends that die and come back |
+//! | `takeover.rs` | `lbd` that dies and starts again, with traffic going on |
+//! | `changes.rs` | live changes by `lbctl`, reloads, and what of them outlives `lbd` |
+//! | `cli.rs` | the commands themselves: their forms, exit codes and refusals |
+//! | `placement.rs` | where backends may be, and how the program is attached |
+//! | `announce.rs` | virtual IPs on the interface, and `lbd unload` |
+//! | `cleanup.rs` | what an interrupted run leaves behind: nothing |
+
+mod announce;
+mod changes;
+mod cleanup;
+mod cli;
+mod client;
+mod config;
+mod health;
+mod placement;
+mod support;
+mod takeover;
+mod traffic;

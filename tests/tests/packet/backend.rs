@@ -1,0 +1,214 @@
+//! A backend: its row in the maps, and the frames that it has to get.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use etherparse::{EtherType, IpSlice, Ipv4Header, Ipv6FlowLabel, Ipv6Header};
+use lb_common::{
+    Address, BackendId, BackendRow, Encapsulation, MacAddress, NetU16, NetU32, OuterHeader, ServiceId, Traffic, Verdict,
+};
+
+use crate::{
+    case::{Action, Counter, Outcome},
+    fixture::HASH_KEY,
+    frame::{Frame, Tag},
+    oracle::flow_hash,
+    packet::{dscp, ecn},
+    world::{BACKEND, EGRESS_MAC, Family, INGRESS_IFINDEX, OTHER_IFINDEX, SERVICE},
+};
+
+/// How a backend is reached.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Backend {
+    pub(crate) forwarding: Forwarding,
+    pub(crate) mac: MacAddress,
+    /// Priority and id of the VLAN; zero is untagged.
+    pub(crate) vlan: u16,
+    pub(crate) egress_ifindex: u32,
+    pub(crate) mtu: u16,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Forwarding {
+    /// The backend is the balancer itself.
+    Local,
+    L2Dsr,
+    Ipip(Tunnel),
+}
+
+/// The fixed part of an outer header.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Tunnel {
+    pub(crate) source: IpAddr,
+    pub(crate) destination: IpAddr,
+    pub(crate) entropy_bits: u8,
+}
+
+/// Time to live of outer headers.
+const OUTER_TTL: u8 = 64;
+
+impl Backend {
+    pub(crate) const L2_DSR: Self = Self {
+        forwarding: Forwarding::L2Dsr,
+        mac: [0x02, 0, 0, 0, 1, 0x01],
+        vlan: 0,
+        egress_ifindex: INGRESS_IFINDEX,
+        mtu: 1500,
+    };
+
+    /// At the end of a tunnel over `family`.
+    pub(crate) const fn tunnel(family: Family) -> Self {
+        let (source, destination) = (family.tunnel_source(), family.backend());
+        Self { forwarding: Forwarding::Ipip(Tunnel { source, destination, entropy_bits: 0 }), ..Self::L2_DSR }
+    }
+
+    /// At the end of a tunnel over `family` whose source address carries `entropy_bits` of the flow.
+    pub(crate) const fn tunnel_with_entropy(family: Family, entropy_bits: u8) -> Self {
+        let (source, destination) = (family.tunnel_source(), family.backend());
+        Self { forwarding: Forwarding::Ipip(Tunnel { source, destination, entropy_bits }), ..Self::L2_DSR }
+    }
+
+    /// Reached by `l2-dsr`, with a MAC address of its own.
+    pub(crate) const fn numbered(number: u8) -> Self {
+        Self { mac: [0x02, 0, 0, 0, 2, number], ..Self::L2_DSR }
+    }
+
+    /// The row for packets of `family`, as the documentation of [`BackendRow`] and [`OuterHeader`] wants it.
+    pub(crate) fn row(&self, family: Family) -> BackendRow {
+        let row = BackendRow {
+            vlan: NetU16::new(self.vlan),
+            egress_ifindex: self.egress_ifindex,
+            mtu: self.mtu,
+            destination_mac: self.mac,
+            source_mac: EGRESS_MAC,
+            service: SERVICE,
+            ..BackendRow::default()
+        };
+        let tunnel = match self.forwarding {
+            Forwarding::Local => return BackendRow { encapsulation: Encapsulation::LOCAL, ..row },
+            Forwarding::L2Dsr => return BackendRow { encapsulation: Encapsulation::NONE, ..row },
+            Forwarding::Ipip(tunnel) => tunnel,
+        };
+        let (encapsulation, header) = match (tunnel.source, tunnel.destination) {
+            (IpAddr::V4(source), IpAddr::V4(destination)) => {
+                let mut header = outer_ipv4(family, source, destination);
+                header.header_checksum = !header.calc_header_checksum();
+                (Encapsulation::IPV4, header.to_bytes().to_vec())
+            }
+            (IpAddr::V6(source), IpAddr::V6(destination)) => {
+                (Encapsulation::IPV6, outer_ipv6(family, source, destination).to_bytes().to_vec())
+            }
+            mixed => panic!("{mixed:?} are of two families"),
+        };
+        BackendRow {
+            encapsulation,
+            entropy_bits: tunnel.entropy_bits,
+            outer: outer_header(&header),
+            address: Address::from(tunnel.destination),
+            ..row
+        }
+    }
+
+    /// What becomes of `frame`, a client's, if the balancer sends it here as [`BACKEND`] of [`SERVICE`].
+    pub(crate) fn receives(&self, frame: &Frame) -> Outcome<Verdict> {
+        self.receives_as(SERVICE, BACKEND, frame)
+    }
+
+    /// What becomes of `frame`, a client's, if the balancer sends it here.
+    pub(crate) fn receives_as(&self, service: ServiceId, backend: BackendId, frame: &Frame) -> Outcome<Verdict> {
+        let (verdict, action) = match self.egress_ifindex {
+            INGRESS_IFINDEX => (Verdict::Transmitted, Action::Transmit),
+            OTHER_IFINDEX => (Verdict::Redirected, Action::Redirect),
+            unknown => panic!("nothing is sent to interface {unknown}"),
+        };
+        Outcome {
+            action,
+            verdicts: vec![(verdict, 1)],
+            traffic: counted(service, backend, frame),
+            frame: self.delivery(frame).to_bytes(),
+        }
+    }
+
+    /// The frame that leaves for the backend when a client's `frame` comes in.
+    pub(crate) fn delivery(&self, frame: &Frame) -> Frame {
+        let tags = if self.vlan == 0 { Vec::new() } else { vec![Tag::customer(self.vlan)] };
+        let (ether_type, packet) = match self.forwarding {
+            Forwarding::Local => panic!("a local backend gets no frames"),
+            Forwarding::L2Dsr => (frame.ether_type, frame.packet.clone()),
+            Forwarding::Ipip(tunnel) => tunnel.encapsulate(&frame.packet),
+        };
+        Frame { destination: self.mac, source: EGRESS_MAC, tags, ether_type, packet, padding: frame.padding.clone() }
+    }
+}
+
+impl Tunnel {
+    /// `inner` in an outer header, field by field: RFC 2003 and RFC 2473, with the DSCP of the uniform model of RFC
+    /// 2983 and the ECN of the normal mode of RFC 6040, and the flow label of RFC 6438.
+    fn encapsulate(&self, inner: &[u8]) -> (EtherType, Vec<u8>) {
+        let (family, traffic_class) = match IpSlice::from_slice(inner).expect("etherparse takes the packet") {
+            IpSlice::Ipv4(ip) => (Family::V4, ip.header().dcp().value() << 2 | ip.header().ecn().value()),
+            IpSlice::Ipv6(ip) => (Family::V6, ip.header().traffic_class()),
+        };
+        let [_, _, _, _, entropy @ ..] = flow_hash(HASH_KEY, inner).to_le_bytes();
+        let entropy = u32::from_le_bytes(entropy);
+        let source_entropy = entropy & u32::MAX.checked_shr(32 - u32::from(self.entropy_bits)).unwrap_or(0);
+        match (self.source, self.destination) {
+            (IpAddr::V4(source), IpAddr::V4(destination)) => {
+                let source = Ipv4Addr::from_bits(source.to_bits() | source_entropy);
+                let mut header = outer_ipv4(family, source, destination);
+                header.dscp = dscp(traffic_class);
+                header.ecn = ecn(traffic_class);
+                header.set_payload_len(inner.len()).expect("a short packet");
+                header.header_checksum = header.calc_header_checksum();
+                (EtherType::IPV4, [&header.to_bytes()[..], inner].concat())
+            }
+            (IpAddr::V6(source), IpAddr::V6(destination)) => {
+                let source = Ipv6Addr::from_bits(source.to_bits() | u128::from(source_entropy));
+                let mut header = outer_ipv6(family, source, destination);
+                header.traffic_class = traffic_class;
+                header.flow_label = Ipv6FlowLabel::try_new(entropy & 0xf_ffff).expect("twenty bits");
+                header.set_payload_length(inner.len()).expect("a short packet");
+                (EtherType::IPV6, [&header.to_bytes()[..], inner].concat())
+            }
+            mixed => panic!("{mixed:?} are of two families"),
+        }
+    }
+}
+
+/// The traffic counters after one client's frame: its IP packet counts, and nothing around it.
+pub(crate) fn counted(service: ServiceId, backend: BackendId, frame: &Frame) -> Vec<(Counter, Traffic)> {
+    let traffic = Traffic { packets: 1, bytes: frame.packet.len() as u64 };
+    vec![(Counter::Service(service), traffic), (Counter::Backend(backend), traffic)]
+}
+
+/// What is the same for all packets: not to be fragmented, and so without identification (RFC 6864).
+pub(crate) fn outer_ipv4(inner: Family, source: Ipv4Addr, destination: Ipv4Addr) -> Ipv4Header {
+    Ipv4Header {
+        total_len: 0,
+        identification: 0,
+        dont_fragment: true,
+        time_to_live: OUTER_TTL,
+        protocol: inner.as_payload(),
+        source: source.octets(),
+        destination: destination.octets(),
+        ..Ipv4Header::default()
+    }
+}
+
+pub(crate) fn outer_ipv6(inner: Family, source: Ipv6Addr, destination: Ipv6Addr) -> Ipv6Header {
+    Ipv6Header {
+        next_header: inner.as_payload(),
+        hop_limit: OUTER_TTL,
+        source: source.octets(),
+        destination: destination.octets(),
+        ..Ipv6Header::default()
+    }
+}
+
+fn outer_header(bytes: &[u8]) -> OuterHeader {
+    let mut header = OuterHeader::default();
+    let (words, _) = bytes.as_chunks();
+    for (word, bytes) in header.0.iter_mut().zip(words) {
+        *word = NetU32::from_wire(*bytes);
+    }
+    header
+}

@@ -1,0 +1,121 @@
+//! From the text of a configuration to the packet at the backend: the rows, slots and services are those of the daemon's
+//! core.
+
+use std::time::Instant;
+
+use etherparse::IpNumber;
+use lb_common::{BackendId, Service, ServiceEntry};
+use lb_userspace::{
+    config::Config,
+    model::{Core, DesiredService, Effect},
+    neighbour::{Egress, NextHop},
+};
+
+use crate::{
+    backend::Backend,
+    case::{Counter, check_all},
+    fixture::{Balancer, Case},
+    world::{EGRESS_MAC, FAMILIES, Family, INGRESS_IFINDEX, OTHER_IFINDEX, SERVICE_PORT},
+};
+
+/// A service with one backend, which is reached over `outer`.
+fn configuration(forwarding: &str, inner: Family, outer: Family) -> Config {
+    let address = std::net::SocketAddr::new(inner.virtual_ip(), SERVICE_PORT);
+    let backend = outer.backend();
+    let text = format!(
+        r#"
+        [node]
+        tunnel_source = "10.96.0.0/16"
+        tunnel_source_v6 = "2001:db8:7::/96"
+
+        [[service]]
+        name = "web"
+        address = "{address}"
+        protocol = "tcp"
+        forwarding = "{forwarding}"
+
+          [[service.backend]]
+          address = "{backend}"
+        "#
+    );
+    Config::parse("lb.toml", &text).expect("the configuration is valid")
+}
+
+/// What the daemon would do with `config` when the next hop of the backend is known.
+fn effects(config: Config, backend: &Backend, outer: Family) -> Vec<Effect> {
+    let now = Instant::now();
+    let mut core = Core::new(config.node, Vec::new());
+    let services = config.services.into_iter().map(DesiredService::as_declared).collect();
+    let mut effects = core.apply(services, now).expect("the maps have room");
+    let egress = Egress {
+        ifindex: backend.egress_ifindex,
+        interface: "eth1".to_owned(),
+        vlan: (backend.vlan != 0).then_some(backend.vlan),
+        source_mac: EGRESS_MAC,
+        destination_mac: backend.mac,
+        mtu: backend.mtu,
+        preferred_source: None,
+    };
+    effects.extend(core.on_next_hops(vec![(outer.backend(), Ok(NextHop::Via(egress)))], now));
+    effects
+}
+
+/// Writes what is for the datapath; the service and the backend that came of it.
+fn carry_out(balancer: &mut Balancer, effects: Vec<Effect>) -> (Service, BackendId) {
+    let mut written = (None, None);
+    for effect in effects {
+        let maps = balancer.maps();
+        match effect {
+            Effect::StoreServices(services) => {
+                maps.store_services(&services).expect("the directory takes them");
+                let [ServiceEntry { service, .. }] = services[..] else { panic!("not one service: {services:?}") };
+                balancer.watch(Counter::Service(service.id));
+                written.0 = Some(service);
+            }
+            Effect::StoreSlots(service, words) => {
+                for (slot, word) in words {
+                    maps.store_slot(&service, slot, word);
+                }
+            }
+            Effect::PutRow(backend, index, row) => {
+                maps.put_row(backend, index, &row).expect("the row map takes it");
+                balancer.watch(Counter::Backend(backend));
+                written.1 = Some(backend);
+            }
+            _ => {}
+        }
+    }
+    let (Some(service), Some(backend)) = written else { panic!("the daemon writes a service and a row") };
+    (service, backend)
+}
+
+#[test]
+fn what_the_daemon_writes_takes_packets_to_the_backend() {
+    let Some(mut balancer) = Balancer::empty() else { return };
+    let ways_out = [(INGRESS_IFINDEX, 0), (OTHER_IFINDEX, 0), (OTHER_IFINDEX, 300)];
+    for inner in FAMILIES {
+        let tunnels = [(Family::V4, 16), (Family::V6, 32)]
+            .map(|(outer, entropy)| ("ipip", outer, Backend::tunnel_with_entropy(outer, entropy)));
+        for (forwarding, outer, backend) in [("l2-dsr", inner, Backend::L2_DSR)].into_iter().chain(tunnels) {
+            for (egress_ifindex, vlan) in ways_out {
+                let backend = Backend { vlan, egress_ifindex, ..backend };
+                let effects = effects(configuration(forwarding, inner, outer), &backend, outer);
+                let (service, id) = carry_out(&mut balancer, effects);
+                let cases = (1..=20_u16).map(|port| {
+                    let mut packet = inner.packet(IpNumber::TCP);
+                    packet.source.set_port(port);
+                    let frame = inner.frame(packet.to_bytes());
+                    Case {
+                        description: format!(
+                            "{inner:?} by {forwarding} over {outer:?}, interface {egress_ifindex}, VLAN {vlan}, port {port}"
+                        ),
+                        setup: Vec::new(),
+                        frame: frame.to_bytes(),
+                        expected: backend.receives_as(service.id, id, &frame),
+                    }
+                });
+                check_all(&mut balancer, cases);
+            }
+        }
+    }
+}

@@ -1,0 +1,15 @@
+//! The balancing program.
+
+mod choice;
+mod configured;
+mod encapsulation;
+mod headers;
+mod lengths;
+mod mapped;
+mod modes;
+mod not_ours;
+mod random;
+mod refusals;
+mod services;
+mod truncated;
+mod vlan;

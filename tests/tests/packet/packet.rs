@@ -1,0 +1,139 @@
+//! IP packets of clients.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use etherparse::{
+    IpDscp, IpEcn, IpNumber, Ipv4Header, Ipv4Options, Ipv6FlowLabel, Ipv6Header, Ipv6RawExtHeader, TcpHeader,
+    TransportHeader, UdpHeader,
+};
+
+/// A TCP segment or UDP datagram in an IP packet.
+#[derive(Clone, Debug)]
+pub(crate) struct Packet {
+    pub(crate) source: SocketAddr,
+    pub(crate) destination: SocketAddr,
+    pub(crate) protocol: IpNumber,
+    /// DSCP and ECN.
+    pub(crate) traffic_class: u8,
+    /// Options of an IPv4 header: a multiple of four bytes.
+    pub(crate) options: Vec<u8>,
+    /// Extension headers of an IPv6 packet.
+    pub(crate) extensions: Vec<Extension>,
+    pub(crate) payload: Vec<u8>,
+}
+
+/// An extension header (RFC 8200, section 4).
+#[derive(Clone, Debug)]
+pub(crate) struct Extension {
+    pub(crate) number: IpNumber,
+    /// What is behind its first two bytes: 6 bytes, or 8 more, and so on.
+    pub(crate) data: Vec<u8>,
+}
+
+/// Fields of an IP header that the datapath has to carry through: none of them has a usual value.
+pub(crate) const CLIENT_TTL: u8 = 61;
+const CLIENT_ID: u16 = 0x4321;
+const CLIENT_FLOW_LABEL: u32 = 0x5_4321;
+
+impl Packet {
+    pub(crate) fn new(protocol: IpNumber, source: SocketAddr, destination: SocketAddr) -> Self {
+        let (options, extensions, payload) = (Vec::new(), Vec::new(), b"hello".to_vec());
+        Self { source, destination, protocol, traffic_class: 0, options, extensions, payload }
+    }
+
+    #[must_use]
+    pub(crate) fn traffic_class(self, traffic_class: u8) -> Self {
+        Self { traffic_class, ..self }
+    }
+
+    /// With a payload that makes the whole packet `len` bytes long.
+    #[must_use]
+    pub(crate) fn sized(self, len: usize) -> Self {
+        let headers = self.to_bytes().len() - self.payload.len();
+        let payload = (0..=u8::MAX).cycle().take(len - headers).collect();
+        Self { payload, ..self }
+    }
+
+    pub(crate) fn to_bytes(&self) -> Vec<u8> {
+        match (self.source.ip(), self.destination.ip()) {
+            (IpAddr::V4(source), IpAddr::V4(destination)) => self.ipv4(source, destination),
+            (IpAddr::V6(source), IpAddr::V6(destination)) => self.ipv6(source.octets(), destination.octets()),
+            mixed => panic!("{mixed:?} are of two families"),
+        }
+    }
+
+    fn ipv4(&self, source: Ipv4Addr, destination: Ipv4Addr) -> Vec<u8> {
+        let mut transport = self.transport();
+        let options = Ipv4Options::try_from(&self.options[..]).expect("options fit the header");
+        let mut header = Ipv4Header {
+            dscp: dscp(self.traffic_class),
+            ecn: ecn(self.traffic_class),
+            identification: CLIENT_ID,
+            dont_fragment: false,
+            time_to_live: CLIENT_TTL,
+            protocol: self.protocol,
+            source: source.octets(),
+            destination: destination.octets(),
+            options,
+            ..Ipv4Header::default()
+        };
+        header.set_payload_len(transport.header_len() + self.payload.len()).expect("a short payload");
+        header.header_checksum = header.calc_header_checksum();
+        transport.update_checksum_ipv4(&header, &self.payload).expect("a short payload");
+        [&header.to_bytes()[..], &transport_bytes(&transport), &self.payload].concat()
+    }
+
+    fn ipv6(&self, source: [u8; 16], destination: [u8; 16]) -> Vec<u8> {
+        let mut transport = self.transport();
+        let mut next = self.protocol;
+        let mut extensions = Vec::new();
+        for Extension { number, data } in self.extensions.iter().rev() {
+            let header = Ipv6RawExtHeader::new_raw(next, data).expect("a multiple of eight bytes");
+            extensions.splice(..0, header.to_bytes());
+            next = *number;
+        }
+        let payload_len = extensions.len() + transport.header_len() + self.payload.len();
+        let header = Ipv6Header {
+            traffic_class: self.traffic_class,
+            flow_label: Ipv6FlowLabel::try_new(CLIENT_FLOW_LABEL).expect("twenty bits"),
+            payload_length: payload_len.try_into().expect("a short payload"),
+            next_header: next,
+            hop_limit: CLIENT_TTL,
+            source,
+            destination,
+        };
+        transport.update_checksum_ipv6(&header, &self.payload).expect("a short payload");
+        [&header.to_bytes()[..], &extensions, &transport_bytes(&transport), &self.payload].concat()
+    }
+
+    fn transport(&self) -> TransportHeader {
+        let (source_port, destination_port) = (self.source.port(), self.destination.port());
+        match self.protocol {
+            IpNumber::TCP => TransportHeader::Tcp(TcpHeader {
+                syn: true,
+                ..TcpHeader::new(source_port, destination_port, 0x1234_5678, 0x2000)
+            }),
+            IpNumber::UDP => TransportHeader::Udp(UdpHeader {
+                source_port,
+                destination_port,
+                length: (UdpHeader::LEN + self.payload.len()).try_into().expect("a short payload"),
+                checksum: 0,
+            }),
+            other => panic!("{other:?} has no ports"),
+        }
+    }
+}
+
+fn transport_bytes(header: &TransportHeader) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    header.write(&mut bytes).expect("writing to a vector succeeds");
+    bytes
+}
+
+pub(crate) fn dscp(traffic_class: u8) -> IpDscp {
+    IpDscp::try_new(traffic_class >> 2).expect("six bits")
+}
+
+pub(crate) fn ecn(traffic_class: u8) -> IpEcn {
+    IpEcn::try_new(traffic_class & 3).expect("two bits")
+}
