@@ -10,3 +10,10 @@ pub mod packet;
 fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
     loop {}
 }
+
+/// What the kernel is told about the licence: helpers that are for GPL-compatible programs only may be used. The project
+/// is under Apache-2.0 or MIT, and the MIT licence is such a one.
+#[cfg(target_arch = "bpf")]
+#[used]
+#[unsafe(link_section = "license")]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -22,6 +22,9 @@ const QUEUE: usize = 256;
 /// program is put on the interfaces.
 pub(super) async fn start(options: Options) -> anyhow::Result<(Daemon, Events)> {
     let config = Config::load(&options.config)?;
+    for interface in &config.interfaces {
+        interface_index(&interface.name)?;
+    }
     let state = StateDir::open(&config.node.state)?;
     let hash_key = state.hash_key(config.node.hash_key.as_ref())?;
     let mut dataplane = Dataplane::load(&config.node.pins, hash_key, options.ebpf_log)?;

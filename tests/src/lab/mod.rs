@@ -43,7 +43,7 @@ mod xdp_pass;
 pub use self::{
     http::Server,
     load::{Limit, Load, LoadReport, RunningLoad},
-    netns::Netns,
+    netns::{Netns, set_sysctl},
     paths::{Paths, binaries, binary},
     process::{Process, ended_by},
     run::{run, wait_for},
@@ -336,9 +336,19 @@ fn skip(reason: &str) {
         std::env::var_os("CI").is_none_or(|ci| ci != "true"),
         "this test {reason}, and in CI it must not be skipped"
     );
+    say_skipped(&format!("{reason} (run `cargo xtask test`)"));
+}
+
+/// Says loudly that the calling test is skipped for something that this kernel lacks. No failure where `CI=true`: nothing
+/// that CI sets up could add it.
+pub fn skip_for_kernel(lacks: &str) {
+    say_skipped(&format!("needs a kernel with {lacks}"));
+}
+
+fn say_skipped(reason: &str) {
     let thread = std::thread::current();
     let test = thread.name().unwrap_or("test");
     // Not `eprintln!`: the test runner swallows what a passing test prints with it.
-    let notice = format!("\n*** SKIPPED: {test} {reason} (run `cargo xtask test`) ***\n");
+    let notice = format!("\n*** SKIPPED: {test} {reason} ***\n");
     let _ = std::io::stderr().write_all(notice.as_bytes());
 }

@@ -73,6 +73,12 @@ impl Netns {
     }
 }
 
+/// Sets a sysctl, such as `net/ipv4/ip_forward`, of the calling thread's network namespace: see [`Netns::inside`].
+pub fn set_sysctl(name: &str, value: &str) -> Result<()> {
+    let path = Path::new("/proc/sys").join(name);
+    fs::write(&path, value).with_context(|| format!("write {value:?} to {}", path.display()))
+}
+
 /// Creates all of them, or fails.
 pub(super) fn create<'a>(namespaces: impl IntoIterator<Item = &'a Netns>) -> Result<()> {
     run_with_input(Command::new("ip").args(["-batch", "-"]), &batch("add", namespaces))?;

@@ -15,16 +15,20 @@
 //! do not answer ARP or neighbour solicitations for them.
 
 use std::{
-    fs,
     net::{Ipv4Addr, Ipv6Addr},
-    path::Path,
     process::Command,
     thread,
 };
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::{netns, netns::Netns, offload, paths::Paths, run::run_with_input, xdp_pass};
+use super::{
+    netns::{self, Netns, set_sysctl},
+    offload,
+    paths::Paths,
+    run::run_with_input,
+    xdp_pass,
+};
 
 /// The largest number of backends: their addresses end before the virtual IPs begin.
 pub const MAX_BACKENDS: usize = 80;
@@ -45,6 +49,11 @@ pub fn virtual_ipv4(index: u8) -> Ipv4Addr {
 pub fn virtual_ipv6(index: u8) -> Ipv6Addr {
     debug_assert!(index < VIRTUAL_IPS);
     Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 0x100 + u16::from(index))
+}
+
+/// A hardware address as `ip` writes it.
+pub fn mac_text(mac: [u8; 6]) -> String {
+    mac.map(|byte| format!("{byte:02x}")).join(":")
 }
 
 /// A host of the lab: a namespace with one interface, `eth0`.
@@ -141,8 +150,8 @@ pub(super) fn wire(paths: &Paths, nodes: &[Node]) -> Result<()> {
     on_each(nodes, |node| set_sysctls(node.role))?;
     switch
         .inside(|| {
-            set("net/ipv6/conf/all/disable_ipv6", "1")?;
-            set("net/ipv6/conf/default/disable_ipv6", "1")?;
+            set_sysctl("net/ipv6/conf/all/disable_ipv6", "1")?;
+            set_sysctl("net/ipv6/conf/default/disable_ipv6", "1")?;
             ip(&switch_script(nodes))?;
             for node in nodes {
                 offload::disable(&node.name)?;
@@ -178,7 +187,7 @@ fn switch_script(nodes: &[Node]) -> String {
     let mut lines = vec![format!("link add br0 mtu {MTU} type bridge stp_state 0 mcast_snooping 0")];
     for node in nodes {
         let (port, namespace) = (&node.name, node.namespace.name());
-        let mac = node.mac().map(|byte| format!("{byte:02x}")).join(":");
+        let mac = mac_text(node.mac());
         let mtu = node.mtu();
         lines.push(format!(
             "link add {port} mtu {MTU} type veth peer name eth0 address {mac} mtu {mtu} netns {namespace}"
@@ -207,30 +216,24 @@ fn node_script(node: &Node) -> String {
 
 fn set_sysctls(role: Role) -> Result<()> {
     for devices in ["all", "default"] {
-        set(&format!("net/ipv6/conf/{devices}/accept_dad"), "0")?;
-        set(&format!("net/ipv6/conf/{devices}/accept_ra"), "0")?;
+        set_sysctl(&format!("net/ipv6/conf/{devices}/accept_dad"), "0")?;
+        set_sysctl(&format!("net/ipv6/conf/{devices}/accept_ra"), "0")?;
         // A kernel tunnel would deliver the client's packets where its route does not point.
-        set(&format!("net/ipv4/conf/{devices}/rp_filter"), "0")?;
+        set_sysctl(&format!("net/ipv4/conf/{devices}/rp_filter"), "0")?;
     }
     match role {
         // Every request is a new connection: ports must come back faster than in a minute.
         Role::Client => {
-            set("net/ipv4/ip_local_port_range", "1024 65535")?;
-            set("net/ipv4/tcp_tw_reuse", "1")
+            set_sysctl("net/ipv4/ip_local_port_range", "1024 65535")?;
+            set_sysctl("net/ipv4/tcp_tw_reuse", "1")
         }
         Role::Balancer => Ok(()),
         // The virtual IPs on `lo` are the balancer's on the wire.
         Role::Backend => {
-            set("net/ipv4/conf/all/arp_ignore", "1")?;
-            set("net/ipv4/conf/all/arp_announce", "2")
+            set_sysctl("net/ipv4/conf/all/arp_ignore", "1")?;
+            set_sysctl("net/ipv4/conf/all/arp_announce", "2")
         }
     }
-}
-
-/// Sets a sysctl of the calling thread's network namespace.
-fn set(name: &str, value: &str) -> Result<()> {
-    let path = Path::new("/proc/sys").join(name);
-    fs::write(&path, value).with_context(|| format!("write {value:?} to {}", path.display()))
 }
 
 /// Runs `ip` commands in the calling thread's network namespace.

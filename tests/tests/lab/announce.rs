@@ -4,8 +4,8 @@ use std::net::IpAddr;
 
 use anyhow::{Result, ensure};
 use lb_tests::lab::{
-    Lab, Node, require_root,
-    topology::{virtual_ipv4, virtual_ipv6},
+    Lab, require_root,
+    topology::{mac_text, virtual_ipv4, virtual_ipv6},
     unique_name, wait_for,
 };
 use nix::sys::signal::Signal;
@@ -66,10 +66,9 @@ fn the_client_learns_where_the_virtual_ip_is_by_gratuitous_arp_and_neighbour_adv
         return Ok(());
     }
     let lab = Lab::builder(&unique_name("garp")).backends(1).build()?;
-    let mac = |node: &Node| node.mac().map(|byte| format!("{byte:02x}")).join(":");
     let addresses: [IpAddr; 2] = [virtual_ipv4(0).into(), virtual_ipv6(0).into()];
     // Another node had the addresses before.
-    let old = mac(lab.node("b1"));
+    let old = mac_text(lab.node("b1").mac());
     for address in addresses {
         let address = address.to_string();
         ip(&lab, "client", &["neigh", "replace", &address, "lladdr", &old, "dev", "eth0", "nud", "stale"])?;
@@ -78,7 +77,7 @@ fn the_client_learns_where_the_virtual_ip_is_by_gratuitous_arp_and_neighbour_adv
     lab.write_config(&config::file(&lab, &services))?;
     let _lbd = lab.start_lbd()?;
     // The client sends nothing: nobody has asked.
-    let new = mac(lab.node("lb"));
+    let new = mac_text(lab.node("lb").mac());
     for address in addresses {
         wait_for(&format!("{address} at {new}"), SOON, || {
             let entry = ip(&lab, "client", &["neigh", "show", &address.to_string(), "dev", "eth0"])?;
