@@ -67,10 +67,10 @@ verdicts! {
         PassNotTunnel => "pass-not-tunnel",
         /// Passed, for the kernel to put together: a fragment, or an outer header with options.
         PassForKernel => "pass-for-kernel",
+        /// Passed: the outer source is not one of the balancers; it may be another tunnel's.
+        PassStranger => "pass-stranger",
         /// The outer header was taken off.
         Decapsulated => "decapsulated",
-        /// Dropped: the outer source is not one of the balancers.
-        DropStranger => "drop-stranger",
         /// Dropped: truncated, wrong checksum, or the inner packet is not what the outer header says.
         DropMalformed => "drop-malformed",
         /// Dropped: congestion was marked on a packet whose sender does not know ECN (RFC 6040, section 4.2).

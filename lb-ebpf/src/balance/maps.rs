@@ -48,22 +48,29 @@ pub fn is_own_mac(ifindex: u32, destination: MacAddress) -> bool {
     INTERFACES.get(ifindex).is_some_and(|known| *known != 0 && *known == mac_word(destination))
 }
 
+/// Reads a word that the daemon may be storing: once, and whole.
+#[inline(always)]
+fn load<T: Copy>(word: *const T) -> T {
+    // SAFETY: the word lies in a map that lives as long as the program, and an aligned word is stored whole.
+    unsafe { word.read_volatile() }
+}
+
 /// The directory in use.
 #[inline(always)]
 pub fn directory() -> Option<&'static Directory> {
-    DIRECTORIES.get(*DIRECTORY_IN_USE.get(0)?)
+    DIRECTORIES.get(load(DIRECTORY_IN_USE.get_ptr(0)?))
 }
 
 /// The slot word `index` of chunk `chunk`.
 #[inline(always)]
 pub fn slot(chunk: u32, index: usize) -> Option<SlotWord> {
-    SLOTS.get(chunk)?.get(index).map(|bits| SlotWord::from_bits(*bits))
+    SLOTS.get(chunk)?.get(index).map(|bits| SlotWord::from_bits(load(bits)))
 }
 
 /// The row of `backend`, if the daemon gave it one.
 #[inline(always)]
 pub fn row(backend: BackendId) -> Option<&'static BackendRow> {
-    let index = *ROW_OF.get(backend.get())?;
+    let index = load(ROW_OF.get_ptr(backend.get())?);
     if index == RowIndex::NONE {
         return None;
     }

@@ -41,8 +41,11 @@ pub fn decap(mut ctx: XdpContext) -> u32 {
         unsafe { *count += 1 };
     }
     match verdict {
-        DecapVerdict::PassNotTunnel | DecapVerdict::PassForKernel | DecapVerdict::Decapsulated => xdp_action::XDP_PASS,
-        DecapVerdict::DropStranger | DecapVerdict::DropMalformed | DecapVerdict::DropCongested => xdp_action::XDP_DROP,
+        DecapVerdict::PassNotTunnel
+        | DecapVerdict::PassForKernel
+        | DecapVerdict::PassStranger
+        | DecapVerdict::Decapsulated => xdp_action::XDP_PASS,
+        DecapVerdict::DropMalformed | DecapVerdict::DropCongested => xdp_action::XDP_DROP,
     }
 }
 
@@ -91,7 +94,7 @@ fn check_endpoints(tunnel: &Tunnel) -> Result<(), DecapVerdict> {
         return Err(DecapVerdict::PassNotTunnel);
     }
     if TUNNEL_SOURCES.get(Key::new(128, tunnel.source)).is_none() {
-        return Err(DecapVerdict::DropStranger);
+        return Err(DecapVerdict::PassStranger);
     }
     Ok(())
 }

@@ -1,6 +1,11 @@
 //! Takes requests from the socket, hands them to the daemon's loop, and answers.
 
-use std::{fs, io, net::SocketAddr, os::unix::fs::PermissionsExt as _, path::Path};
+use std::{
+    fs, io,
+    net::SocketAddr,
+    os::unix::fs::{FileTypeExt as _, PermissionsExt as _},
+    path::Path,
+};
 
 use axum::{
     Json, Router,
@@ -103,9 +108,8 @@ pub fn bind(path: &Path) -> io::Result<UnixListener> {
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder)?;
     }
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
+    if fs::symlink_metadata(path).is_ok_and(|metadata| metadata.file_type().is_socket()) {
+        fs::remove_file(path)?;
     }
     let listener = UnixListener::bind(path)?;
     fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;

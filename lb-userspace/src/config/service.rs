@@ -44,6 +44,12 @@ impl Service {
     /// backends that are there.
     pub fn check_backend(&self, backend: &Backend) -> Result<(), Problem> {
         backend.check()?;
+        if let Some(slots) = self.slots.filter(|slots| self.backends.len() >= *slots as usize) {
+            return Err(Problem::new(
+                format!("{:?} has {slots} slots, and a backend for each", self.name),
+                "write a larger slots in the service",
+            ));
+        }
         self.check_backend_address(backend)?;
         self.check_backend_name(backend)
     }
@@ -201,6 +207,16 @@ pub enum Protocol {
     Tcp,
     /// UDP (RFC 768).
     Udp,
+}
+
+impl Protocol {
+    /// Its number in IP headers.
+    pub const fn number(self) -> u8 {
+        match self {
+            Self::Tcp => 6,
+            Self::Udp => 17,
+        }
+    }
 }
 
 impl fmt::Display for Protocol {

@@ -3,12 +3,12 @@
 use std::collections::HashMap;
 
 use anyhow::Context as _;
-use lb_common::{BackendId, Encapsulation};
+use lb_common::{BackendId, BackendRow, Encapsulation, RowIndex};
 use tokio::sync::mpsc;
 
 use super::state::StateDir;
 use crate::{
-    dataplane::Dataplane,
+    dataplane::{Dataplane, Maps},
     health::{self, CheckHandle, Report},
     model::{Core, Effect},
     neighbour::{Announcer, Placement, ResolverHandle},
@@ -58,10 +58,12 @@ impl Executor {
                 Ok(())
             }
             Effect::PutRow(backend, index, row) => {
-                if row.encapsulation != Encapsulation::LOCAL {
-                    maps.put_egress(row.egress_ifindex)?;
+                let written = put_row(maps, backend, index, &row);
+                if written.is_err() {
+                    // Its old row will be another backend's: better none.
+                    maps.remove_row(backend);
                 }
-                maps.put_row(backend, index, &row).context("cannot write the backend rows")
+                written
             }
             Effect::RemoveRow(backend) => {
                 maps.remove_row(backend);
@@ -104,4 +106,11 @@ impl Executor {
             Effect::Persist => self.state.save(core.desired()),
         }
     }
+}
+
+fn put_row(maps: &mut Maps, backend: BackendId, index: RowIndex, row: &BackendRow) -> anyhow::Result<()> {
+    if row.encapsulation != Encapsulation::LOCAL {
+        maps.put_egress(row.egress_ifindex)?;
+    }
+    maps.put_row(backend, index, row).context("cannot write the backend rows")
 }

@@ -89,7 +89,8 @@ impl Daemon {
             tokio::select! {
                 Some(request) = events.requests.recv() => self.answer(request).await,
                 Some(report) = events.reports.recv() => self.take_report(report).await,
-                _ = events.next_hops.recv_many(&mut next_hops, NEXT_HOP_BATCH) => {
+                received = events.next_hops.recv_many(&mut next_hops, NEXT_HOP_BATCH) => {
+                    anyhow::ensure!(received > 0, "the resolver of next hops has ended; this is a bug");
                     let effects = self.core.on_next_hops(std::mem::take(&mut next_hops), Instant::now());
                     self.carry_out(effects).await;
                 }
@@ -128,7 +129,9 @@ impl Daemon {
         let what = format!("{change:?}");
         let (effects, applied) = self.core.change(change, Instant::now())?;
         log::info!("changed by lbctl: {what}");
-        self.executor.run(effects, &self.core).await.map_err(|error| Refusal::Failed(format!("{error:#}")))?;
+        self.executor.run(effects, &self.core).await.map_err(|error| {
+            Refusal::Failed(format!("the change was made, but not all of it: {error:#}; see the log of lbd"))
+        })?;
         Ok(applied)
     }
 

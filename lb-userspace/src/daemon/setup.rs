@@ -4,14 +4,15 @@ use std::{collections::HashMap, path::Path, time::Instant};
 
 use anyhow::Context as _;
 use lb_common::ServiceEntry;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::sync::mpsc;
 
 use super::{Daemon, Events, Options, StateDir, executor::Executor, interfaces};
 use crate::{
     api,
     config::Config,
-    dataplane::{Dataplane, Maps, Pins, interface_index},
-    model::{Core, DesiredService, LiveService},
+    dataplane::{Attachment, Dataplane, Maps, Pins, interface_index},
+    model::{Core, DesiredService, Effect, LiveService},
     neighbour::{Announcer, Gateways, Resolver},
 };
 
@@ -25,6 +26,7 @@ pub(super) async fn start(options: Options) -> anyhow::Result<(Daemon, Events)> 
     for interface in &config.interfaces {
         interface_index(&interface.name)?;
     }
+    raise_open_files();
     let state = StateDir::open(&config.node.state)?;
     let hash_key = state.hash_key(config.node.hash_key.as_ref())?;
     let mut dataplane = Dataplane::load(&config.node.pins, hash_key, options.ebpf_log)?;
@@ -41,22 +43,19 @@ pub(super) async fn start(options: Options) -> anyhow::Result<(Daemon, Events)> 
     let (resolver, next_hops) = Resolver::start(gateways(&config));
     let (reports_sender, reports) = mpsc::channel(QUEUE);
     let mut announcer = Announcer::new()?;
-    withdraw_leftovers(&config, &desired, &mut announcer).await?;
+    withdraw_leftovers(&desired, &mut announcer).await?;
 
     interfaces::put_mac_addresses(&mut dataplane.maps)?;
     let mut core = Core::new(config.node.clone(), live);
     let effects = core.apply(desired, Instant::now())?;
     let mut executor = Executor::new(dataplane, state, announcer, resolver, reports_sender);
+    // Packets for a virtual IP find the program when they come, not the kernel, which would refuse them.
+    let (announcements, effects): (Vec<_>, Vec<_>) =
+        effects.into_iter().partition(|effect| matches!(effect, Effect::Announce(..)));
     executor.run(effects, &core).await?;
-
-    let mut attachments = Vec::with_capacity(config.interfaces.len());
-    for interface in &config.interfaces {
-        let attachment = executor.dataplane.attach(interface)?;
-        let verb = if attachment.taken_over { "replaced the program on" } else { "attached to" };
-        log::info!("{verb} {} in {} mode", attachment.interface, attachment.mode);
-        attachments.push(attachment);
-    }
-    executor.dataplane.detach_all_but(&attachments)?;
+    let attachments = attach(&mut executor.dataplane, &config)?;
+    // What cannot be announced is logged, and the rest goes on.
+    let _ = executor.run(announcements, &core).await;
 
     let socket = &config.node.socket;
     let listener = api::bind(socket).with_context(|| format!("cannot open the socket {}", socket.display()))?;
@@ -69,55 +68,78 @@ pub(super) async fn start(options: Options) -> anyhow::Result<(Daemon, Events)> 
     Ok((daemon, Events { requests, reports, next_hops, logs }))
 }
 
-/// Detaches the program, frees the maps, and takes the announced addresses off. The state folder stays.
+/// Runs the program on the interfaces of the configuration, and on no other.
+fn attach(dataplane: &mut Dataplane, config: &Config) -> anyhow::Result<Vec<Attachment>> {
+    let mut attachments = Vec::with_capacity(config.interfaces.len());
+    for interface in &config.interfaces {
+        let attachment = dataplane.attach(interface)?;
+        let verb = if attachment.taken_over { "replaced the program on" } else { "attached to" };
+        log::info!("{verb} {} in {} mode", attachment.interface, attachment.mode);
+        attachments.push(attachment);
+    }
+    dataplane.detach_all_but(&attachments)?;
+    Ok(attachments)
+}
+
+/// Takes the announced addresses off, detaches the program, and frees the maps. The state folder stays.
 pub async fn unload(config: &Path) -> anyhow::Result<()> {
     let config = Config::load(config)?;
     // Held until the end: no daemon may run, and none may start.
     let _state = StateDir::open(&config.node.state)?;
-    if let Some(pins) = Pins::existing(&config.node.pins) {
+    // The addresses first: without the program the kernel would refuse their packets.
+    let withdrawn = withdraw_leftovers(&[], &mut Announcer::new()?).await;
+    if let Some(pins) = Pins::existing(&config.node.pins)? {
         pins.remove()?;
         log::info!("removed {}", config.node.pins.display());
     }
-    withdraw_leftovers(&config, &[], &mut Announcer::new()?).await
+    withdrawn
 }
 
-/// Takes off the virtual IPs that an earlier daemon announced and that are not wanted any more.
-async fn withdraw_leftovers(
-    config: &Config,
-    wanted: &[DesiredService],
-    announcer: &mut Announcer,
-) -> anyhow::Result<()> {
-    for interface in &config.interfaces {
-        // An interface that is missing has no addresses either.
-        if interface_index(&interface.name).is_err() {
-            continue;
-        }
-        for address in announcer.announced(&interface.name).await? {
+/// Takes off the virtual IPs that an earlier daemon announced and that are not wanted any more, from all interfaces.
+async fn withdraw_leftovers(wanted: &[DesiredService], announcer: &mut Announcer) -> anyhow::Result<()> {
+    for interface in nix::net::if_::if_nameindex().context("cannot list the interfaces")?.iter() {
+        let interface = interface.name().to_string_lossy();
+        for address in announcer.announced(&interface).await? {
             let is_wanted = |service: &DesiredService| {
-                service.spec.address == address && service.spec.announce.as_ref() == Some(&interface.name)
+                service.spec.address == address && service.spec.announce.as_deref() == Some(&*interface)
             };
             if !wanted.iter().any(is_wanted) {
-                log::info!("withdrawing {address} from {}", interface.name);
-                announcer.withdraw(&interface.name, address).await?;
+                log::info!("withdrawing {address} from {interface}");
+                announcer.withdraw(&interface, address).await?;
             }
         }
     }
     Ok(())
 }
 
+/// What an earlier daemon left. Rows that belong to no service, because it was killed in the middle of a change, are
+/// taken away.
 fn read_live(maps: &Maps) -> anyhow::Result<Vec<LiveService>> {
     let mut rows = HashMap::<_, Vec<_>>::new();
     for (backend, index, row) in maps.rows()? {
         rows.entry(row.service).or_default().push((backend, index, row));
     }
-    Ok(maps
+    let live = maps
         .services()
         .into_iter()
         .map(|ServiceEntry { key, service }| {
             let backends = rows.remove(&service.id).unwrap_or_default();
             LiveService { key, service, table: maps.load_slots(&service), backends }
         })
-        .collect())
+        .collect();
+    for (backend, ..) in rows.into_values().flatten() {
+        maps.remove_row(backend);
+    }
+    Ok(live)
+}
+
+/// Each running probe is an open file, and the usual limit of 1,024 is for programs that use select(2).
+fn raise_open_files() {
+    let raised =
+        getrlimit(Resource::RLIMIT_NOFILE).and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    if let Err(error) = raised {
+        log::warn!("cannot raise the limit of open files: {error}");
+    }
 }
 
 fn gateways(config: &Config) -> Gateways {

@@ -10,7 +10,10 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use lb_common::HashKey;
-use nix::fcntl::{Flock, FlockArg};
+use nix::{
+    errno::Errno,
+    fcntl::{Flock, FlockArg},
+};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -41,8 +44,13 @@ impl StateDir {
         let lock = private(OpenOptions::new().write(true).create(true).truncate(false))
             .open(&lock_path)
             .with_context(|| format!("cannot open {}", lock_path.display()))?;
-        let Ok(lock) = Flock::lock(lock, FlockArg::LockExclusiveNonblock) else {
-            bail!("another lbd runs on {}; stop it, or give this one another [node] state", path.display());
+        let lock = match Flock::lock(lock, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => lock,
+            Err((_, Errno::EWOULDBLOCK)) => bail!(
+                "another lbd runs on {}; stop it, or give this one its own state, pins and socket in [node]",
+                path.display()
+            ),
+            Err((_, errno)) => return Err(errno).with_context(|| format!("cannot lock {}", lock_path.display())),
         };
         Ok(Self { path: path.to_owned(), _lock: lock })
     }

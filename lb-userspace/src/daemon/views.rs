@@ -7,7 +7,6 @@ use lb_common::{Address, BackendId, Flow, NetU32, ServiceId, Traffic};
 use super::Daemon;
 use crate::{
     api::{FlowView, Refusal, StatsView, StatusView},
-    config::Protocol,
     model::ServiceView,
 };
 
@@ -86,19 +85,13 @@ impl Daemon {
             source: Address::from(client.ip()),
             destination: Address::from(spec.address),
             ports: NetU32::new(u32::from(client.port()) << 16 | u32::from(port)),
-            protocol: match spec.protocol {
-                Protocol::Tcp => 6,
-                Protocol::Udp => 17,
-            },
+            protocol: spec.protocol.number(),
             ipv4: client.is_ipv4(),
         };
         let slot = flow.hash(self.hash_key).slot(live.slot_mask);
         let owner = self.executor.dataplane.maps.load_slot(&live, slot).current();
-        let services = self.core.view();
-        let backend = services
-            .into_iter()
-            .find(|view| view.name == service)
-            .and_then(|view| view.backends.into_iter().find(|backend| backend.id == owner.get()));
+        let view = self.core.view_of(service);
+        let backend = view.and_then(|view| view.backends.into_iter().find(|backend| backend.id == owner.get()));
         Ok(FlowView {
             service: service.to_owned(),
             client,

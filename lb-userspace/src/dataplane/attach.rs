@@ -61,8 +61,8 @@ pub struct Attachment {
 }
 
 impl Dataplane {
-    /// Runs the program on `interface`. Where a program of an earlier daemon runs, it is replaced and no packet misses
-    /// both.
+    /// Runs the program on `interface`. Where a program of an earlier daemon runs in a mode that is wanted, it is replaced
+    /// and no packet misses both; a change of mode detaches it first.
     pub fn attach(&mut self, interface: &config::Interface) -> Result<Attachment, DataplaneError> {
         let ifindex = interface_index(&interface.name)?;
         let modes: &[AttachMode] = match interface.xdp {
@@ -164,7 +164,8 @@ pub fn interface_index(interface: &str) -> Result<u32, DataplaneError> {
 fn attach_hint(mode: AttachMode, error: &io::Error) -> &'static str {
     match (mode, error.raw_os_error()) {
         (_, Some(libc::EBUSY | libc::EEXIST)) => {
-            ": another XDP program is attached; `ip link set dev NAME xdp off` takes it off"
+            ": another XDP program is attached; `bpftool net` and `bpftool link` show whose it is (if that of an lbd with other \
+             pins: `lbd unload` with its configuration)"
         }
         (AttachMode::Native, Some(libc::EOPNOTSUPP)) => {
             ": the driver has no native XDP; write xdp = \"generic\" or \"auto\""

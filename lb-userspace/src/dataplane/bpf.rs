@@ -19,7 +19,8 @@ pub(super) fn replace_program(pin: &Path, program: BorrowedFd<'_>) -> io::Result
     let mut attr = zeroed_attr();
     attr.link_update.link_fd = link.as_raw_fd().cast_unsigned();
     attr.link_update.__bindgen_anon_1.new_prog_fd = program.as_raw_fd().cast_unsigned();
-    bpf(bpf_cmd::BPF_LINK_UPDATE, &attr).map(drop)
+    // SAFETY: the attribute holds no pointer.
+    unsafe { bpf(bpf_cmd::BPF_LINK_UPDATE, &attr) }.map(drop)
 }
 
 /// Takes the program of the link pinned at `pin` off its interface (`BPF_LINK_DETACH`). Removing the pin would do so too,
@@ -28,7 +29,8 @@ pub(super) fn detach(pin: &Path) -> io::Result<()> {
     let link = get_pinned(pin)?;
     let mut attr = zeroed_attr();
     attr.link_detach.link_fd = link.as_raw_fd().cast_unsigned();
-    bpf(bpf_cmd::BPF_LINK_DETACH, &attr).map(drop)
+    // SAFETY: the attribute holds no pointer.
+    unsafe { bpf(bpf_cmd::BPF_LINK_DETACH, &attr) }.map(drop)
 }
 
 /// Opens the object pinned at `pin` (`BPF_OBJ_GET`).
@@ -36,7 +38,8 @@ fn get_pinned(pin: &Path) -> io::Result<OwnedFd> {
     let path = CString::new(pin.as_os_str().as_bytes())?;
     let mut attr = zeroed_attr();
     attr.__bindgen_anon_4.pathname = path.as_ptr() as u64;
-    let fd = bpf(bpf_cmd::BPF_OBJ_GET, &attr)?;
+    // SAFETY: the attribute points to `path`, which outlives the call.
+    let fd = unsafe { bpf(bpf_cmd::BPF_OBJ_GET, &attr) }?;
     // SAFETY: the kernel just gave us this descriptor, and nobody else knows it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
@@ -46,8 +49,11 @@ fn zeroed_attr() -> bpf_attr {
     unsafe { std::mem::zeroed() }
 }
 
-fn bpf(command: bpf_cmd, attr: &bpf_attr) -> io::Result<i32> {
-    // SAFETY: `attr` is a whole `bpf_attr`, and the pointers in it are valid during the call.
+/// # Safety
+///
+/// Pointers in `attr` have to be valid during the call.
+unsafe fn bpf(command: bpf_cmd, attr: &bpf_attr) -> io::Result<i32> {
+    // SAFETY: `attr` is a whole `bpf_attr`, and its pointers the caller sees to.
     let result = unsafe { libc::syscall(libc::SYS_bpf, command as libc::c_int, attr, size_of::<bpf_attr>()) };
     if result < 0 {
         return Err(io::Error::last_os_error());

@@ -68,7 +68,11 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let mut refresh = tokio::time::interval(REFRESH);
     loop {
         tokio::select! {
-            _ = refresh.tick() => decap.refresh_addresses(&options.interface)?,
+            _ = refresh.tick() => {
+                if let Err(error) = decap.refresh_addresses(&options.interface) {
+                    log::warn!("{error:#}; going on with the addresses of before");
+                }
+            }
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
         }

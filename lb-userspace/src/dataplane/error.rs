@@ -89,6 +89,12 @@ pub enum DataplaneError {
         /// Why.
         source: io::Error,
     },
+    /// Another daemon has the pins.
+    #[error("another lbd runs on {}; stop it, or give this one its own pins, state and socket in [node]", path.display())]
+    InUse {
+        /// The folder.
+        path: PathBuf,
+    },
     /// The place for pins is not on a bpf file system.
     #[error("{} is not on a bpf file system; mount one: mount -t bpf bpf /sys/fs/bpf", path.display())]
     NotBpffs {

@@ -1,10 +1,6 @@
 //! The maps of the balancing program as the daemon reads and writes them.
 
-use std::{
-    sync::atomic::Ordering,
-    thread,
-    time::{Duration, Instant},
-};
+use std::{sync::atomic::Ordering, thread, time::Duration};
 
 use aya::{
     Ebpf,
@@ -19,8 +15,6 @@ use lb_common::{
 
 use super::{DataplaneError, mapped::Mapped};
 
-/// How long a packet may still use the directory that was replaced last. It takes microseconds.
-const DIRECTORY_REST: Duration = Duration::from_millis(10);
 /// Distance in bytes of two row words: array maps round each element up to 8 bytes.
 const ROW_WORD_STRIDE: usize = 8;
 const CHUNK_BYTES: usize = layout::CHUNK_SLOTS as usize * size_of::<u32>();
@@ -29,7 +23,6 @@ const CHUNK_BYTES: usize = layout::CHUNK_SLOTS as usize * size_of::<u32>();
 pub struct Maps {
     directories: Mapped,
     directory_in_use: Mapped,
-    directory_replaced: Option<Instant>,
     slots: Mapped,
     row_of: Mapped,
     rows: Array<MapData, BackendRow>,
@@ -45,7 +38,6 @@ impl Maps {
         Ok(Self {
             directories: map_array(ebpf, names::DIRECTORIES, layout::DIRECTORIES as usize * size_of::<Directory>())?,
             directory_in_use: map_array(ebpf, names::DIRECTORY_IN_USE, size_of::<u64>())?,
-            directory_replaced: None,
             slots: map_array(ebpf, names::SLOTS, layout::SLOT_CHUNKS as usize * CHUNK_BYTES)?,
             row_of: map_array(ebpf, names::ROW_OF, BackendId::COUNT as usize * ROW_WORD_STRIDE)?,
             rows: take(ebpf, names::ROWS)?,
@@ -59,18 +51,15 @@ impl Maps {
 
     /// Makes `services` the services in the datapath, all at once.
     pub fn store_services(&mut self, services: &[ServiceEntry]) -> Result<(), DataplaneError> {
-        if let Some(replaced) = self.directory_replaced {
-            thread::sleep(DIRECTORY_REST.saturating_sub(replaced.elapsed()));
-        }
+        wait_for_packets();
         let next = (self.directory_in_use() + 1) % layout::DIRECTORIES;
         // SAFETY: any bytes are a directory, and nobody reads this one: it is not in use, and the packets of the time
-        // when it was are gone. There is one writer, which holds `self`.
+        // when it was have just been waited for. There is one writer, which holds `self`.
         let directory = unsafe { self.directories.as_mut::<Directory>(next as usize) };
         if !directory.fill(services) {
             return Err(DataplaneError::Directory { services: services.len() });
         }
         self.directory_in_use.word32(0).store(next, Ordering::Release);
-        self.directory_replaced = Some(Instant::now());
         Ok(())
     }
 
@@ -164,6 +153,18 @@ impl Maps {
     /// Zeroes the traffic of an id that is given to a new backend.
     pub fn reset_backend_traffic(&mut self, backend: BackendId) -> Result<(), MapError> {
         self.backend_traffic.set(backend.get(), no_traffic()?, 0)
+    }
+}
+
+/// Returns when every packet that was in the program has left it.
+///
+/// XDP programs run inside RCU read-side critical sections, and `MEMBARRIER_CMD_GLOBAL` waits for a grace period of RCU
+/// (membarrier(2)). Kernels with `nohz_full` CPUs refuse it; a packet takes microseconds, so there a long sleep has to do.
+fn wait_for_packets() {
+    const MEMBARRIER_CMD_GLOBAL: libc::c_int = 1;
+    // SAFETY: the call takes no pointer.
+    if unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) } != 0 {
+        thread::sleep(Duration::from_millis(100));
     }
 }
 

@@ -2,17 +2,20 @@
 //!
 //! ```text
 //! <pins>/v1/              one folder per version of the map layout
-//!     SERVICES, SLOTS, …  the maps
+//!     SLOTS, ROWS, …      the maps
 //!     links/native-3      the program on interface number 3, in native mode
 //! ```
 
 use std::{
-    fs, io,
+    fs::{self, File},
+    io,
     path::{Path, PathBuf},
 };
 
 use lb_common::layout;
 use nix::{
+    errno::Errno,
+    fcntl::{Flock, FlockArg},
     mount::{MsFlags, mount},
     sys::statfs::{BPF_FS_MAGIC, statfs},
 };
@@ -22,24 +25,29 @@ use super::{DataplaneError, attach::detach};
 /// Where the distributions mount the bpf file system.
 const BPFFS: &str = "/sys/fs/bpf";
 
-/// The folder of pins.
-#[derive(Debug, Clone)]
+/// The folder of pins. One process at a time has it.
+#[derive(Debug)]
 pub struct Pins {
     root: PathBuf,
+    _lock: Flock<File>,
 }
 
 impl Pins {
-    /// The folder below `root`, made if it is missing.
+    /// The folder `root`, made if it is missing.
     pub fn create(root: &Path) -> Result<Self, DataplaneError> {
         mount_bpffs(root)?;
-        let pins = Self { root: root.to_owned() };
+        fs::create_dir_all(root).map_err(|source| pin_error("create", root, source))?;
+        let pins = Self { root: root.to_owned(), _lock: lock(root)? };
         fs::create_dir_all(pins.links()).map_err(|source| pin_error("create", &pins.links(), source))?;
         Ok(pins)
     }
 
-    /// The folder below `root`, if there is one.
-    pub fn existing(root: &Path) -> Option<Self> {
-        root.is_dir().then(|| Self { root: root.to_owned() })
+    /// The folder `root`, if there is one and it can hold pins.
+    pub fn existing(root: &Path) -> Result<Option<Self>, DataplaneError> {
+        if !is_bpffs(root) {
+            return Ok(None);
+        }
+        Ok(Some(Self { root: root.to_owned(), _lock: lock(root)? }))
     }
 
     pub(super) fn maps(&self) -> PathBuf {
@@ -60,17 +68,39 @@ impl Pins {
         }
     }
 
-    /// Removes everything: the programs are detached, the maps freed.
+    /// Removes everything of ours: the programs are detached, the maps freed. What others pinned there stays.
     pub fn remove(self) -> Result<(), DataplaneError> {
         self.link_pins()?.iter().try_for_each(|pin| detach(pin))?;
-        fs::remove_dir_all(&self.root).map_err(|source| pin_error("remove", &self.root, source))
+        match fs::remove_dir_all(self.maps()) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                return Err(pin_error("remove", &self.maps(), source));
+            }
+            _ => {}
+        }
+        match fs::remove_dir(&self.root) {
+            Err(source) if source.kind() != io::ErrorKind::DirectoryNotEmpty => {
+                Err(pin_error("remove", &self.root, source))
+            }
+            _ => Ok(()),
+        }
     }
+}
+
+fn lock(root: &Path) -> Result<Flock<File>, DataplaneError> {
+    let folder = File::open(root).map_err(|source| pin_error("open", root, source))?;
+    Flock::lock(folder, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
+        Errno::EWOULDBLOCK => DataplaneError::InUse { path: root.to_owned() },
+        errno => pin_error("lock", root, errno.into()),
+    })
+}
+
+fn is_bpffs(path: &Path) -> bool {
+    statfs(path).is_ok_and(|stat| stat.filesystem_type() == BPF_FS_MAGIC)
 }
 
 /// Sees to it that `root` is on a bpf file system: mounts one at the usual place if that is empty.
 fn mount_bpffs(root: &Path) -> Result<(), DataplaneError> {
     let parent = root.ancestors().find(|path| path.is_dir()).unwrap_or(Path::new("/"));
-    let is_bpffs = |path: &Path| statfs(path).is_ok_and(|stat| stat.filesystem_type() == BPF_FS_MAGIC);
     if is_bpffs(parent) {
         return Ok(());
     }

@@ -13,7 +13,7 @@ use super::{
     pool::{Pool, RunPool},
     recover::{Leftovers, LiveService},
     row::{RowContext, refresh_row},
-    service::{DesiredService, ServiceState, chunk_count},
+    service::{Admin, DesiredService, ServiceState, chunk_count},
     settle::in_order,
 };
 use crate::{config, health::Report, neighbour::Resolution};
@@ -85,10 +85,9 @@ impl Core {
     /// Makes `desired` the services, all of them.
     pub fn apply(&mut self, desired: Vec<DesiredService>, now: Instant) -> Result<Vec<Effect>, Full> {
         let keys: HashSet<ServiceKey> = desired.iter().map(DesiredService::key).collect();
-        let mut effects = self.put(desired, now)?;
+        let (mut effects, mut removals) = self.put(desired, now)?;
         let unwanted: Vec<ServiceKey> =
             self.services.iter().map(|service| service.desired.key()).filter(|key| !keys.contains(key)).collect();
-        let mut removals = Vec::new();
         for key in unwanted {
             self.remove_service(key, now, &mut removals);
         }
@@ -97,14 +96,16 @@ impl Core {
         }
         self.refresh_shared(&mut effects);
         effects.append(&mut removals);
+        effects.push(Effect::Persist);
         Ok(effects)
     }
 
     /// Makes a live change.
     pub fn change(&mut self, change: Change, now: Instant) -> Result<(Vec<Effect>, Vec<Applied>), ChangeError> {
         let (edited, applied) = change.edit(self.desired())?;
-        let mut effects = self.put(edited, now)?;
+        let (mut effects, mut removals) = self.put(edited, now)?;
         self.refresh_shared(&mut effects);
+        effects.append(&mut removals);
         effects.push(Effect::Persist);
         Ok((effects, applied))
     }
@@ -117,6 +118,10 @@ impl Core {
         let Some(backend) = service.backend_mut(report.id) else {
             return Vec::new();
         };
+        // A report of a check that has been stopped meanwhile.
+        if backend.health == Checked::Unchecked || backend.admin == Admin::Disabled {
+            return Vec::new();
+        }
         let was_usable = backend.is_usable();
         backend.health = Checked::By(report.health);
         backend.report = Some(report);

@@ -6,7 +6,9 @@ use std::{
     time::Instant,
 };
 
-use lb_common::{Address, BackendRow, Encapsulation, NetU16, NetU32, OuterHeader, RowIndex, ServiceId, checksum::Sum};
+use lb_common::{
+    Address, BackendRow, Encapsulation, NetU16, NetU32, OuterHeader, RowIndex, ServiceId, checksum::Sum, layout,
+};
 
 use super::{backend::Backend, effect::Effect, pool::Pool};
 use crate::{
@@ -33,10 +35,17 @@ pub(super) fn refresh_row(
         backend.unresolved = wanted.err();
         return None;
     }
-    let new = wanted.and_then(|row| {
-        let index = rows.take(now).ok_or("no room for more rows; this is tried again at the next change")?;
-        Ok((RowIndex(index), row))
-    });
+    let new = match wanted {
+        Ok(row) => {
+            let Some(index) = rows.take(now) else {
+                // The row of before goes on, too.
+                backend.unresolved = Some("no room for more rows; tried again when its next hop changes".to_owned());
+                return None;
+            };
+            Ok((RowIndex(index), row))
+        }
+        Err(reason) => Err(reason),
+    };
     if let Some((old, _)) = backend.row.take() {
         rows.give_back(old.0, now);
     }
@@ -72,12 +81,15 @@ pub(super) struct RowContext<'a> {
 
 impl RowContext<'_> {
     /// The row of the backend at `address`, or why there is none.
-    pub(super) fn row(self, address: IpAddr, next_hop: &NextHop) -> Result<BackendRow, NoTunnelSource> {
+    pub(super) fn row(self, address: IpAddr, next_hop: &NextHop) -> Result<BackendRow, NoRow> {
         let identity = BackendRow { service: self.id, address: address.into(), ..BackendRow::default() };
         let egress = match next_hop {
             NextHop::Local => return Ok(BackendRow { encapsulation: Encapsulation::LOCAL, ..identity }),
             NextHop::Via(egress) => egress,
         };
+        if egress.ifindex >= layout::MAX_INTERFACES {
+            return Err(NoRow::InterfaceNumber { interface: egress.interface.clone(), ifindex: egress.ifindex });
+        }
         let row = BackendRow {
             vlan: NetU16::new(egress.vlan.unwrap_or(0)),
             egress_ifindex: egress.ifindex,
@@ -92,7 +104,7 @@ impl RowContext<'_> {
         }
     }
 
-    fn tunnel(self, row: BackendRow, address: IpAddr, egress: &Egress) -> Result<BackendRow, NoTunnelSource> {
+    fn tunnel(self, row: BackendRow, address: IpAddr, egress: &Egress) -> Result<BackendRow, NoRow> {
         let inner_protocol = if self.service.address.is_ipv4() { PROTOCOL_IPV4 } else { PROTOCOL_IPV6 };
         let source = self.tunnel_source(address, egress)?;
         let row = BackendRow { entropy_bits: source.entropy_bits, ..row };
@@ -109,20 +121,22 @@ impl RowContext<'_> {
     }
 
     /// The configured source of the backend's family, else the address that the kernel would send from.
-    fn tunnel_source(self, backend: IpAddr, egress: &Egress) -> Result<TunnelSource, NoTunnelSource> {
+    fn tunnel_source(self, backend: IpAddr, egress: &Egress) -> Result<TunnelSource, NoRow> {
         let configured = if backend.is_ipv4() { self.node.tunnel_source } else { self.node.tunnel_source_v6 };
         let preferred = egress.preferred_source.filter(|source| source.is_ipv4() == backend.is_ipv4());
         configured
             .or_else(|| preferred.map(|address| TunnelSource { address, entropy_bits: 0 }))
-            .ok_or_else(|| NoTunnelSource { interface: egress.interface.clone() })
+            .ok_or_else(|| NoRow::TunnelSource { interface: egress.interface.clone() })
     }
 }
 
-/// Nothing to write into the outer header's source address.
+/// Why the datapath cannot use a next hop.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{interface} has no address for the tunnel to start from; write tunnel_source in [node]")]
-pub(super) struct NoTunnelSource {
-    interface: String,
+pub(super) enum NoRow {
+    #[error("{interface} has no address for the tunnel to start from; write tunnel_source in [node]")]
+    TunnelSource { interface: String },
+    #[error("{interface} is interface number {ifindex}; numbers below {} can be used", layout::MAX_INTERFACES)]
+    InterfaceNumber { interface: String, ifindex: u32 },
 }
 
 /// See [`OuterHeader`] for what is left open.

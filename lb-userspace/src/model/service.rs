@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use lb_common::{Address, BackendId, NetU16, Service, ServiceEntry, ServiceKey, SlotWord, layout};
 use serde::{Deserialize, Serialize};
@@ -13,7 +13,7 @@ pub enum Admin {
     /// It may have flows.
     #[default]
     Enabled,
-    /// It gets no new flows.
+    /// It gets no new flows. Flows are not tracked yet, so those that it has move, too.
     Draining,
     /// It gets no packets and is not checked.
     Disabled,
@@ -51,11 +51,7 @@ impl DesiredService {
 }
 
 pub(super) fn service_key(spec: &config::Service) -> ServiceKey {
-    let protocol = match spec.protocol {
-        config::Protocol::Tcp => 6,
-        config::Protocol::Udp => 17,
-    };
-    ServiceKey::new(Address::from(spec.address), NetU16::new(spec.port), protocol)
+    ServiceKey::new(Address::from(spec.address), NetU16::new(spec.port), spec.protocol.number())
 }
 
 /// How many chunks the slot table of `service` takes.
@@ -124,8 +120,12 @@ impl ServiceState {
         self.backends.iter_mut().find(|backend| backend.id == id)
     }
 
-    /// How many slots `id` owns.
-    pub(super) fn slots_of(&self, id: BackendId) -> usize {
-        self.table.iter().filter(|word| word.current() == id).count()
+    /// How many slots each backend owns.
+    pub(super) fn shares(&self) -> HashMap<BackendId, usize> {
+        let mut shares = HashMap::new();
+        for word in &self.table {
+            *shares.entry(word.current()).or_default() += 1;
+        }
+        shares
     }
 }

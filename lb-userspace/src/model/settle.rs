@@ -49,8 +49,13 @@ struct PresentBackend {
 }
 
 impl Core {
-    /// Adds services, or changes them to what is given; all or none.
-    pub(super) fn put(&mut self, desired: Vec<DesiredService>, now: Instant) -> Result<Vec<Effect>, Full> {
+    /// Adds services, or changes them to what is given; all or none. The second list is for the end, when no packet
+    /// finds an old slot table any more.
+    pub(super) fn put(
+        &mut self,
+        desired: Vec<DesiredService>,
+        now: Instant,
+    ) -> Result<(Vec<Effect>, Vec<Effect>), Full> {
         let mut places = Vec::with_capacity(desired.len());
         for service in &desired {
             match self.find_place(service, now) {
@@ -63,11 +68,11 @@ impl Core {
                 }
             }
         }
-        let mut effects = Vec::new();
+        let (mut effects, mut removals) = (Vec::new(), Vec::new());
         for (service, place) in desired.into_iter().zip(places) {
-            self.settle(service, &place, now, &mut effects);
+            self.settle(service, &place, now, &mut effects, &mut removals);
         }
-        Ok(effects)
+        Ok((effects, removals))
     }
 
     /// Reserves what `desired` needs and does not have.
@@ -129,7 +134,14 @@ impl Core {
     }
 
     /// Makes `desired` true at `place`.
-    fn settle(&mut self, desired: DesiredService, place: &Place, now: Instant, effects: &mut Vec<Effect>) {
+    fn settle(
+        &mut self,
+        desired: DesiredService,
+        place: &Place,
+        now: Instant,
+        effects: &mut Vec<Effect>,
+        removals: &mut Vec<Effect>,
+    ) {
         let key = desired.key();
         let index = self.services.iter().position(|state| state.desired.key() == key);
         if let Some(state) = index.map(|index| &mut self.services[index])
@@ -158,7 +170,7 @@ impl Core {
             self.service_of.insert(*id, key);
         }
         let context = RowContext { id: place.service.id, service: &desired.spec, node: &self.node };
-        let mut rows: Vec<Effect> = backends
+        let rows: Vec<Effect> = backends
             .iter_mut()
             .filter_map(|backend| refresh_row(backend, context, &self.next_hops, &mut self.rows, now))
             .collect();
@@ -168,7 +180,7 @@ impl Core {
             effects.push(Effect::StopCheck(gone.id));
             if let Some((row, _)) = gone.row {
                 self.rows.give_back(row.0, now);
-                rows.push(Effect::RemoveRow(gone.id));
+                removals.push(Effect::RemoveRow(gone.id));
             }
         }
         let slots = place.service.slot_mask as usize + 1;
@@ -236,7 +248,6 @@ impl Core {
 
         let watched: BTreeSet<IpAddr> =
             self.services.iter().flat_map(|state| &state.backends).map(|backend| backend.spec.address).collect();
-        self.next_hops.retain(|address, _| watched.contains(address));
         effects.push(Effect::WatchNextHops(watched.into_iter().collect()));
     }
 }

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use lb_common::{BackendId, BackendRow, Encapsulation, RowIndex, Service, ServiceKey, SlotWord, layout};
+use lb_common::{BackendId, BackendRow, Encapsulation, RowIndex, Service, ServiceId, ServiceKey, SlotWord, layout};
 
 use super::*;
 use crate::{
@@ -144,6 +144,13 @@ impl Datapath {
             *shares.entry(name).or_default() += 1;
         }
         shares
+    }
+
+    /// Rows of services that are not there are taken away before a core starts.
+    fn remove_orphans(&mut self) {
+        let services: Vec<ServiceId> = self.services.values().map(|service| service.id).collect();
+        let rows = &self.rows;
+        self.row_of.retain(|_, index| services.contains(&rows[index].service));
     }
 
     /// What a restarted daemon finds.

@@ -142,12 +142,19 @@ pub struct ProbeView {
 }
 
 impl Core {
+    /// The service called `name` as it is; counters are left at zero.
+    pub fn view_of(&self, name: &str) -> Option<ServiceView> {
+        self.services.iter().find(|state| state.desired.spec.name == name).map(|state| self.view_service(state))
+    }
+
     /// The services as they are; counters are left at zero.
     pub fn view(&self) -> Vec<ServiceView> {
         self.services.iter().map(|state| self.view_service(state)).collect()
     }
 
     fn view_service(&self, state: &ServiceState) -> ServiceView {
+        let shares = state.shares();
+        let slots = |backend: &Backend| shares.get(&backend.id).copied().unwrap_or_default();
         let spec = &state.desired.spec;
         ServiceView {
             name: spec.name.clone(),
@@ -161,11 +168,11 @@ impl Core {
             id: state.live.id.get(),
             packets: 0,
             bytes: 0,
-            backends: state.backends.iter().map(|backend| self.view_backend(state, backend)).collect(),
+            backends: state.backends.iter().map(|backend| self.view_backend(backend, slots(backend))).collect(),
         }
     }
 
-    fn view_backend(&self, state: &ServiceState, backend: &Backend) -> BackendView {
+    fn view_backend(&self, backend: &Backend, slots: usize) -> BackendView {
         let probe = backend.report.as_ref().map(|report| ProbeView {
             failure: report.failure.as_ref().map(ToString::to_string),
             latency: report.latency,
@@ -188,7 +195,7 @@ impl Core {
             weight: backend.spec.weight,
             state: backend_state,
             reason,
-            slots: state.slots_of(backend.id),
+            slots,
             next_hop: self.next_hops.get(&backend.spec.address).and_then(view_next_hop),
             probe,
             id: backend.id.get(),

@@ -19,6 +19,6 @@ pub use resolve::{Egress, Gateways, NextHop, Refusal, Resolution, Unresolved};
 pub use resolver::{Resolver, ResolverHandle};
 
 /// How the kernel is told which addresses and neighbour entries are ours (`IFA_PROTO`, `NDA_PROTOCOL`):
-/// what a crash leaves behind is found again. `ip` shows it as `proto`; no routing daemon of
+/// addresses that a crash leaves behind are found again. `ip` shows it as `proto`; no routing daemon of
 /// `/etc/iproute2/rt_protos` uses the number.
 pub const PROTOCOL: u8 = 108;

@@ -42,6 +42,11 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether the next question may have an answer all the same.
+    pub(super) fn is_for_one_target(&self) -> bool {
+        matches!(self, Self::NoAnswer(_) | Self::Refused { .. } | Self::Request { .. })
+    }
+
     /// The kernel's reason, a number of `errno(3)`.
     fn errno(&self) -> Option<i32> {
         match self {

@@ -43,6 +43,9 @@ pub struct Egress {
 pub enum Unresolved {
     #[error("no route to {0}: add one, or correct the address")]
     NoRoute(IpAddr),
+    /// The kernel has no answer for this target, whatever it has for others.
+    #[error("{0}")]
+    Lookup(String),
     #[error("the routing table says that {target} is {refusal}")]
     Refused { target: IpAddr, refusal: Refusal },
     #[error("{0} is not the address of one host")]

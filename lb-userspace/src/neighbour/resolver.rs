@@ -42,7 +42,7 @@ pub struct Resolver {
 /// Tells a [`Resolver`] what to resolve.
 ///
 /// When it is dropped, the kernel is told to forget what was only kept fresh for us; then the channel of the
-/// reports ends. A daemon that exits waits for that.
+/// reports ends. Entries of a daemon that was killed stay; the next one goes on with those it needs.
 #[derive(Debug)]
 pub struct ResolverHandle {
     wanted: watch::Sender<Wanted>,
@@ -176,7 +176,7 @@ impl Resolver {
         let stale_targets = std::mem::take(&mut self.stale_targets);
         for &address in &stale_targets {
             if let Some(target) = self.targets.get_mut(&address) {
-                target.route = Some(netlink.route(address).await?);
+                target.route = Some(netlink.route(address).await.or_else(for_one_target)?);
             }
         }
 
@@ -194,8 +194,11 @@ impl Resolver {
         }
         for key in std::mem::take(&mut self.stale_neighbours) {
             if used.contains(&key) {
-                let entry = netlink.keep(key).await?;
-                self.snapshot.neighbours.insert(key, entry);
+                match netlink.keep(key).await {
+                    Ok(entry) => drop(self.snapshot.neighbours.insert(key, entry)),
+                    Err(error) if error.is_for_one_target() => log::warn!("{error}"),
+                    Err(error) => return Err(error),
+                }
             }
         }
         self.release_unused(netlink, &used).await
@@ -226,6 +229,11 @@ impl Resolver {
             }
         }
     }
+}
+
+/// What cannot be found out about one target is no reason to leave the others alone.
+fn for_one_target(error: netlink::Error) -> Result<Result<Route, Unresolved>, netlink::Error> {
+    if error.is_for_one_target() { Ok(Err(Unresolved::Lookup(error.to_string()))) } else { Err(error) }
 }
 
 async fn until(due: Option<Instant>) {

@@ -33,11 +33,15 @@ pub struct Member {
     pub weight: u16,
 }
 
+/// Who holds a slot and since when is one number: the time above the index of the walker, so that one comparison says
+/// who is earlier.
+const WALKER_BITS: u32 = 15;
+
 /// For each of `slots` slots the index in `members` of its owner. Empty if no member has a weight.
 ///
 /// # Panics
 ///
-/// If `slots` is not a power of two, or is smaller than the number of members.
+/// If `slots` is not a power of two, or there are more members than slots or than 32,768.
 pub fn table(members: &[Member], slots: u32) -> Vec<u32> {
     assert!(slots.is_power_of_two(), "a table of {slots} slots cannot be masked");
     let mut walkers: Vec<Walker> = (0..)
@@ -45,7 +49,7 @@ pub fn table(members: &[Member], slots: u32) -> Vec<u32> {
         .filter(|(_, member)| member.weight > 0)
         .map(|(index, member)| Walker::new(index, member, slots))
         .collect();
-    assert!(walkers.len() <= slots as usize, "{} backends do not fit {slots} slots", walkers.len());
+    assert!(walkers.len() <= slots.min(1 << WALKER_BITS) as usize, "{} backends, {slots} slots", walkers.len());
     if walkers.is_empty() {
         return Vec::new();
     }
@@ -128,9 +132,6 @@ fn share_out(walkers: &mut [Walker], slots: u32) {
 
 /// Lets everybody walk until all have what they want.
 fn walk(walkers: &mut [Walker], slots: u32) -> Vec<u32> {
-    /// Who holds a slot and since when: the time above the index of the walker, so that one comparison says who is
-    /// earlier.
-    const WALKER_BITS: u32 = 15;
     const WALKER_MASK: u64 = (1 << WALKER_BITS) - 1;
     const FREE: u64 = u64::MAX;
 

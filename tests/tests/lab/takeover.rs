@@ -32,7 +32,9 @@ fn no_request_is_lost_when_lbd_is_killed_and_started_again_under_load() -> Resul
         balanced.lbd.wait_for_log("replaced the program on eth0", SOON)?;
         ensure!(balanced.lab.status()?.interfaces.iter().all(|interface| interface.taken_over));
         let after = balanced.lab.stats()?.services;
+        ensure!(before.len() == after.len(), "a service is missing: {after:?}");
         for (before, after) in before.iter().zip(&after) {
+            ensure!(before.backends.len() == after.backends.len(), "a backend is missing: {after:?}");
             ensure!(after.packets > before.packets, "the counters of {} did not go on", after.name);
             for (before, after) in before.backends.iter().zip(&after.backends) {
                 ensure!(before.slots == after.slots && after.state == "up", "{before:?} has become {after:?}");

@@ -108,7 +108,7 @@ enum BackendCommand {
         /// The new weight; 0 takes no flows.
         weight: u16,
     },
-    /// Give a backend no new flows.
+    /// Give a backend no new flows. Flows are not tracked yet: those that it has go to other backends, too.
     Drain(Which),
     /// Give a backend flows again.
     Enable(Which),
@@ -198,7 +198,10 @@ async fn backend(client: &Client, command: BackendCommand, output: Output) -> Re
             let patch = BackendPatch::Weight(weight);
             (client.send(Method::PATCH, &which.path(), &patch).await?, format!("weight {weight}"))
         }
-        BackendCommand::Drain(which) => (set_admin(client, &which, Admin::Draining).await?, "draining".to_owned()),
+        BackendCommand::Drain(which) => (
+            set_admin(client, &which, Admin::Draining).await?,
+            "draining; its slots, and the flows in them, went to the others".to_owned(),
+        ),
         BackendCommand::Enable(which) => (set_admin(client, &which, Admin::Enabled).await?, "enabled".to_owned()),
         BackendCommand::Disable(which) => (set_admin(client, &which, Admin::Disabled).await?, "disabled".to_owned()),
     };

@@ -92,11 +92,12 @@ fn a_disabled_backend_is_not_checked_and_an_enabled_one_has_to_pass_its_check_fi
 #[test]
 fn a_change_without_a_service_meets_the_backend_in_all_that_have_it() {
     let mut world = World::ready(CONFIG);
+    let persisted = world.datapath.persisted;
     let applied = world.change(Change::Weight(selector("10.0.0.1"), 0)).unwrap();
     assert_eq!(applied.len(), 2);
     assert!(!world.datapath.shares(WEB).contains_key("10.0.0.1"));
     assert!(!world.datapath.shares(CHECKED).contains_key("10.0.0.1"));
-    assert_eq!(world.datapath.persisted, 1);
+    assert_eq!(world.datapath.persisted, persisted + 1);
 }
 
 #[test]
@@ -172,4 +173,40 @@ fn a_full_datapath_refuses_a_service_and_changes_nothing() {
     let mut services = desired(CONFIG);
     services[0].spec.slots = Some(layout::MAX_SLOTS);
     assert!(world.core.apply(services, world.now).is_ok());
+}
+
+#[test]
+fn a_larger_table_without_one_of_the_backends_leaves_no_packet_without_a_row() {
+    // The datapath of this test checks that after every effect.
+    let mut world = World::ready(CONFIG);
+    let larger = CONFIG
+        .replace("forwarding = \"l2-dsr\"", "forwarding = \"l2-dsr\"\nslots = 4096")
+        .replace("[[service.backend]]\naddress = \"10.0.0.2\"\nweight = 3\n", "");
+    world.apply(&larger);
+    assert_eq!(world.datapath.shares(WEB), BTreeMap::from([("10.0.0.1".to_owned(), 4096)]));
+    assert_eq!(world.datapath.row_of.len(), 3);
+}
+
+#[test]
+fn a_late_report_of_a_stopped_check_brings_no_backend_down() {
+    let mut world = World::ready(CONFIG);
+    let id = world.id("checked", "10.0.0.3");
+    world.apply(&CONFIG.replace("[service.health]\ntype = \"tcp\"\n", ""));
+    let before = world.datapath.shares(CHECKED);
+    world.report(id, Health::Down);
+    assert_eq!(world.datapath.shares(CHECKED), before);
+}
+
+#[test]
+fn more_backends_than_slots_are_refused() {
+    let services = CONFIG.replace("forwarding = \"l2-dsr\"", "forwarding = \"l2-dsr\"\nslots = 1024");
+    let mut world = World::ready(&services);
+    let added = (0..2000_u16).find_map(|number| {
+        let address = Ipv4Addr::from([10, 1, (number >> 8).to_le_bytes()[0], number.to_le_bytes()[0]]).to_string();
+        let backend = config::Backend::parse(None, &address, 1).unwrap();
+        world.change(Change::Add("web".to_owned(), backend)).err()
+    });
+    assert!(matches!(added, Some(ChangeError::Refused(reason)) if reason.contains("1024 slots")));
+    world.resolve_all();
+    assert_eq!(world.datapath.shares(WEB).len(), 1024);
 }

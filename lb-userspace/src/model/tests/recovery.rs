@@ -6,6 +6,7 @@ const WEB: [u8; 4] = [192, 0, 2, 1];
 fn restart(world: World, text: &str) -> World {
     let mut core = Core::new(config::Node::default(), world.datapath.live());
     let mut datapath = Datapath { checks: BTreeMap::new(), ..world.datapath };
+    datapath.remove_orphans();
     let effects = core.apply(desired(text), world.now).expect("there is room");
     datapath.run(effects);
     World { core, datapath, now: world.now }
@@ -75,4 +76,34 @@ fn a_larger_table_is_written_whole_before_it_is_used() {
         world.datapath.shares(WEB),
         BTreeMap::from([("10.0.0.1".to_owned(), 2048), ("10.0.0.2".to_owned(), 6144)])
     );
+}
+
+#[test]
+fn a_daemon_that_is_killed_between_any_two_effects_of_a_change_leaves_what_the_next_one_can_go_on_with() {
+    let changed = CONFIG
+        .replace("192.0.2.2:80", "192.0.2.3:80")
+        .replace("address = \"10.0.0.2\"", "address = \"10.0.0.4\"")
+        .replace("forwarding = \"l2-dsr\"", "forwarding = \"l2-dsr\"\nslots = 2048");
+    let effects = || {
+        let mut world = World::ready(CONFIG);
+        let effects = world.core.apply(desired(&changed), world.now).expect("there is room");
+        (world, effects)
+    };
+    let count = effects().1.len();
+    assert!(count > 5, "only {count} effects");
+    for survivors in 0..=count {
+        let (mut world, mut effects) = effects();
+        effects.truncate(survivors);
+        world.datapath.run(effects);
+        world.now += Duration::from_secs(2);
+        let mut world = restart(world, &changed);
+        world.resolve_all();
+        for id in world.datapath.checks.keys().copied().collect::<Vec<_>>() {
+            world.report(id, Health::Up);
+        }
+        let web = BTreeMap::from([("10.0.0.1".to_owned(), 512), ("10.0.0.4".to_owned(), 1536)]);
+        assert_eq!(world.datapath.shares(WEB), web, "killed after {survivors} effects");
+        assert_eq!(world.datapath.services.len(), 2, "killed after {survivors} effects");
+        assert_eq!(world.datapath.row_of.len(), 4, "killed after {survivors} effects");
+    }
 }
