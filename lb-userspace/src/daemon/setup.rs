@@ -4,7 +4,10 @@ use std::{collections::HashMap, path::Path, time::Instant};
 
 use anyhow::Context as _;
 use lb_common::ServiceEntry;
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::{
+    net::if_::if_nameindex,
+    sys::resource::{Resource, getrlimit, setrlimit},
+};
 use tokio::sync::mpsc;
 
 use super::{Daemon, Events, Options, StateDir, executor::Executor, interfaces};
@@ -97,7 +100,8 @@ pub async fn unload(config: &Path) -> anyhow::Result<()> {
 
 /// Takes off the virtual IPs that an earlier daemon announced and that are not wanted any more, from all interfaces.
 async fn withdraw_leftovers(wanted: &[DesiredService], announcer: &mut Announcer) -> anyhow::Result<()> {
-    for interface in nix::net::if_::if_nameindex().context("cannot list the interfaces")?.iter() {
+    let interfaces = if_nameindex().context("cannot list the interfaces")?;
+    for interface in &interfaces {
         let interface = interface.name().to_string_lossy();
         for address in announcer.announced(&interface).await? {
             let is_wanted = |service: &DesiredService| {
