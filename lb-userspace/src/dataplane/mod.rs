@@ -3,7 +3,7 @@
 
 mod attach;
 mod bpf;
-pub mod decap;
+mod decap;
 mod error;
 mod mapped;
 mod maps;
@@ -16,6 +16,7 @@ use aya::{Ebpf, EbpfLoader, programs::Xdp};
 use lb_common::{HashKey, layout::names};
 
 pub use attach::{AttachMode, Attachment, interface_index};
+pub use decap::{Decap, Network};
 pub use error::DataplaneError;
 pub use maps::Maps;
 pub use pins::Pins;

@@ -10,6 +10,7 @@
 //! | `case.rs`, `hexdiff.rs` | running a table, and saying what differs |
 //! | `fixture.rs` | the loaded balancer and its maps |
 //! | `world.rs` | the addresses that the tests share |
+//! | `logging.rs` | what logging costs |
 //! | `packet.rs`, `frame.rs` | building packets and frames |
 //! | `backend.rs`, `oracle.rs` | what a backend has to get |
 //!
@@ -22,6 +23,7 @@ mod decap;
 mod fixture;
 mod frame;
 mod hexdiff;
+mod logging;
 mod oracle;
 mod packet;
 mod world;

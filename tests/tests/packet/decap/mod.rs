@@ -4,6 +4,7 @@ mod ecn;
 mod malformed;
 mod random;
 mod round_trip;
+mod sources;
 mod tunnels;
 
 use std::net::IpAddr;
@@ -11,7 +12,7 @@ use std::net::IpAddr;
 use aya::programs::Xdp;
 use lb_common::DecapVerdict;
 use lb_tests::lab::require_root;
-use lb_userspace::dataplane::decap::Decap;
+use lb_userspace::dataplane::{Decap, Network};
 
 use crate::{
     backend::{outer_ipv4, outer_ipv6},
@@ -30,10 +31,16 @@ struct Decapsulator {
 impl Decapsulator {
     /// `None`, and a loud notice, without root.
     fn new() -> Option<Self> {
+        Self::with_sources(&[])
+    }
+
+    /// One that takes packets only from these networks.
+    fn with_sources(networks: &[Network]) -> Option<Self> {
         if !require_root() {
             return None;
         }
-        let decap = Decap::with_addresses(&FAMILIES.map(Family::backend)).expect("the program can be loaded");
+        let mut decap = Decap::load(networks).expect("the program can be loaded");
+        decap.set_addresses(&FAMILIES.map(Family::backend)).expect("the addresses can be set");
         let verdicts = decap.verdicts().expect("the counters can be read");
         Some(Self { decap, verdicts })
     }

@@ -1,12 +1,13 @@
 //! The load balancer's daemon.
 
+mod decap;
+
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 use lb_userspace::{
     config::{Config, LoadError},
     daemon,
-    dataplane::decap,
 };
 
 /// XDP load balancer: the daemon, and what belongs to running it.
