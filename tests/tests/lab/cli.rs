@@ -104,7 +104,8 @@ fn bad_input_changes_nothing_and_the_message_says_what_to_do() -> Result<()> {
         }
     }
     ensure!(lab.stats()?.services == before, "something has changed: {before:?} to {:?}", lab.stats()?.services);
-    ensure!(!lab.paths().state().join("changes.json").exists(), "a change was written down");
+    let written = fs::read_to_string(lab.paths().state().join("changes.json"))?;
+    ensure!(written.trim() == "[]", "a change was written down: {written}");
     Ok(())
 }
 
