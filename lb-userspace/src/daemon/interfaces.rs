@@ -32,6 +32,23 @@ pub(super) fn put_mac_addresses(maps: &mut Maps) -> anyhow::Result<()> {
 }
 
 impl Daemon {
+    /// Puts back announced addresses that somebody took off, or that the kernel did: IPv6 addresses go when their
+    /// interface goes down.
+    pub(super) async fn restore_announced(&mut self) {
+        for (interface, address) in self.core.announced() {
+            let announcer = &mut self.executor.announcer;
+            let restored = match announcer.is_present(interface, address).await {
+                Ok(true) => continue,
+                Ok(false) => announcer.announce(interface, address).await.map(drop),
+                Err(error) => Err(error),
+            };
+            match restored {
+                Ok(()) => log::warn!("{address} was missing on {interface}; put back and announced"),
+                Err(error) => self.problems.push(format!("{address} cannot be announced: {error}")),
+            }
+        }
+    }
+
     /// Notices interfaces that changed their address or went away.
     pub(super) fn refresh_interfaces(&mut self) {
         self.problems = match put_mac_addresses(&mut self.executor.dataplane.maps).and_then(|()| mac_addresses()) {

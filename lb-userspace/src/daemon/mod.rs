@@ -40,8 +40,8 @@ pub struct Options {
     pub ebpf_log: LogLevel,
 }
 
-/// How often the MAC addresses of the interfaces are read again.
-const INTERFACE_REFRESH: Duration = Duration::from_secs(5);
+/// How often the interfaces are looked at: their MAC addresses, and the virtual IPs on them.
+const INTERFACE_REFRESH: Duration = Duration::from_secs(2);
 /// How often what the eBPF program logged is handed on, when it logs.
 const LOG_FLUSH: Duration = Duration::from_millis(100);
 /// The most next-hop reports that are taken in at once.
@@ -94,7 +94,10 @@ impl Daemon {
                     let effects = self.core.on_next_hops(std::mem::take(&mut next_hops), Instant::now());
                     self.carry_out(effects).await;
                 }
-                _ = refresh.tick() => self.refresh_interfaces(),
+                _ = refresh.tick() => {
+                    self.refresh_interfaces();
+                    self.restore_announced().await;
+                }
                 _ = log_flush.tick(), if events.logs.is_some() => events.logs.iter_mut().for_each(EbpfLogger::flush),
                 _ = hangup.recv() => {
                     if let Err(refusal) = self.reload().await {
@@ -126,9 +129,10 @@ impl Daemon {
     }
 
     async fn change(&mut self, change: Change) -> Result<Vec<Applied>, Refusal> {
-        let what = format!("{change:?}");
         let (effects, applied) = self.core.change(change, Instant::now())?;
-        log::info!("changed by lbctl: {what}");
+        for Applied { service, backend } in &applied {
+            log::info!("{service}/{backend}: changed by lbctl");
+        }
         self.executor.run(effects, &self.core).await.map_err(|error| {
             Refusal::Failed(format!("the change was made, but not all of it: {error:#}; see the log of lbd"))
         })?;
@@ -146,14 +150,17 @@ impl Daemon {
 
     /// Reads the configuration file again. An invalid one changes nothing.
     async fn reload(&mut self) -> Result<(), Refusal> {
-        let config = Config::load(&self.options.config).map_err(|error| Refusal::Configuration(error.to_string()))?;
+        let config = Config::load(&self.options.config)
+            .map_err(|error| Refusal::Configuration(format!("{:#}", anyhow::Error::from(error))))?;
         self.check_reload(&config)?;
         let failed = |error: anyhow::Error| Refusal::Failed(format!("{error:#}"));
         let desired = self.executor.state.merge(config.services.clone()).map_err(failed)?;
         let effects = self.core.apply(desired, Instant::now()).map_err(|full| Refusal::Failed(full.to_string()))?;
         self.config = config;
         log::info!("reloaded {}", self.options.config.display());
-        self.executor.run(effects, &self.core).await.map_err(failed)
+        let done = self.executor.run(effects, &self.core).await;
+        self.restore_announced().await;
+        done.map_err(failed)
     }
 
     /// What cannot change while the daemon runs.
@@ -163,7 +170,7 @@ impl Daemon {
             ("[[interface]]", config.interfaces == self.config.interfaces),
         ] {
             if !same {
-                return Err(Refusal::Configuration(format!(
+                return Err(Refusal::Failed(format!(
                     "{section} has changed, which a reload cannot take in; restart lbd (packets go on meanwhile)"
                 )));
             }

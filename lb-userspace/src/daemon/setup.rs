@@ -84,17 +84,17 @@ fn attach(dataplane: &mut Dataplane, config: &Config) -> anyhow::Result<Vec<Atta
     Ok(attachments)
 }
 
-/// Takes the announced addresses off, detaches the program, and frees the maps. The state folder stays.
-pub async fn unload(config: &Path) -> anyhow::Result<()> {
-    let config = Config::load(config)?;
-    // Held until the end: no daemon may run, and none may start.
-    let _state = StateDir::open(&config.node.state)?;
+/// Takes the announced addresses off, detaches the program, and frees the maps below `pins`. The state folder stays.
+pub async fn unload(pins: &Path) -> anyhow::Result<()> {
+    // Held until the end: no daemon may run on them, and none may start.
+    let Some(found) = Pins::existing(pins)? else {
+        log::warn!("nothing is loaded: there are no pins in {}", pins.display());
+        return withdraw_leftovers(&[], &mut Announcer::new()?).await;
+    };
     // The addresses first: without the program the kernel would refuse their packets.
     let withdrawn = withdraw_leftovers(&[], &mut Announcer::new()?).await;
-    if let Some(pins) = Pins::existing(&config.node.pins)? {
-        pins.remove()?;
-        log::info!("removed {}", config.node.pins.display());
-    }
+    found.remove()?;
+    log::info!("removed {}", pins.display());
     withdrawn
 }
 

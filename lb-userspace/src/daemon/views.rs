@@ -2,12 +2,13 @@
 
 use std::{collections::BTreeMap, net::SocketAddr};
 
-use lb_common::{Address, BackendId, Flow, NetU32, ServiceId, Traffic};
+use lb_common::{Address, BackendId, Flow, NetU32, OuterHeader, ServiceId, Traffic};
 
 use super::Daemon;
 use crate::{
     api::{FlowView, Refusal, StatsView, StatusView},
-    model::ServiceView,
+    config::Forwarding,
+    model::{NextHopView, ServiceView},
 };
 
 impl Daemon {
@@ -22,6 +23,7 @@ impl Daemon {
         problems.extend(
             without.map(|service| format!("service {}: no backend takes flows, its packets are dropped", service.name)),
         );
+        problems.extend(services.iter().flat_map(narrow_ways));
         StatusView {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             node: self.config.node.name.clone(),
@@ -101,4 +103,23 @@ impl Daemon {
             backend: backend.map(|backend| backend.name),
         })
     }
+}
+
+/// What clients on Ethernet send at most, in bytes of IP packet.
+const CLIENT_MTU: u16 = 1500;
+
+/// Backends that full-size packets cannot reach with their outer header.
+fn narrow_ways(service: &ServiceView) -> impl Iterator<Item = String> {
+    service.backends.iter().filter_map(|backend| {
+        let Some(NextHopView::Via { mtu, interface, .. }) = &backend.next_hop else { return None };
+        let header = if backend.address.is_ipv4() { OuterHeader::IPV4_LEN } else { OuterHeader::IPV6_LEN };
+        let needed = CLIENT_MTU + header;
+        (service.forwarding == Forwarding::Ipip && *mtu < needed).then(|| {
+            format!(
+                "service {}: full-size packets to backend {} are dropped: with the outer header they have {needed} bytes, \
+                 and {interface} takes {mtu}; raise its MTU, or clamp the MSS on the backend",
+                service.name, backend.name
+            )
+        })
+    })
 }

@@ -107,7 +107,10 @@ fn mount_bpffs(root: &Path) -> Result<(), DataplaneError> {
     if !root.starts_with(BPFFS) {
         return Err(DataplaneError::NotBpffs { path: root.to_owned() });
     }
-    log::info!("mounting the bpf file system at {BPFFS}");
+    log::warn!(
+        "mounting the bpf file system at {BPFFS}: there is none. (Under `ip netns exec`, or in a private mount namespace, it \
+         is gone with this process, and what is pinned elsewhere is not seen: use `nsenter --net` instead)"
+    );
     mount(Some("bpf"), BPFFS, Some("bpf"), MsFlags::empty(), None::<&str>)
         .map_err(|source| pin_error("mount the bpf file system at", Path::new(BPFFS), source.into()))
 }

@@ -76,6 +76,11 @@ impl Core {
         self.services.iter().map(|service| &service.desired)
     }
 
+    /// The virtual IPs that are to be announced, and where.
+    pub fn announced(&self) -> impl Iterator<Item = (&str, IpAddr)> {
+        self.announced.iter().map(|(interface, address)| (interface.as_str(), *address))
+    }
+
     /// A service by its name: as it is to be, and where it stands in the maps.
     pub fn live(&self, service: &str) -> Option<(&config::Service, Service)> {
         let state = self.services.iter().find(|state| state.desired.spec.name == service)?;

@@ -81,6 +81,12 @@ impl Announcer {
         Ok(placement)
     }
 
+    /// Whether the address is on the interface, whoever put it there.
+    pub async fn is_present(&self, interface: &str, address: IpAddr) -> Result<bool, AnnounceError> {
+        let (ifindex, _) = self.netlink.link_by_name(interface).await?;
+        Ok(self.placement(interface, ifindex, address).await?.is_some())
+    }
+
     /// Takes an address off an interface, if it is ours. From here on no frame claims it.
     pub async fn withdraw(&mut self, interface: &str, address: IpAddr) -> Result<(), AnnounceError> {
         let key = (interface.to_owned(), address);

@@ -117,3 +117,22 @@ fn a_service_that_is_not_announced_leaves_the_interface_alone() -> Result<()> {
     owners(&balanced.lab, web(), PORTS)?;
     Ok(())
 }
+
+#[test]
+fn a_virtual_ip_that_somebody_takes_off_or_a_link_flap_does_comes_back() -> Result<()> {
+    if !require_root() {
+        return Ok(());
+    }
+    let balanced = Balanced::start(Lab::builder(&unique_name("restore")).backends(1))?;
+    let lab = &balanced.lab;
+    let back = |address: &str| wait_for(address, SOON, || Ok(has_address(lab, address)?.then_some(())));
+    ip(lab, "lb", &["address", "delete", "10.77.0.100/32", "dev", "eth0"])?;
+    ensure!(!has_address(lab, "10.77.0.100/32")?);
+    back("10.77.0.100/32")?;
+    // The kernel takes IPv6 addresses off an interface that goes down.
+    ip(lab, "lb", &["link", "set", "eth0", "down"])?;
+    ip(lab, "lb", &["link", "set", "eth0", "up"])?;
+    back("fd77::100/128")?;
+    ensure!(balanced.lbd.log()?.contains("10.77.0.100 was missing on eth0"));
+    Ok(())
+}

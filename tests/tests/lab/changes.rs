@@ -331,20 +331,21 @@ fn a_reload_of_an_invalid_file_changes_nothing() -> Result<()> {
     let good = config::file(lab, &[Service::web(lab.backends())]);
     let before = (service(lab, "web")?.backends, owners(lab, web(), PORTS)?);
     let cases = [
-        ("a wrong value", good.replace("weight = 10", "weight = 70000"), "lb.toml:"),
+        ("a wrong value", good.replace("weight = 10", "weight = 70000"), 3, "lb.toml:"),
         (
             "a second service of the address",
             good.clone() + &Service::new("b", "10.77.0.100:80").to_string(),
+            3,
             "lb.toml:",
         ),
-        ("no TOML", "[[service".to_owned(), "lb.toml:1"),
-        ("another node", good.replace("name = \"lb\"", "name = \"other\""), "[node] has changed"),
-        ("another interface", good.replace("xdp = \"native\"", "xdp = \"auto\""), "[[interface]] has changed"),
+        ("no TOML", "[[service".to_owned(), 3, "lb.toml:1"),
+        ("another node", good.replace("name = \"lb\"", "name = \"other\""), 1, "[node] has changed"),
+        ("another interface", good.replace("xdp = \"native\"", "xdp = \"auto\""), 1, "[[interface]] has changed"),
     ];
-    for (case, file, expected) in cases {
+    for (case, file, code, expected) in cases {
         ensure!(file != good, "{case}: the file is as before");
         lab.write_config(&file)?;
-        let message = refused(lab, &["reload"], 3).context(case)?;
+        let message = refused(lab, &["reload"], code).context(case)?;
         ensure!(message.contains(expected), "{case}: {message}");
         let now = service(lab, "web")?.backends;
         for (now, before) in now.iter().zip(&before.0) {

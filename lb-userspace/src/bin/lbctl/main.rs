@@ -2,7 +2,12 @@
 
 mod tables;
 
-use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
+use std::{
+    io::{self, Write as _},
+    net::SocketAddr,
+    path::PathBuf,
+    process::ExitCode,
+};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use hyper::Method;
@@ -229,15 +234,12 @@ async fn services_of(client: &Client, name: Option<&str>) -> Result<Vec<ServiceV
 }
 
 fn show<T: Serialize>(output: Output, value: &T, table: impl FnOnce(&T) -> String) {
-    match output {
-        Output::Table => println!("{}", table(value)),
-        Output::Json => {
-            println!(
-                "{}",
-                serde_json::to_string_pretty(value).expect("what was read from JSON can be written as JSON")
-            );
-        }
-    }
+    let text = match output {
+        Output::Table => table(value),
+        Output::Json => serde_json::to_string_pretty(value).expect("what was read from JSON can be written as JSON"),
+    };
+    // Who closes the pipe early has seen enough.
+    let _ = writeln!(io::stdout(), "{text}");
 }
 
 /// Percent-encodes what may not stand in a part of a URL (RFC 3986, section 2.1).

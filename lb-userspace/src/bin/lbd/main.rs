@@ -41,6 +41,9 @@ enum Command {
         /// The configuration file, which says where the pins are.
         #[arg(long, value_name = "FILE", default_value = "/etc/lb/lb.toml")]
         config: PathBuf,
+        /// Where the pins are, whatever the configuration says or how broken it is.
+        #[arg(long, value_name = "FOLDER", conflicts_with = "config")]
+        pins: Option<PathBuf>,
     },
     /// On a backend: take the outer header off packets that the balancer tunnelled (forwarding = "ipip"). Ends on
     /// SIGTERM and SIGINT, and detaches.
@@ -68,7 +71,8 @@ async fn run(command: Command) -> anyhow::Result<()> {
             println!("{}: valid, {} interfaces, {} services", config.display(), interfaces.len(), services.len());
             Ok(())
         }
-        Command::Unload { config } => daemon::unload(&config).await,
+        Command::Unload { pins: Some(pins), .. } => daemon::unload(&pins).await,
+        Command::Unload { config, pins: None } => daemon::unload(&Config::load(&config)?.node.pins).await,
         Command::Decap(options) => decap::run(options).await,
     }
 }
