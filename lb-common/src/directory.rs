@@ -3,8 +3,8 @@ use crate::{Address, Service, ServiceKey, layout};
 /// All services, as the datapath looks them up.
 ///
 /// The array has two of these. The daemon writes the one that is not in use and then makes it the one in use, with one
-/// store, so a packet sees the services of before or those of after. A kernel hash map would do too, and costs three
-/// times as much per packet.
+/// store, so a packet sees the services of before or those of after. A kernel hash map would do too, and costs more
+/// per packet.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct Directory {

@@ -59,6 +59,39 @@ fn removing_any_one_of_a_hundred_moves_less_than_a_hundredth_of_the_others_slots
     }
 }
 
+/// The table of the paper (section 3.4): the backends take turns, and the first to come keeps the slot.
+fn table_of_the_paper(members: &[Member], slots: u32) -> Vec<u32> {
+    let mut walkers: Vec<Walker> =
+        (0..).zip(members).map(|(index, member)| Walker::new(index, member, slots)).collect();
+    let mut table = vec![u32::MAX; slots as usize];
+    let mut free = slots;
+    while free > 0 {
+        for walker in walkers.iter_mut().take(free as usize) {
+            while table[walker.position as usize] != u32::MAX {
+                walker.position = (walker.position + walker.step) & (slots - 1);
+            }
+            table[walker.position as usize] = walker.member;
+            free -= 1;
+        }
+    }
+    table
+}
+
+#[test]
+fn half_as_many_slots_move_needlessly_as_in_the_table_of_the_paper() {
+    let before = equal(100);
+    let mut after = before.clone();
+    let removed = after.remove(42);
+    let slots = 1 << 14;
+    let moved = |table: fn(&[Member], u32) -> Vec<u32>| {
+        let (old, new) = (table(&before, slots), table(&after, slots));
+        let names = old.iter().map(|owner| &before[*owner as usize].name).zip(&new);
+        names.filter(|(old, new)| **old != removed.name && **old != after[**new as usize].name).count()
+    };
+    let (ours, papers) = (moved(table), moved(table_of_the_paper));
+    assert!(ours * 10 < papers * 6, "{ours} slots moved, and {papers} in the paper's table");
+}
+
 #[test]
 fn adding_one_to_a_hundred_moves_less_than_a_hundredth_of_the_others_slots_needlessly() {
     let before = equal(100);
