@@ -29,7 +29,7 @@ pub use slot::SlotWord;
 mod pod {
     //! aya copies values between maps and memory byte by byte, so it wants to know that they are plain data.
 
-    use crate::{Address, BackendRow, RowIndex, Service, ServiceKey, Traffic, bench::Template};
+    use crate::{Address, BackendRow, RowIndex, Traffic, bench::Template};
 
     macro_rules! pod {
         ($($type:ty),+) => {
@@ -39,5 +39,5 @@ mod pod {
         };
     }
 
-    pod!(Address, BackendRow, RowIndex, Service, ServiceKey, Template, Traffic);
+    pod!(Address, BackendRow, RowIndex, Template, Traffic);
 }

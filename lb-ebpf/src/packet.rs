@@ -95,3 +95,10 @@ pub fn move_head(ctx: &mut XdpContext, delta: i32) -> Option<()> {
     let result = unsafe { bpf_xdp_adjust_head(ctx.as_ptr().cast(), delta) };
     (result == 0).then_some(())
 }
+
+/// Whether an IPv4 packet is a fragment, the first one included (RFC 791, section 3.1).
+#[inline(always)]
+pub fn is_fragment(header: &Ipv4Hdr) -> bool {
+    const MORE_FRAGMENTS_OR_OFFSET: u16 = 0x3fff;
+    u16::from_be_bytes(header.frags) & MORE_FRAGMENTS_OR_OFFSET != 0
+}

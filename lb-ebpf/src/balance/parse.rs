@@ -2,7 +2,7 @@
 
 use aya_ebpf::programs::XdpContext;
 use lb_common::{Address, Flow, NetU32, Verdict};
-use lb_ebpf::packet::{frame_len, lend, read};
+use lb_ebpf::packet::{frame_len, is_fragment, lend, read};
 use network_types::{
     eth::{EthHdr, EtherType},
     ip::{IpProto, Ipv4Hdr, Ipv6Hdr},
@@ -26,8 +26,6 @@ pub struct Packet {
 
 /// The most 802.1Q and 802.1ad tags that are looked behind.
 const MAX_TAGS: usize = 2;
-/// The bits of the third word of an IPv4 header that only fragments have set.
-const MORE_FRAGMENTS_OR_OFFSET: u16 = 0x3fff;
 /// The most IPv6 extension headers that are looked behind.
 const MAX_EXTENSIONS: usize = 4;
 
@@ -64,7 +62,7 @@ fn ipv4(ctx: &XdpContext, ip_offset: usize) -> Result<Packet, Verdict> {
     if header.version() != 4 || header_len < Ipv4Hdr::LEN || ip_offset + ip_len > frame_len(ctx) {
         return Err(Verdict::PassMalformed);
     }
-    if u16::from_be_bytes(header.frags) & MORE_FRAGMENTS_OR_OFFSET != 0 {
+    if is_fragment(header) {
         return Err(Verdict::PassFragment);
     }
     let ports = ports(ctx, header.proto, ip_offset + header_len, ip_offset + ip_len)?;

@@ -2,7 +2,7 @@
 
 use aya_ebpf::programs::XdpContext;
 use lb_common::{Address, DecapVerdict, NetU16, NetU32, checksum::Sum};
-use lb_ebpf::packet::{frame_len, lend, read};
+use lb_ebpf::packet::{frame_len, is_fragment, lend, read};
 use network_types::{
     eth::EtherType,
     ip::{IpProto, Ipv4Hdr, Ipv6Hdr},
@@ -36,14 +36,12 @@ pub fn parse(ctx: &XdpContext, ether_type: u16, ip_offset: usize) -> Result<Tunn
 
 /// Version and header length of an IPv4 header without options.
 const WITHOUT_OPTIONS: u8 = 0x45;
-/// The bits of the third word of an IPv4 header that only fragments have set.
-const MORE_FRAGMENTS_OR_OFFSET: u16 = 0x3fff;
 
 #[inline(always)]
 fn ipv4(ctx: &XdpContext, ip_offset: usize) -> Result<Tunnel, DecapVerdict> {
     let header: &Ipv4Hdr = lend(ctx, ip_offset).ok_or(DecapVerdict::PassNotTunnel)?;
     let inner = inner_kind(header.proto)?;
-    if header.vihl != WITHOUT_OPTIONS || u16::from_be_bytes(header.frags) & MORE_FRAGMENTS_OR_OFFSET != 0 {
+    if header.vihl != WITHOUT_OPTIONS || is_fragment(header) {
         return Err(DecapVerdict::PassForKernel);
     }
     Ok(Tunnel {
