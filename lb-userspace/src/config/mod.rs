@@ -14,6 +14,7 @@ mod node;
 mod service;
 mod table;
 mod text;
+mod vrrp;
 mod word;
 
 #[cfg(test)]
@@ -31,6 +32,10 @@ pub use self::health::{CheckKind, HealthCheck, HttpCheck, Method, StatusRange, T
 pub use self::interface::{Gateway, Interface, XdpMode};
 pub use self::node::{HashKey, Node, TunnelSource};
 pub use self::service::{Algorithm, Forwarding, Protocol, Service};
+pub use self::vrrp::{
+    Announcement, Authentication, ChecksumHabit, Command, InitialState, Notify, Track, Tracked, VirtualAddress, Vrrp,
+    VrrpVersion,
+};
 
 use self::service::Tally;
 use self::table::{Report, Table, Taken};
@@ -50,6 +55,8 @@ pub struct Config {
     pub interfaces: Vec<Interface>,
     /// The services, each name and each {address, port, protocol} once, in the order of the file.
     pub services: Vec<Service>,
+    /// The VRRP instances, each name and each {interface, router id, family} once, in the order of the file.
+    pub vrrp: Vec<Vrrp>,
 }
 
 impl Config {
@@ -105,6 +112,6 @@ impl Config {
             )
         });
 
-        Self { node, interfaces, services }
+        Self { node, interfaces, services, vrrp: Vec::new() }
     }
 }
