@@ -25,6 +25,15 @@ impl Sum {
         Self(self.0 + (raw >> 16) + (raw & 0xffff))
     }
 
+    /// Adds all bytes. Behind an odd last one stands a zero that is not there (RFC 1071, section 1), so that nothing can
+    /// be added after it.
+    #[must_use]
+    pub fn bytes(self, bytes: &[u8]) -> Self {
+        let (words, odd) = bytes.as_chunks();
+        let last = odd.iter().map(|&byte| [byte, 0]);
+        words.iter().copied().chain(last).fold(self, |sum, word| sum.word(NetU16::from_wire(word)))
+    }
+
     /// The sum in 16 bits, not complemented.
     #[inline(always)]
     pub const fn fold(self) -> NetU16 {
@@ -74,6 +83,18 @@ mod tests {
                 sum = sum.words(NetU32::from_wire([word[0], word[1], word[2], word[3]]));
             }
             prop_assert_eq!(sum.finish().get(), header.calc_header_checksum());
+        }
+
+        #[test]
+        fn bytes_at_once_are_words_one_by_one_and_an_odd_last_byte_is_the_first_of_its_word(
+            header in header_strategy(),
+            last: u8,
+        ) {
+            let header = header.to_bytes();
+            let words = header.chunks_exact(2).map(|word| NetU16::from_wire([word[0], word[1]]));
+            let sum = words.fold(Sum::default(), Sum::word);
+            prop_assert_eq!(Sum::default().bytes(&header), sum);
+            prop_assert_eq!(sum.bytes(&[last]), sum.word(NetU16::from_wire([last, 0])));
         }
 
         #[test]

@@ -1,6 +1,7 @@
 //! The load balancer's daemon and command line, as a library.
 
 pub mod api;
+mod checksum;
 pub mod config;
 pub mod daemon;
 pub mod dataplane;
@@ -8,3 +9,4 @@ pub mod health;
 pub mod model;
 pub mod neighbour;
 pub mod schedule;
+pub mod vrrp;

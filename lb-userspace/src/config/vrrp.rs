@@ -1,11 +1,6 @@
 //! `[[vrrp]]`: this node's part in virtual routers (RFC 9568, RFC 3768).
 
-use std::{
-    fmt,
-    net::IpAddr,
-    path::PathBuf,
-    time::Duration,
-};
+use std::{fmt, net::IpAddr, path::PathBuf, time::Duration};
 
 use serde::{Serialize, Serializer};
 
@@ -182,7 +177,7 @@ pub struct Announcement {
 
 impl Default for Announcement {
     fn default() -> Self {
-        Self { repeat: 3, delay: Duration::from_secs(1), refresh: Duration::from_secs(60) }
+        Self { repeat: 3, delay: Duration::from_secs(1), refresh: Duration::from_mins(1) }
     }
 }
 

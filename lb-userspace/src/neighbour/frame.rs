@@ -2,6 +2,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use crate::checksum::sum_with_pseudo_header;
+
 const ARP: u16 = 0x0806;
 const IPV6: u16 = 0x86dd;
 const ICMPV6: u8 = 58;
@@ -36,13 +38,14 @@ fn unsolicited_advertisement(mac: [u8; 6], address: Ipv6Addr) -> Vec<u8> {
     message.extend(address.octets());
     message.extend([2, 1]); // option: target link-layer address, in units of 8 bytes
     message.extend(mac);
-    let checksum = icmpv6_checksum(address, ALL_NODES, &message);
-    message[2..4].copy_from_slice(&checksum.to_be_bytes());
+    // RFC 4443, section 2.3: the pseudo-header is part of it.
+    let checksum = sum_with_pseudo_header(address.into(), ALL_NODES.into(), ICMPV6, &message).finish();
+    message[2..4].copy_from_slice(&checksum.to_wire());
 
     // RFC 2464, section 7: the group's last four bytes after 33-33.
     let mut frame = ethernet([0x33, 0x33, 0, 0, 0, 1], mac, IPV6);
     frame.extend([0x60, 0, 0, 0]); // version
-    frame.extend(length(&message).to_be_bytes());
+    frame.extend(u16::try_from(message.len()).unwrap_or(u16::MAX).to_be_bytes());
     frame.extend([ICMPV6, 255]); // next header, hop limit
     frame.extend(address.octets());
     frame.extend(ALL_NODES.octets());
@@ -56,27 +59,6 @@ fn ethernet(destination: [u8; 6], source: [u8; 6], ethertype: u16) -> Vec<u8> {
     frame.extend(source);
     frame.extend(ethertype.to_be_bytes());
     frame
-}
-
-/// RFC 4443, section 2.3: over a pseudo-header and the message, whose own checksum field is zero.
-fn icmpv6_checksum(source: Ipv6Addr, destination: Ipv6Addr, message: &[u8]) -> u16 {
-    let words: u32 = [&source.octets()[..], &destination.octets(), message]
-        .into_iter()
-        .flat_map(|part| part.chunks_exact(2))
-        .map(|word| u32::from(u16::from_be_bytes([word[0], word[1]])))
-        .sum();
-    let mut sum = words + u32::from(length(message)) + u32::from(ICMPV6);
-    while sum > 0xffff {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    #[expect(clippy::cast_possible_truncation, reason = "folded to 16 bits just above")]
-    let sum = sum as u16;
-    !sum
-}
-
-/// Of a message of ours, which is far shorter than 64 KiB and of an even number of bytes.
-fn length(message: &[u8]) -> u16 {
-    u16::try_from(message.len()).unwrap_or(u16::MAX)
 }
 
 #[cfg(test)]

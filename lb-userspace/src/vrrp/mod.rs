@@ -21,3 +21,11 @@
 //! | `speaker.rs` | the process that speaks: one loop around the router |
 //! | `watcher.rs` | the process that watches the speaker, and takes its addresses off when it dies |
 //! | `api.rs`, `view.rs` | what `lbctl vrrp` asks and sees |
+
+mod packet;
+mod seal;
+
+pub use self::{
+    packet::{Advertisement, GROUP_V4, GROUP_V6, Malformed, PROTOCOL},
+    seal::{SEAL_LEN, SealError, Sealer, Verifier},
+};
