@@ -52,6 +52,13 @@ pub struct Vrrp {
     pub tracks: Vec<Track>,
 }
 
+impl Vrrp {
+    /// Whether its addresses, and so its advertisements, are IPv4.
+    pub fn is_ipv4(&self) -> bool {
+        self.addresses.iter().any(|entry| entry.address.is_ipv4())
+    }
+}
+
 /// A version of the protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize)]
 pub enum VrrpVersion {
@@ -62,6 +69,16 @@ pub enum VrrpVersion {
     #[default]
     #[serde(rename = "3")]
     V3,
+}
+
+impl VrrpVersion {
+    /// Its number.
+    pub const fn number(self) -> u8 {
+        match self {
+            Self::V2 => 2,
+            Self::V3 => 3,
+        }
+    }
 }
 
 /// A virtual address with its prefix length, as on an interface.

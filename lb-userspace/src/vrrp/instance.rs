@@ -66,6 +66,11 @@ impl Parameters {
     pub fn master_down_interval(&self, master_interval: Duration) -> Duration {
         3 * master_interval + self.skew_time(master_interval)
     }
+
+    /// Whether the other is the better master: by its priority, then by its address.
+    fn yield_to(&self, heard: Heard) -> bool {
+        (heard.priority, heard.source) > (self.priority, self.source)
+    }
 }
 
 /// What an instance has heard from another router that calls itself master.
@@ -282,7 +287,7 @@ impl Instance {
         match &mut self.phase {
             Phase::Initialize => Vec::new(),
             Phase::Backup(backup) => backup.hear(heard, &self.parameters, now),
-            Phase::Master(_) if self.gives_way_to(heard) => {
+            Phase::Master(_) if self.parameters.yield_to(heard) => {
                 let patience = self.parameters.master_down_interval(heard.interval);
                 self.phase = Phase::Backup(Backup { master: Some(heard), ..Backup::new(now + patience) });
                 vec![Action::Release]
@@ -299,11 +304,6 @@ impl Instance {
                 if heard.priority == 0 { vec![advertise] } else { vec![advertise, Action::Announce] }
             }
         }
-    }
-
-    fn gives_way_to(&self, heard: Heard) -> bool {
-        let Parameters { priority, source, .. } = self.parameters;
-        (heard.priority, heard.source) > (priority, source)
     }
 
     fn become_master(&mut self, now: Instant) -> Vec<Action> {

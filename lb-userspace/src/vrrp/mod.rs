@@ -22,10 +22,20 @@
 //! | `watcher.rs` | the process that watches the speaker, and takes its addresses off when it dies |
 //! | `api.rs`, `view.rs` | what `lbctl vrrp` asks and sees |
 
+mod instance;
+mod notify;
 mod packet;
+mod priority;
+mod router;
 mod seal;
+mod socket;
+mod tracks;
+mod view;
 
 pub use self::{
     packet::{Advertisement, GROUP_V4, GROUP_V6, Malformed, PROTOCOL},
+    router::{Change, Status},
     seal::{SEAL_LEN, SealError, Sealer, Verifier},
+    tracks::Fitness,
+    view::{CountersView, InstancePatch, InstanceView, MasterView, TimersView, TrackView, VrrpView},
 };

@@ -45,7 +45,7 @@ pub fn standing<'a>(base: u8, readings: impl IntoIterator<Item = (&'a Track, Rea
             (Some(weight), Reading::Number(number)) => {
                 priority = priority.saturating_add(weight.saturating_mul(number));
             }
-            (Some(weight @ ..0), Reading::Bad) | (Some(weight @ 1..), Reading::Good) => priority += weight,
+            (Some(weight @ ..=0), Reading::Bad) | (Some(weight @ 1..), Reading::Good) => priority += weight,
             (None, Reading::Good | Reading::Number(_)) | (Some(_), _) => {}
         }
     }

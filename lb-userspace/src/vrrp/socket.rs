@@ -89,7 +89,7 @@ impl AdvertSocket {
                 socket.join_multicast_v6(&GROUP_V6, ifindex)?;
             }
         }
-        Ok(Self { socket: AsyncFd::new(socket)?, ifindex, ipv4 })
+        Ok(Self { socket: AsyncFd::register(socket)?, ifindex, ipv4 })
     }
 
     /// Sends one IP payload from one of this host's addresses.

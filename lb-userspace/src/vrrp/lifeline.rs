@@ -1,0 +1,141 @@
+//! The connection between the speaker and who watches it: a socket that is the speaker's standard input.
+//!
+//! The speaker writes a line at every beat, and at every change: which addresses it holds, and for how long it may be silent.
+//! When the lines stop, it hangs; when the connection ends, one of the two is dead.
+
+use std::{
+    os::{fd::{AsFd as _, OwnedFd}, unix::net::UnixStream as StdUnixStream},
+    time::Duration,
+};
+
+use nix::sys::{socket::{AddressFamily, SockaddrLike as _, UnixAddr, getsockname}, stat::fstat};
+use serde::{Deserialize, Serialize};
+use tokio::{
+    io::Interest,
+    net::UnixStream,
+    time::{Interval, MissedTickBehavior, interval},
+};
+
+use super::{instance::State, router::Router};
+use crate::config::Vrrp;
+
+/// Others wait for three intervals and their skew: after two, the addresses are gone before they take over.
+const PATIENCE: u32 = 2;
+/// How often it beats in its time of patience.
+const BEATS: u32 = 4;
+/// No process can be relied on to come to its turn sooner.
+const LEAST_PATIENCE: Duration = Duration::from_millis(25);
+const MOST_PATIENCE: Duration = Duration::from_secs(2);
+
+/// What the speaker says of itself. An empty line says that nothing has changed.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Pulse {
+    /// How long it may be silent.
+    pub(super) patience: Duration,
+    /// The instances that are master.
+    pub(super) masters: Vec<String>,
+}
+
+/// The speaker's end.
+#[derive(Debug)]
+pub(super) struct Lifeline {
+    /// `None` without a watcher.
+    stream: Option<UnixStream>,
+    beat: Interval,
+    pulse: Pulse,
+}
+
+impl Lifeline {
+    /// Takes standard input, if it is a Unix socket.
+    pub(super) fn open(instances: &[Vrrp]) -> Self {
+        let stream = watcher();
+        if stream.is_none() {
+            log::warn!("nobody watches this process: if it dies, its addresses stay until their leases end");
+        }
+        let patience = patience(instances);
+        let mut lifeline =
+            Self { stream, beat: beat(patience), pulse: Pulse { patience, masters: Vec::new() } };
+        lifeline.say_all();
+        lifeline
+    }
+
+    pub(super) fn set_instances(&mut self, instances: &[Vrrp]) {
+        let patience = patience(instances);
+        if patience != self.pulse.patience {
+            self.pulse.patience = patience;
+            self.beat = beat(patience);
+            self.say_all();
+        }
+    }
+
+    /// Says which instances are master, if that has changed.
+    pub(super) fn tell(&mut self, router: &Router) {
+        let is_master = |name: &str| self.pulse.masters.iter().any(|master| master == name);
+        let masters = router.members().iter().filter(|member| member.instance().state() == State::Master);
+        if masters.clone().count() == self.pulse.masters.len() && masters.clone().all(|member| is_master(&member.config().name)) {
+            return;
+        }
+        self.pulse.masters = masters.map(|member| member.config().name.clone()).collect();
+        self.say_all();
+    }
+
+    /// Waits for the next beat, and beats.
+    pub(super) async fn beat(&mut self) {
+        self.beat.tick().await;
+        self.write(b"\n");
+    }
+
+    /// Waits for the end of the connection. Without one, for ever.
+    pub(super) async fn cut(&self) {
+        let Some(stream) = &self.stream else { return std::future::pending().await };
+        loop {
+            // The watcher says nothing: what can be read is the end.
+            if stream.ready(Interest::READABLE).await.is_err() {
+                return;
+            }
+            match stream.try_read(&mut [0; 64]) {
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+                Ok(1..) => {}
+                Ok(0) | Err(_) => return,
+            }
+        }
+    }
+
+    fn say_all(&mut self) {
+        let mut line = serde_json::to_vec(&self.pulse).unwrap_or_default();
+        line.push(b'\n');
+        self.write(&line);
+    }
+
+    /// A watcher that does not read, or is gone, is no reason to stop here.
+    fn write(&self, line: &[u8]) {
+        if let Some(stream) = &self.stream {
+            let _ = stream.try_write(line);
+        }
+    }
+}
+
+fn watcher() -> Option<UnixStream> {
+    let stdin = std::io::stdin();
+    let descriptor = stdin.as_fd();
+    fstat(descriptor).ok()?;
+    let address: UnixAddr = getsockname(std::os::fd::AsRawFd::as_raw_fd(&descriptor)).ok()?;
+    if address.family() != Some(AddressFamily::Unix) {
+        return None;
+    }
+    let owned: OwnedFd = descriptor.try_clone_to_owned().ok()?;
+    let stream = StdUnixStream::from(owned);
+    stream.set_nonblocking(true).ok()?;
+    UnixStream::from_std(stream).ok()
+}
+
+fn patience(instances: &[Vrrp]) -> Duration {
+    let shortest = instances.iter().map(|instance| instance.interval).min().unwrap_or(MOST_PATIENCE);
+    (shortest * PATIENCE).clamp(LEAST_PATIENCE, MOST_PATIENCE)
+}
+
+fn beat(patience: Duration) -> Interval {
+    let mut beat = interval(patience / BEATS);
+    beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    beat
+}
