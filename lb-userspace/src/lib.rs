@@ -8,3 +8,4 @@ pub mod health;
 pub mod model;
 pub mod neighbour;
 pub mod schedule;
+pub mod vrrp;

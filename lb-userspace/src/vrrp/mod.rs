@@ -15,9 +15,12 @@
 //! | file | job |
 //! |---|---|
 //! | `socket.rs` | raw sockets for advertisements |
-//! | `links.rs` | interfaces and virtual addresses, by netlink |
+//! | `links.rs` | interfaces and virtual addresses, by netlink; the frames that announce them |
+//! | `firewall.rs` | keeps packets to virtual addresses from this host, where it is not to accept them |
 //! | `tracks.rs` | watches scripts, files, the daemon |
 //! | `notify.rs` | runs the operator's programs |
 //! | `speaker.rs` | the process that speaks: one loop around the router |
 //! | `watcher.rs` | the process that watches the speaker, and takes its addresses off when it dies |
 //! | `api.rs`, `view.rs` | what `lbctl vrrp` asks and sees |
+
+pub mod links;
