@@ -25,6 +25,8 @@ pub const DIRECTORIES: u32 = 2;
 pub const BACKEND_ROWS: u32 = 2 * crate::BackendId::COUNT;
 /// Interface indices that the datapath can tell apart.
 pub const MAX_INTERFACES: u32 = 1 << 14;
+/// Places for virtual routers: one for each identifier in each address family.
+pub const VIRTUAL_ROUTERS: u32 = 2 << 8;
 
 /// Names of the maps and programs in the eBPF objects.
 pub mod names {

@@ -16,6 +16,7 @@ mod flow;
 pub mod layout;
 mod service;
 mod slot;
+mod virtual_router;
 
 pub use address::{Address, NetU16, NetU32};
 pub use backend::{BackendId, BackendRow, Encapsulation, MacAddress, OuterHeader, RowIndex, mac_word};
@@ -24,6 +25,7 @@ pub use directory::{Directory, ServiceEntry};
 pub use flow::{Flow, FlowHash, HashKey};
 pub use service::{Service, ServiceId, ServiceKey};
 pub use slot::SlotWord;
+pub use virtual_router::VirtualRouter;
 
 #[cfg(feature = "userspace")]
 mod pod {

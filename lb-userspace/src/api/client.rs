@@ -48,6 +48,11 @@ impl Client {
         Self { socket: socket.to_owned() }
     }
 
+    /// Where the daemon listens.
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
     /// `GET path`.
     pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
         self.request(Method::GET, path, Bytes::new()).await

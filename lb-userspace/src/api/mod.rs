@@ -6,6 +6,7 @@
 //! | `GET /v1/services` | `[`[`ServiceView`]`]` |
 //! | `GET /v1/stats` | [`StatsView`] |
 //! | `GET /v1/flow?service=S&client=ADDRESS:PORT[&port=N]` | [`FlowView`] |
+//! | `GET /v1/fitness` | [`Fitness`](crate::vrrp::Fitness) |
 //! | `POST /v1/services/S/backends` with [`NewBackend`] | `[`[`Applied`]`]` |
 //! | `PATCH /v1/backends/B[?service=S]` with [`BackendPatch`] | `[`[`Applied`]`]` |
 //! | `DELETE /v1/backends/B[?service=S]` | `[`[`Applied`]`]` |
@@ -21,6 +22,7 @@ use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration}
 
 use serde::{Deserialize, Serialize};
 
+pub(crate) use self::server::{Answer, ask, json};
 pub use self::{
     client::{Client, ClientError},
     server::{Refusal, Reply, Request, bind, serve},

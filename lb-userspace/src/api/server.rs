@@ -24,6 +24,7 @@ use super::{BackendPatch, ErrorView, FlowView, NewBackend, StatsView, StatusView
 use crate::{
     config,
     model::{Applied, Change, ChangeError, Selector, ServiceView},
+    vrrp::Fitness,
 };
 
 /// A request on its way to the daemon's loop, with the way back.
@@ -35,6 +36,8 @@ pub enum Request {
     Services(Reply<Vec<ServiceView>>),
     /// Counters.
     Stats(Reply<StatsView>),
+    /// Whether this node is fit to be master.
+    Fitness(Reply<Fitness>),
     /// Where a flow of `service` goes.
     Flow {
         /// The service.
@@ -101,7 +104,8 @@ impl From<ChangeError> for Refusal {
 }
 
 type Requests = mpsc::Sender<Request>;
-type Answer<T> = Result<Json<T>, Refusal>;
+/// What a handler returns.
+pub(crate) type Answer<T> = Result<Json<T>, Refusal>;
 
 /// Opens the socket at `path`. One that an earlier daemon left is replaced.
 pub fn bind(path: &Path) -> io::Result<UnixListener> {
@@ -123,6 +127,7 @@ pub async fn serve(listener: UnixListener, requests: mpsc::Sender<Request>) -> i
         .route("/v1/services", get(services))
         .route("/v1/stats", get(stats))
         .route("/v1/flow", get(flow))
+        .route("/v1/fitness", get(fitness))
         .route("/v1/services/{service}/backends", post(add_backend))
         .route("/v1/backends/{backend}", patch(patch_backend).delete(remove_backend))
         .route("/v1/reload", post(reload))
@@ -132,7 +137,7 @@ pub async fn serve(listener: UnixListener, requests: mpsc::Sender<Request>) -> i
 }
 
 /// Sends a request to the loop and waits for its answer.
-async fn ask<T>(requests: &Requests, request: impl FnOnce(Reply<T>) -> Request) -> Answer<T> {
+pub(crate) async fn ask<R, T>(requests: &mpsc::Sender<R>, request: impl FnOnce(Reply<T>) -> R) -> Answer<T> {
     let gone = || Refusal::Failed("lbd is stopping".to_owned());
     let (reply, answer) = oneshot::channel();
     requests.send(request(reply)).await.map_err(|_| gone())?;
@@ -149,6 +154,10 @@ async fn services(State(requests): State<Requests>) -> Answer<Vec<ServiceView>> 
 
 async fn stats(State(requests): State<Requests>) -> Answer<StatsView> {
     ask(&requests, Request::Stats).await
+}
+
+async fn fitness(State(requests): State<Requests>) -> Answer<Fitness> {
+    ask(&requests, Request::Fitness).await
 }
 
 async fn reload(State(requests): State<Requests>) -> Answer<()> {
@@ -207,6 +216,6 @@ async fn remove_backend(
     ask(&requests, |reply| Request::Change(change, reply)).await
 }
 
-fn json<T>(body: Result<Json<T>, JsonRejection>) -> Result<T, Refusal> {
+pub(crate) fn json<T>(body: Result<Json<T>, JsonRejection>) -> Result<T, Refusal> {
     body.map(|Json(value)| value).map_err(|rejection| Refusal::Invalid(rejection.body_text()))
 }

@@ -5,6 +5,7 @@ mod interfaces;
 mod setup;
 mod state;
 mod views;
+mod vrrp;
 
 use std::{
     path::PathBuf,
@@ -20,8 +21,8 @@ use tokio::{
     time::MissedTickBehavior,
 };
 
-use self::executor::Executor;
-pub use self::{setup::unload, state::StateDir};
+use self::{executor::Executor, vrrp::VrrpProcess};
+pub use self::{setup::unload, state::StateDir, vrrp::stop as stop_vrrp};
 use crate::{
     api::{Refusal, Request},
     config::Config,
@@ -38,6 +39,8 @@ pub struct Options {
     pub config: PathBuf,
     /// How much the eBPF program logs.
     pub ebpf_log: LogLevel,
+    /// Whether VRRP is somebody else's business.
+    pub no_vrrp: bool,
 }
 
 /// How often the interfaces are looked at: their MAC addresses, and the virtual IPs on them.
@@ -55,6 +58,7 @@ struct Daemon {
     core: Core,
     executor: Executor,
     attachments: Vec<Attachment>,
+    vrrp: VrrpProcess,
     /// What is not as it should be.
     problems: Vec<String>,
 }
@@ -97,7 +101,9 @@ impl Daemon {
                 _ = refresh.tick() => {
                     self.refresh_interfaces();
                     self.restore_announced().await;
+                    self.ensure_vrrp();
                 }
+                () = self.vrrp.died() => self.ensure_vrrp(),
                 _ = log_flush.tick(), if events.logs.is_some() => events.logs.iter_mut().for_each(EbpfLogger::flush),
                 _ = hangup.recv() => {
                     if let Err(refusal) = self.reload().await {
@@ -115,6 +121,7 @@ impl Daemon {
         match request {
             Request::Status(reply) => drop(reply.send(Ok(self.status()))),
             Request::Services(reply) => drop(reply.send(self.services())),
+            Request::Fitness(reply) => drop(reply.send(Ok(self.fitness()))),
             Request::Stats(reply) => drop(reply.send(self.stats())),
             Request::Flow { service, client, port, reply } => drop(reply.send(self.flow(&service, client, port))),
             Request::Change(change, reply) => {
@@ -160,7 +167,8 @@ impl Daemon {
         log::info!("reloaded {}", self.options.config.display());
         let done = self.executor.run(effects, &self.core).await;
         self.restore_announced().await;
-        done.map_err(failed)
+        let vrrp = self.reload_vrrp().await;
+        done.map_err(failed).and(vrrp)
     }
 
     /// What cannot change while the daemon runs.

@@ -10,7 +10,7 @@ use nix::{
 };
 use tokio::sync::mpsc;
 
-use super::{Daemon, Events, Options, StateDir, executor::Executor, interfaces};
+use super::{Daemon, Events, Options, StateDir, executor::Executor, interfaces, vrrp::VrrpProcess};
 use crate::{
     api,
     config::Config,
@@ -67,7 +67,10 @@ pub(super) async fn start(options: Options) -> anyhow::Result<(Daemon, Events)> 
     log::info!("{} services; lbctl reaches me at {}", config.services.len(), socket.display());
 
     let started = Instant::now();
-    let daemon = Daemon { options, config, hash_key, started, core, executor, attachments, problems: Vec::new() };
+    let vrrp = VrrpProcess::default();
+    let mut daemon =
+        Daemon { options, config, hash_key, started, core, executor, attachments, vrrp, problems: Vec::new() };
+    daemon.ensure_vrrp();
     Ok((daemon, Events { requests, reports, next_hops, logs }))
 }
 

@@ -9,6 +9,7 @@ use crate::{
     api::{FlowView, Refusal, StatsView, StatusView},
     config::Forwarding,
     model::{NextHopView, ServiceView},
+    vrrp::Fitness,
 };
 
 impl Daemon {
@@ -66,6 +67,12 @@ impl Daemon {
             verdicts: verdicts.into_iter().map(|(verdict, packets)| (verdict.name().to_owned(), packets)).collect(),
             services: self.services()?,
         })
+    }
+
+    /// What decides whether this node is fit to hold virtual addresses.
+    pub(super) fn fitness(&self) -> Fitness {
+        let taking = |service: &ServiceView| service.backends.iter().filter(|backend| backend.slots > 0).count();
+        Fitness { backends: self.core.view().iter().map(|service| (service.name.clone(), taking(service))).collect() }
     }
 
     /// Follows a flow through the slots as the datapath has them now.

@@ -2,13 +2,13 @@
 
 use std::{collections::HashMap, io, net::IpAddr, time::Duration};
 
-use socket2::{Domain, SockAddr, SockAddrStorage, Socket, Type};
 use thiserror::Error;
 use tokio::{task::JoinSet, time::sleep};
 
 use super::{
-    frame,
+    frame::{self, Claimant},
     netlink::{self, Netlink},
+    packet_socket::PacketSocket,
 };
 
 /// A frame may be lost: it is sent this often.
@@ -61,11 +61,12 @@ impl Announcer {
         let (ifindex, link) = self.netlink.link_by_name(interface).await?;
         // Loopback has nobody to tell.
         let announcement = match link.mac {
-            Some(mac) => Some(repeat(
-                PacketSocket::open(ifindex, interface)?,
-                frame::announcement(mac, address),
-                format!("{address} on {interface}"),
-            )),
+            Some(mac) => {
+                let socket = PacketSocket::open()
+                    .map_err(|source| AnnounceError::Socket { interface: interface.to_owned(), source })?;
+                let frame = frame::announcement(mac, address, Claimant::Host);
+                Some(repeat(socket, ifindex, frame, format!("{address} on {interface}")))
+            }
             None => None,
         };
         let present = self.placement(interface, ifindex, address).await?;
@@ -135,44 +136,13 @@ impl Announcer {
     }
 }
 
-async fn repeat(socket: PacketSocket, frame: Vec<u8>, what: String) {
+async fn repeat(socket: PacketSocket, ifindex: u32, frame: Vec<u8>, what: String) {
     for round in 0..FRAMES {
         if round > 0 {
             sleep(SPACING).await;
         }
-        if let Err(error) = socket.send(&frame) {
+        if let Err(error) = socket.send(ifindex, &frame) {
             log::warn!("cannot announce {what}: {error}");
         }
     }
-}
-
-/// Sends whole frames on one interface, and receives none.
-struct PacketSocket {
-    socket: Socket,
-    interface: SockAddr,
-}
-
-impl PacketSocket {
-    fn open(ifindex: u32, name: &str) -> Result<Self, AnnounceError> {
-        let failed = |source| AnnounceError::Socket { interface: name.to_owned(), source };
-        let socket = Socket::new(Domain::PACKET, Type::RAW, None).map_err(failed)?;
-        socket.set_nonblocking(true).map_err(failed)?;
-        Ok(Self { socket, interface: link_layer_address(ifindex) })
-    }
-
-    fn send(&self, frame: &[u8]) -> io::Result<usize> {
-        self.socket.send_to(frame, &self.interface)
-    }
-}
-
-/// `packet(7)`: the frame itself says the rest.
-#[expect(clippy::cast_possible_truncation, reason = "the address family is 17, the length 20")]
-fn link_layer_address(ifindex: u32) -> SockAddr {
-    let mut storage = SockAddrStorage::zeroed();
-    // SAFETY: `sockaddr_ll` is one of the socket addresses of Linux, and any bytes make a valid one.
-    let address = unsafe { storage.view_as::<libc::sockaddr_ll>() };
-    address.sll_family = libc::AF_PACKET as libc::sa_family_t;
-    address.sll_ifindex = ifindex.cast_signed();
-    // SAFETY: the storage holds a `sockaddr_ll`, and the length is that type's.
-    unsafe { SockAddr::new(storage, size_of::<libc::sockaddr_ll>() as libc::socklen_t) }
 }

@@ -9,11 +9,19 @@ const IPV6: u16 = 0x86dd;
 const ICMPV6: u8 = 58;
 const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 
+/// Who claims an address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Claimant {
+    Host,
+    /// A virtual router (RFC 9568, section 6.4.2): its neighbour advertisements say that it is one.
+    Router,
+}
+
 /// A whole Ethernet frame, from the interface with that MAC address to everyone on its link.
-pub(super) fn announcement(mac: [u8; 6], address: IpAddr) -> Vec<u8> {
+pub(crate) fn announcement(mac: [u8; 6], address: IpAddr, claimant: Claimant) -> Vec<u8> {
     match address {
         IpAddr::V4(address) => gratuitous_arp(mac, address),
-        IpAddr::V6(address) => unsolicited_advertisement(mac, address),
+        IpAddr::V6(address) => unsolicited_advertisement(mac, address, claimant),
     }
 }
 
@@ -32,9 +40,15 @@ fn gratuitous_arp(mac: [u8; 6], address: Ipv4Addr) -> Vec<u8> {
 }
 
 /// An unsolicited neighbour advertisement (RFC 4861, sections 4.4 and 7.2.6), from the address to all nodes.
-fn unsolicited_advertisement(mac: [u8; 6], address: Ipv6Addr) -> Vec<u8> {
+fn unsolicited_advertisement(mac: [u8; 6], address: Ipv6Addr, claimant: Claimant) -> Vec<u8> {
+    const ROUTER: u8 = 0x80;
+    const OVERRIDE: u8 = 0x20;
+    let flags = match claimant {
+        Claimant::Host => OVERRIDE,
+        Claimant::Router => ROUTER | OVERRIDE,
+    };
     let mut message = vec![136, 0, 0, 0]; // type, code, checksum to come
-    message.extend([0x20, 0, 0, 0]); // flags: override
+    message.extend([flags, 0, 0, 0]);
     message.extend(address.octets());
     message.extend([2, 1]); // option: target link-layer address, in units of 8 bytes
     message.extend(mac);
@@ -74,7 +88,7 @@ mod tests {
     #[test]
     fn a_gratuitous_arp_asks_everyone_for_its_own_address() {
         let address = Ipv4Addr::new(192, 168, 1, 10);
-        let frame = announcement(MAC, address.into());
+        let frame = announcement(MAC, address.into(), Claimant::Host);
 
         let packet = SlicedPacket::from_ethernet(&frame).expect("etherparse accepts the frame");
         let Some(LinkSlice::Ethernet2(ethernet)) = &packet.link else {
@@ -97,9 +111,14 @@ mod tests {
 
     #[test]
     fn an_advertisement_tells_all_nodes_to_override_what_they_know() {
-        for address in ["2001:db8::10", "fe80::1", "fd00:ffff:ffff::ffff:ffff:ffff"] {
+        for (address, claimant) in [
+            ("2001:db8::10", Claimant::Host),
+            ("2001:db8::10", Claimant::Router),
+            ("fe80::1", Claimant::Router),
+            ("fd00:ffff:ffff::ffff:ffff:ffff", Claimant::Host),
+        ] {
             let address: Ipv6Addr = address.parse().expect("an address");
-            let frame = announcement(MAC, address.into());
+            let frame = announcement(MAC, address.into(), claimant);
 
             let packet = SlicedPacket::from_ethernet(&frame).expect("etherparse accepts the frame");
             let Some(LinkSlice::Ethernet2(ethernet)) = &packet.link else {
@@ -126,7 +145,8 @@ mod tests {
             let Icmpv6Type::NeighborAdvertisement(flags) = icmp.icmp_type() else {
                 panic!("not a neighbour advertisement: {:?}", icmp.icmp_type());
             };
-            assert!(flags.r#override && !flags.solicited && !flags.router);
+            assert!(flags.r#override && !flags.solicited);
+            assert_eq!(flags.router, claimant == Claimant::Router);
             let payload = icmp.payload();
             assert_eq!(payload[..16], address.octets(), "the target");
             assert_eq!(payload[16..18], [2, 1], "target link-layer address option");

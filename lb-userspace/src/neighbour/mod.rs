@@ -6,11 +6,13 @@
 //! | `resolver.rs` | the task that asks again whenever the kernel reports a change |
 //! | `announce.rs` | puts virtual IPs on an interface, and tells the link where they are |
 //! | `frame.rs` | the frames that tell it: gratuitous ARP, unsolicited neighbour advertisement (pure) |
+//! | `packet_socket.rs` | the socket that sends them |
 //! | `netlink.rs` | questions, orders and notifications, in our own types |
 
 mod announce;
-mod frame;
-mod netlink;
+pub(crate) mod frame;
+pub(crate) mod netlink;
+pub(crate) mod packet_socket;
 mod resolve;
 mod resolver;
 

@@ -23,6 +23,7 @@ use super::{
     PROTOCOL,
     resolve::{Change, Link, Neighbour, NeighbourKey, NeighbourState, Prefix, Refusal, Route, Unresolved, Vlan},
 };
+use crate::vrrp::links::ADDRESS_MARK;
 
 /// The kernel answers at once; without this an answer that cannot be decoded would be awaited for ever.
 const TIMEOUT: Duration = Duration::from_secs(2);
@@ -233,6 +234,12 @@ async fn within<T>(what: impl Display, answer: impl Future<Output = Result<T, rt
 fn change(message: NetlinkMessage<RouteNetlinkMessage>) -> Option<Change> {
     use RouteNetlinkMessage as Message;
     match message.payload {
+        // No next hop depends on a virtual address; each is renewed every second.
+        NetlinkPayload::InnerMessage(Message::NewAddress(address) | Message::DelAddress(address))
+            if has_mark(&address, ADDRESS_MARK) =>
+        {
+            None
+        }
         NetlinkPayload::InnerMessage(
             Message::NewNeighbour(entry) | Message::DelNeighbour(entry),
         ) => neighbour_key(&entry).map(Change::Neighbour),
@@ -318,7 +325,8 @@ fn ip(address: &RouteAddress) -> Option<IpAddr> {
     }
 }
 
-fn link(message: &LinkMessage) -> (u32, Link) {
+/// What a message says about a link, and its index.
+pub(crate) fn link(message: &LinkMessage) -> (u32, Link) {
     let flags = message.header.flags;
     let mut link = Link {
         name: String::new(),
@@ -397,19 +405,21 @@ fn neighbour(message: &NeighbourMessage) -> Neighbour {
 }
 
 fn address(message: &AddressMessage) -> Option<(IpAddr, bool)> {
-    let (mut local, mut peer, mut ours) = (None, None, false);
+    let (mut local, mut peer) = (None, None);
     for attribute in &message.attributes {
         match attribute {
             AddressAttribute::Local(address) => local = Some(*address),
             // The only one in IPv6; the other end's, where both are given.
             AddressAttribute::Address(address) => peer = Some(*address),
-            AddressAttribute::Protocol(protocol) => {
-                ours = *protocol == AddressProtocol::from(PROTOCOL);
-            }
             _ => {}
         }
     }
-    Some((local.or(peer)?, ours))
+    Some((local.or(peer)?, has_mark(message, PROTOCOL)))
+}
+
+/// Whether the address was put there with this `IFA_PROTO`.
+fn has_mark(message: &AddressMessage, mark: u8) -> bool {
+    message.attributes.contains(&AddressAttribute::Protocol(AddressProtocol::from(mark)))
 }
 
 fn family(address: IpAddr) -> AddressFamily {
@@ -466,6 +476,21 @@ mod tests {
         let (index, link) = link(&message);
         assert_eq!(index, 5);
         link
+    }
+
+    #[test]
+    fn an_address_of_vrrp_that_comes_or_goes_is_no_change() {
+        use RouteNetlinkMessage as Message;
+
+        let report = |message: Message| change(NetlinkMessage::from(message)).is_some();
+        let mut address = AddressMessage::default();
+        address.attributes.push(AddressAttribute::Local(IpAddr::from([10, 0, 0, 100])));
+        assert!(report(Message::NewAddress(address.clone())) && report(Message::DelAddress(address.clone())));
+        address.attributes.push(AddressAttribute::Protocol(PROTOCOL.into()));
+        assert!(report(Message::NewAddress(address.clone())) && report(Message::DelAddress(address.clone())));
+        address.attributes.pop();
+        address.attributes.push(AddressAttribute::Protocol(ADDRESS_MARK.into()));
+        assert!(!report(Message::NewAddress(address.clone())) && !report(Message::DelAddress(address)));
     }
 
     #[test]

@@ -101,25 +101,25 @@ pub(super) enum Route {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Link {
-    pub(super) name: String,
+pub(crate) struct Link {
+    pub(crate) name: String,
     /// `None` if it is not an Ethernet device.
-    pub(super) mac: Option<[u8; 6]>,
-    pub(super) mtu: u32,
+    pub(crate) mac: Option<[u8; 6]>,
+    pub(crate) mtu: u32,
     /// Switched on, and with a carrier.
-    pub(super) up: bool,
+    pub(crate) up: bool,
     /// Whether neighbours are looked up on it (not `IFF_NOARP`).
-    pub(super) resolves: bool,
-    pub(super) vlan: Option<Vlan>,
+    pub(crate) resolves: bool,
+    pub(crate) vlan: Option<Vlan>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Vlan {
-    pub(super) id: u16,
+pub(crate) struct Vlan {
+    pub(crate) id: u16,
     /// 802.1Q, not 802.1ad.
-    pub(super) customer: bool,
+    pub(crate) customer: bool,
     /// `None` if it is in another network namespace.
-    pub(super) parent: Option<u32>,
+    pub(crate) parent: Option<u32>,
 }
 
 /// Names an entry of the neighbour table.

@@ -25,7 +25,10 @@
 //! - A master whose process stood still for longer than others wait for it begins again as backup.
 //! - A master answers advertisements of lower priority at most once in an interval, whoever sends how many.
 
-use std::{net::IpAddr, time::{Duration, Instant}};
+use std::{
+    net::IpAddr,
+    time::{Duration, Instant},
+};
 
 use crate::config::{InitialState, VrrpVersion};
 

@@ -4,14 +4,19 @@
 //! When the lines stop, it hangs; when the connection ends, one of the two is dead.
 
 use std::{
-    os::{fd::{AsFd as _, OwnedFd}, unix::net::UnixStream as StdUnixStream},
+    os::{
+        fd::{AsFd as _, OwnedFd},
+        unix::net::UnixStream as StdUnixStream,
+    },
     time::Duration,
 };
 
-use nix::sys::{socket::{AddressFamily, SockaddrLike as _, UnixAddr, getsockname}, stat::fstat};
+use nix::sys::{
+    socket::{AddressFamily, SockaddrLike as _, UnixAddr, getsockname},
+    stat::fstat,
+};
 use serde::{Deserialize, Serialize};
 use tokio::{
-    io::Interest,
     net::UnixStream,
     time::{Interval, MissedTickBehavior, interval},
 };
@@ -53,8 +58,7 @@ impl Lifeline {
             log::warn!("nobody watches this process: if it dies, its addresses stay until their leases end");
         }
         let patience = patience(instances);
-        let mut lifeline =
-            Self { stream, beat: beat(patience), pulse: Pulse { patience, masters: Vec::new() } };
+        let mut lifeline = Self { stream, beat: beat(patience), pulse: Pulse { patience, masters: Vec::new() } };
         lifeline.say_all();
         lifeline
     }
@@ -72,31 +76,25 @@ impl Lifeline {
     pub(super) fn tell(&mut self, router: &Router) {
         let is_master = |name: &str| self.pulse.masters.iter().any(|master| master == name);
         let masters = router.members().iter().filter(|member| member.instance().state() == State::Master);
-        if masters.clone().count() == self.pulse.masters.len() && masters.clone().all(|member| is_master(&member.config().name)) {
+        if masters.clone().count() == self.pulse.masters.len()
+            && masters.clone().all(|member| is_master(&member.config().name))
+        {
             return;
         }
         self.pulse.masters = masters.map(|member| member.config().name.clone()).collect();
         self.say_all();
     }
 
-    /// Waits for the next beat, and beats.
-    pub(super) async fn beat(&mut self) {
-        self.beat.tick().await;
-        self.write(b"\n");
-    }
-
-    /// Waits for the end of the connection. Without one, for ever.
-    pub(super) async fn cut(&self) {
-        let Some(stream) = &self.stream else { return std::future::pending().await };
+    /// Beats until the connection ends. Without one it beats for ever.
+    pub(super) async fn hold(&mut self) {
         loop {
-            // The watcher says nothing: what can be read is the end.
-            if stream.ready(Interest::READABLE).await.is_err() {
-                return;
-            }
-            match stream.try_read(&mut [0; 64]) {
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
-                Ok(1..) => {}
-                Ok(0) | Err(_) => return,
+            let Some(stream) = &self.stream else { return std::future::pending().await };
+            tokio::select! {
+                _ = self.beat.tick() => self.write(b"\n"),
+                () = end(stream) => {
+                    self.stream = None;
+                    return;
+                }
             }
         }
     }
@@ -111,6 +109,21 @@ impl Lifeline {
     fn write(&self, line: &[u8]) {
         if let Some(stream) = &self.stream {
             let _ = stream.try_write(line);
+        }
+    }
+}
+
+/// Waits for the end of the connection.
+async fn end(stream: &UnixStream) {
+    loop {
+        // The watcher says nothing: what can be read is the end.
+        if stream.readable().await.is_err() {
+            return;
+        }
+        match stream.try_read(&mut [0; 64]) {
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+            Ok(1..) => {}
+            Ok(0) | Err(_) => return,
         }
     }
 }

@@ -15,22 +15,33 @@
 //! | file | job |
 //! |---|---|
 //! | `socket.rs` | raw sockets for advertisements |
-//! | `links.rs` | interfaces and virtual addresses, by netlink |
+//! | `links.rs` | interfaces and virtual addresses, by netlink; the frames that announce them |
+//! | `firewall.rs` | keeps packets to virtual addresses from this host, where it is not to accept them |
 //! | `tracks.rs` | watches scripts, files, the daemon |
 //! | `notify.rs` | runs the operator's programs |
+//! | `place.rs` | where the addresses of an instance are put, and announced |
+//! | `realtime.rs` | a place before everything else on the processor |
+//! | `lifeline.rs` | how the speaker shows its watcher that it lives |
 //! | `speaker.rs` | the process that speaks: one loop around the router |
 //! | `watcher.rs` | the process that watches the speaker, and takes its addresses off when it dies |
 //! | `api.rs`, `view.rs` | what `lbctl vrrp` asks and sees |
 
-mod instance;
+pub mod api;
+pub mod instance;
+mod lifeline;
+pub mod links;
 mod notify;
 mod packet;
-mod priority;
-mod router;
+mod place;
+pub mod priority;
+mod realtime;
+pub mod router;
 mod seal;
-mod socket;
-mod tracks;
+pub mod socket;
+pub mod speaker;
+pub mod tracks;
 mod view;
+pub mod watcher;
 
 pub use self::{
     packet::{Advertisement, GROUP_V4, GROUP_V6, Malformed, PROTOCOL},

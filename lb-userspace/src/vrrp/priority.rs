@@ -37,7 +37,9 @@ pub fn standing<'a>(base: u8, readings: impl IntoIterator<Item = (&'a Track, Rea
     let mut priority = i32::from(base);
     for (track, reading) in readings {
         match (track.weight.map(i32::from), reading) {
-            (None, Reading::Unknown) => return Standing::Unclear(format!("{} is not known yet", describe(&track.what))),
+            (None, Reading::Unknown) => {
+                return Standing::Unclear(format!("{} is not known yet", describe(&track.what)));
+            }
             (None, Reading::Bad) => return Standing::Unfit(format!("{} fails", describe(&track.what))),
             (None, Reading::Number(number)) if number != 0 => {
                 return Standing::Unfit(format!("{} says {number}", describe(&track.what)));
@@ -99,7 +101,10 @@ mod tests {
         assert_eq!(of(200, &[bad, bad]), Standing::Fit(80));
         assert_eq!(of(100, &[bad, bad]), Standing::Fit(1));
         assert_eq!(of(100, &[(Some(253), Reading::Good)]), Standing::Fit(254));
-        assert_eq!(of(100, &[(Some(253), Reading::Number(i32::MAX)), (Some(253), Reading::Number(1))]), Standing::Fit(254));
+        assert_eq!(
+            of(100, &[(Some(253), Reading::Number(i32::MAX)), (Some(253), Reading::Number(1))]),
+            Standing::Fit(254)
+        );
         assert_eq!(of(100, &[(Some(-253), Reading::Number(i32::MIN))]), Standing::Fit(254));
     }
 

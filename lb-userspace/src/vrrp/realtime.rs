@@ -13,7 +13,8 @@ const PRIORITY: i32 = 10;
 pub(super) fn enter() -> Option<i32> {
     let parameters = libc::sched_param { sched_priority: PRIORITY };
     // SAFETY: the kernel reads the parameters, which live until the call is over.
-    let result = unsafe { libc::sched_setscheduler(0, libc::SCHED_RR | libc::SCHED_RESET_ON_FORK, &raw const parameters) };
+    let result =
+        unsafe { libc::sched_setscheduler(0, libc::SCHED_RR | libc::SCHED_RESET_ON_FORK, &raw const parameters) };
     if let Err(error) = Errno::result(result) {
         log::warn!("no real-time priority: {error}");
         return None;

@@ -15,12 +15,10 @@ use std::{
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-pub use self::{
-    member::{Link, Member},
-    reception::Discard,
-};
+pub use self::{member::Member, reception::Discard};
 use super::{
     instance::{Action, State},
+    links::LinkState,
     priority::{self, Reading, Standing},
 };
 use crate::config;
@@ -176,7 +174,9 @@ impl Router {
             if self.members[index].next_deadline().is_some_and(|deadline| deadline <= now.instant) {
                 let again = self.members[index].announce_again(now.instant);
                 effects.extend(again.map(|frames| Effect::Announce(index, frames)));
-                self.step(index, "no master was heard", now, &mut effects, |member| member.instance.on_time(now.instant));
+                self.step(index, "no master was heard", now, &mut effects, |member| {
+                    member.instance.on_time(now.instant)
+                });
             }
         }
         effects
@@ -200,9 +200,7 @@ impl Router {
         let checked = self.members[index].check(packet, &advertisement, seal, now.unix);
         if let Ok(heard) = checked {
             let reason = format!("{} advertises priority {}", heard.source, heard.priority);
-            self.step(index, &reason, now, &mut effects, |member| {
-                member.instance.on_advertisement(heard, now.instant)
-            });
+            self.step(index, &reason, now, &mut effects, |member| member.instance.on_advertisement(heard, now.instant));
         }
         effects
     }
@@ -217,12 +215,13 @@ impl Router {
     }
 
     /// Takes in what has become of an interface; `None` if it is gone.
-    pub fn on_link(&mut self, interface: &str, link: Option<&Link>, now: Now) -> Vec<Effect> {
+    pub fn on_link(&mut self, interface: &str, link: Option<&LinkState>, now: Now) -> Vec<Effect> {
         let mut effects = Vec::new();
         for member in &mut self.members {
             member.see_link(interface, link);
         }
-        self.by_key = self.members.iter().enumerate().filter_map(|(index, member)| Some((member.key()?, index))).collect();
+        self.by_key =
+            self.members.iter().enumerate().filter_map(|(index, member)| Some((member.key()?, index))).collect();
         self.reconsider(now, &mut effects);
         effects
     }
@@ -282,6 +281,11 @@ impl Router {
         effects
     }
 
+    /// Whether [`Router::stop`] was called.
+    pub fn is_stopping(&self) -> bool {
+        self.stopping
+    }
+
     /// Whether, after [`Router::stop`], nothing is left to do.
     pub fn is_stopped(&self) -> bool {
         self.stopping && self.members.iter().all(|member| member.instance.state() == State::Initialize)
@@ -300,7 +304,8 @@ impl Router {
                 None => Member::new(config),
             })
             .collect();
-        self.by_key = self.members.iter().enumerate().filter_map(|(index, member)| Some((member.key()?, index))).collect();
+        self.by_key =
+            self.members.iter().enumerate().filter_map(|(index, member)| Some((member.key()?, index))).collect();
         let mut effects = Vec::new();
         self.reconsider(now, &mut effects);
         // Addresses that are new: to put all is to put those.

@@ -89,7 +89,9 @@ impl AdvertSocket {
                 socket.join_multicast_v6(&GROUP_V6, ifindex)?;
             }
         }
-        Ok(Self { socket: AsyncFd::register(socket)?, ifindex, ipv4 })
+        // SAFETY: the socket owns its descriptor, always the same one, and closes it when it is dropped with the `AsyncFd`.
+        let socket = unsafe { AsyncFd::register(socket) }?;
+        Ok(Self { socket, ifindex, ipv4 })
     }
 
     /// Sends one IP payload from one of this host's addresses.
@@ -171,7 +173,13 @@ impl AdvertSocket {
         let (source, length) = (message.address.map(|address| address.ip()), message.bytes);
         let (Some(source), Some(destination), Some(ttl)) = (source, destination, ttl) else { return Ok(None) };
         let payload = buffer[..length].to_vec();
-        Ok(Some(Received { ifindex: self.ifindex, source: source.into(), destination: destination.into(), ttl, payload }))
+        Ok(Some(Received {
+            ifindex: self.ifindex,
+            source: source.into(),
+            destination: destination.into(),
+            ttl,
+            payload,
+        }))
     }
 }
 

@@ -26,14 +26,17 @@ use super::{
     lifeline::Lifeline,
     links::{self, AnnounceSocket, LinkChange, Links},
     notify::notify,
-    place::Places,
+    place::{LEASE, Places},
     realtime,
-    router::{Effect, Now, Router, Status, WishError},
+    router::{Effect, Now, Router, WishError},
     socket::{AdvertSocket, Received},
     tracks::{TrackReport, Tracks},
     view::{self, VrrpView, now},
 };
-use crate::{api::Refusal, config::{Config, Tracked}};
+use crate::{
+    api::Refusal,
+    config::{Config, Tracked},
+};
 
 /// How often the leases of addresses are renewed.
 const RENEWAL: Duration = Duration::from_secs(1);
@@ -113,14 +116,13 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
             biased;
             () = receive(&speaker.sockets, &mut received) => {}
             () = wait => {}
-            () = speaker.lifeline.beat() => {}
+            () = speaker.lifeline.hold() => speaker.stop(None),
             Some(changes) = changes.next() => speaker.on_link_changes(&changes),
             Some(report) = speaker.reports.recv() => speaker.on_report(report),
             Some(request) = requests.recv() => speaker.answer(request),
             _ = renewal.tick() => speaker.renew(),
             _ = terminate.recv() => speaker.stop(Some(Signal::SIGTERM)),
             _ = interrupt.recv() => speaker.stop(Some(Signal::SIGINT)),
-            () = speaker.lifeline.cut() => speaker.stop(None),
         }
         speaker.catch_up(&mut received);
     }
@@ -292,7 +294,7 @@ impl Speaker {
     }
 
     fn renew(&mut self) {
-        if let Err(error) = self.places.links.renew(links::LEASE) {
+        if let Err(error) = self.places.links.renew(LEASE) {
             log::error!("{error}");
         }
     }
@@ -356,7 +358,7 @@ impl Speaker {
     fn reload(&mut self) -> Result<(), Refusal> {
         let next = Config::load(&self.options.config)
             .map_err(|error| Refusal::Configuration(format!("{:#}", anyhow::Error::from(error))))?;
-        if self.router.members().iter().any(|member| member.status() == Status::Stopped && self.router.is_stopping()) {
+        if self.router.is_stopping() {
             return Err(Refusal::Failed("VRRP is stopping".to_owned()));
         }
         self.problems.clear();

@@ -181,11 +181,9 @@ fn instance(member: &Member, now: Now) -> InstanceView {
                 priority: master.priority,
                 here: false,
             }),
-            State::Master => member.source().map(|address| MasterView {
-                address,
-                priority: parameters.priority,
-                here: true,
-            }),
+            State::Master => {
+                member.source().map(|address| MasterView { address, priority: parameters.priority, here: true })
+            }
         },
         addresses: config.addresses.iter().map(ToString::to_string).collect(),
         holds_addresses: instance.holds_addresses(),

@@ -1,6 +1,7 @@
 //! The command line that drives a running `lbd`.
 
 mod tables;
+mod vrrp;
 
 use std::{
     io::{self, Write as _},
@@ -68,6 +69,9 @@ enum Command {
         #[arg(long)]
         port: Option<u16>,
     },
+    /// Virtual addresses that move between nodes.
+    #[command(subcommand)]
+    Vrrp(vrrp::Command),
     /// Read the configuration file again. An invalid one changes nothing.
     Reload,
 }
@@ -179,6 +183,7 @@ async fn run(client: &Client, command: Command, output: Output) -> Result<(), Cl
             let flow: FlowView = client.get(&path).await?;
             show(output, &flow, tables::flow);
         }
+        Command::Vrrp(command) => vrrp::run(client.socket(), command, output).await?,
         Command::Reload => {
             let () = client.send(Method::POST, "/v1/reload", &()).await?;
             show(output, &(), |()| "reloaded".to_owned());

@@ -8,7 +8,7 @@ use lb_userspace::{
     model::{BackendView, NextHopView, ProbeView, ServiceView},
 };
 
-fn table(header: &[&str]) -> Table {
+pub(crate) fn table(header: &[&str]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_header(header);
     for column in table.column_iter_mut() {
@@ -17,7 +17,7 @@ fn table(header: &[&str]) -> Table {
     table
 }
 
-fn render(table: &Table) -> String {
+pub(crate) fn render(table: &Table) -> String {
     table.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>().join("\n")
 }
 

@@ -7,7 +7,7 @@ use std::{path::PathBuf, process::ExitCode};
 use clap::{Parser, Subcommand};
 use lb_userspace::{
     config::{Config, LoadError},
-    daemon,
+    daemon, vrrp,
 };
 
 /// XDP load balancer: the daemon, and what belongs to running it.
@@ -29,6 +29,25 @@ enum Command {
         /// Let the eBPF program log (slow): error, warn, info, debug or trace.
         #[arg(long, value_name = "LEVEL")]
         ebpf_log: Option<log::Level>,
+        /// Leave VRRP to an `lbd vrrp` that is started elsewhere, by systemd for example.
+        #[arg(long)]
+        no_vrrp: bool,
+    },
+    /// Speak VRRP for the [[vrrp]] sections of the configuration, in processes of their own, which no restart of the daemon
+    /// concerns. `lbd run` starts it, unless told not to. Ends on SIGTERM and SIGINT, and hands over before.
+    Vrrp {
+        /// The configuration file.
+        #[arg(long, value_name = "FILE", default_value = "/etc/lb/lb.toml")]
+        config: PathBuf,
+    },
+    /// The process that `lbd vrrp` watches.
+    #[command(hide = true)]
+    VrrpSpeaker {
+        #[arg(long)]
+        config: PathBuf,
+        /// Instances that died as master.
+        #[arg(long)]
+        bury: Vec<String>,
     },
     /// Check a configuration file and change nothing.
     Check {
@@ -65,14 +84,20 @@ fn main() -> ExitCode {
 #[tokio::main(flavor = "current_thread")]
 async fn run(command: Command) -> anyhow::Result<()> {
     match command {
-        Command::Run { config, ebpf_log } => daemon::run(daemon::Options { config, ebpf_log }).await,
+        Command::Run { config, ebpf_log, no_vrrp } => daemon::run(daemon::Options { config, ebpf_log, no_vrrp }).await,
+        Command::Vrrp { config } => vrrp::watcher::run(config).await,
+        Command::VrrpSpeaker { config, bury } => vrrp::speaker::run(vrrp::speaker::Options { config, bury }).await,
         Command::Check { config } => {
             let Config { services, interfaces, .. } = Config::load(&config)?;
             println!("{}: valid, {} interfaces, {} services", config.display(), interfaces.len(), services.len());
             Ok(())
         }
         Command::Unload { pins: Some(pins), .. } => daemon::unload(&pins).await,
-        Command::Unload { config, pins: None } => daemon::unload(&Config::load(&config)?.node.pins).await,
+        Command::Unload { config, pins: None } => {
+            let Config { node, .. } = Config::load(&config)?;
+            daemon::stop_vrrp(&node.state).await?;
+            daemon::unload(&node.pins).await
+        }
         Command::Decap(options) => decap::run(options).await,
     }
 }

@@ -13,6 +13,7 @@ use crate::{
     config::{Authentication, Track, Tracked, Vrrp},
     vrrp::{
         instance::{Instance, Parameters, State},
+        links::LinkState,
         packet::{Advertisement, GROUP_V4, GROUP_V6},
         priority::{Reading, Standing},
         seal::{Sealer, Verifier},
@@ -22,26 +23,11 @@ use crate::{
 /// How many changes of state are remembered.
 const HISTORY: usize = 32;
 
-/// An interface as VRRP needs to know it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Link {
-    /// Its number in the kernel.
-    pub ifindex: u32,
-    /// Switched on, and with a carrier.
-    pub up: bool,
-    /// Its MAC address, if it is an Ethernet device.
-    pub mac: Option<[u8; 6]>,
-    /// Whether an XDP program is attached.
-    pub xdp: bool,
-    /// Its addresses, in the kernel's order, without virtual ones.
-    pub addresses: Vec<IpAddr>,
-}
-
 #[derive(Debug)]
 enum LinkView {
     Unknown,
     Missing,
-    Present(Link),
+    Present(LinkState),
 }
 
 /// What an instance has counted.
@@ -145,7 +131,7 @@ impl Member {
     }
 
     /// Its interface, if that is there.
-    pub fn link(&self) -> Option<&Link> {
+    pub fn link(&self) -> Option<&LinkState> {
         match &self.link {
             LinkView::Present(link) => Some(link),
             LinkView::Unknown | LinkView::Missing => None,
@@ -189,7 +175,7 @@ impl Member {
     }
 
     /// Takes in what has become of an interface, be it its own or a tracked one.
-    pub(super) fn see_link(&mut self, interface: &str, link: Option<&Link>) {
+    pub(super) fn see_link(&mut self, interface: &str, link: Option<&LinkState>) {
         if self.config.interface == interface {
             self.link = link.map_or(LinkView::Missing, |link| LinkView::Present(link.clone()));
         }

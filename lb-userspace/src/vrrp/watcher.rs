@@ -1,0 +1,245 @@
+//! The process that watches the speaker. When the speaker dies or hangs, it takes the virtual addresses off at once, so that
+//! no two nodes have them, and starts another one.
+//!
+//! It does nothing else, so that there is little that it could die of. If it does die, the speaker hands over and ends.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::{Read as _, Seek as _, SeekFrom, Write as _},
+    os::{
+        fd::OwnedFd,
+        unix::{fs::OpenOptionsExt as _, net::UnixStream as StdUnixStream},
+    },
+    path::{Path, PathBuf},
+    process::{ExitStatus, Stdio},
+    time::Duration,
+};
+
+use anyhow::{Context as _, bail};
+use nix::{
+    errno::Errno,
+    fcntl::{Flock, FlockArg},
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use tokio::{
+    io::{AsyncBufReadExt as _, BufReader, Lines},
+    net::UnixStream,
+    process::{Child, Command},
+    signal::unix::{SignalKind, signal},
+    time::{Instant, sleep, timeout, timeout_at},
+};
+
+use super::{
+    lifeline::Pulse,
+    links::{Device, Links},
+    realtime,
+};
+use crate::config::Config;
+
+/// How long a speaker may take until it says something.
+const START: Duration = Duration::from_secs(5);
+/// How long a watcher waits for its predecessor to be gone.
+const TAKE_OVER: Duration = Duration::from_secs(2);
+/// A speaker that dies sooner than this is not started again at once.
+const SOON: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// The speaker's exit code for a configuration that is not valid.
+pub const INVALID_CONFIGURATION: u8 = 3;
+
+/// The lock that the watcher of a node holds, in the node's state folder; its process id stands in the file.
+pub fn lock_path(state: &Path) -> PathBuf {
+    state.join("vrrp.lock")
+}
+
+/// Who watches on the node with this state folder; `None` if nobody does.
+pub fn running(state: &Path) -> Option<Pid> {
+    let file = File::open(lock_path(state)).ok()?;
+    match Flock::lock(file, FlockArg::LockSharedNonblock) {
+        Err((mut file, Errno::EWOULDBLOCK)) => {
+            let mut text = String::new();
+            file.read_to_string(&mut text).ok()?;
+            text.trim().parse().ok().map(Pid::from_raw)
+        }
+        Ok(_) | Err(_) => None,
+    }
+}
+
+/// Has speakers speak, one after the other if need be, until it is told to stop.
+pub async fn run(config_path: PathBuf) -> anyhow::Result<()> {
+    let config = Config::load(&config_path)?;
+    let _lock = lock(&config.node.state).await?;
+    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
+    let mut links = Links::open()?;
+    realtime::enter();
+    take_off(&mut links)?;
+
+    let mut bury = Vec::new();
+    let mut pause = Duration::ZERO;
+    loop {
+        let started = Instant::now();
+        let mut speaker = Speaker::start(&config_path, &bury)?;
+        let end = tokio::select! {
+            end = speaker.watch() => end,
+            _ = terminate.recv() => return speaker.stop().await,
+            _ = interrupt.recv() => return speaker.stop().await,
+        };
+        speaker.kill().await;
+        take_off(&mut links)?;
+        match end {
+            End::Done(status) if status.code() == Some(INVALID_CONFIGURATION.into()) => {
+                bail!("the speaker finds {} invalid", config_path.display());
+            }
+            End::Done(status) => {
+                log::error!("VRRP speaker ended ({status}); its addresses are off, another one starts")
+            }
+            End::Silent(patience) => {
+                log::error!(
+                    "VRRP speaker was silent for {patience:?}: killed, its addresses are off, another one starts"
+                );
+            }
+        }
+        bury = std::mem::take(&mut speaker.pulse.masters);
+        pause = if started.elapsed() < SOON {
+            (pause * 2).clamp(Duration::from_millis(50), LONGEST_PAUSE)
+        } else {
+            Duration::ZERO
+        };
+        tokio::select! {
+            () = sleep(pause) => {}
+            _ = terminate.recv() => return Ok(()),
+            _ = interrupt.recv() => return Ok(()),
+        }
+    }
+}
+
+/// How a speaker came to its end.
+enum End {
+    Done(ExitStatus),
+    Silent(Duration),
+}
+
+struct Speaker {
+    child: Child,
+    lines: Lines<BufReader<UnixStream>>,
+    pulse: Pulse,
+}
+
+impl Speaker {
+    fn start(config: &Path, bury: &[String]) -> anyhow::Result<Self> {
+        let (ours, theirs) = StdUnixStream::pair().context("cannot make a pair of sockets")?;
+        ours.set_nonblocking(true)?;
+        // Not the path by which it was started: that may lead to a new version by now, which is right, or nowhere.
+        let program = std::env::current_exe().context("cannot find this program")?;
+        let child = Command::new(program)
+            .arg("vrrp-speaker")
+            .arg("--config")
+            .arg(config)
+            .args(bury.iter().flat_map(|name| ["--bury", name]))
+            .stdin(Stdio::from(OwnedFd::from(theirs)))
+            .kill_on_drop(true)
+            .spawn()
+            .context("cannot start the VRRP speaker")?;
+        let stream = UnixStream::from_std(ours)?;
+        let pulse = Pulse { patience: START, masters: Vec::new() };
+        Ok(Self { child, lines: BufReader::new(stream).lines(), pulse })
+    }
+
+    /// Waits for its end, or for a silence that is longer than it says it may be.
+    async fn watch(&mut self) -> End {
+        loop {
+            let patience = self.pulse.patience;
+            let said = tokio::select! {
+                status = self.child.wait() => return End::Done(status.unwrap_or_default()),
+                said = hear(&mut self.lines, patience) => said,
+            };
+            match said {
+                Some(line) => {
+                    if let Ok(pulse) = serde_json::from_str(&line) {
+                        self.pulse = pulse;
+                    }
+                }
+                // It ends, or hangs with a closed connection.
+                None => match timeout(patience, self.child.wait()).await {
+                    Ok(status) => return End::Done(status.unwrap_or_default()),
+                    Err(_) => return End::Silent(patience),
+                },
+            }
+        }
+    }
+
+    async fn kill(&mut self) {
+        let _ = self.child.kill().await;
+    }
+
+    /// Has it hand over, and waits until it has.
+    async fn stop(mut self) -> anyhow::Result<()> {
+        if let Some(pid) = self.child.id() {
+            kill(Pid::from_raw(pid.cast_signed()), Signal::SIGTERM)?;
+        }
+        // It waits for its successors, at most two intervals, and an interval is 255 s at most.
+        while let Ok(Ok(Some(_))) = timeout(self.pulse.patience, self.lines.next_line()).await {}
+        match timeout(self.pulse.patience, self.child.wait()).await {
+            Ok(Ok(status)) if status.success() => Ok(()),
+            Ok(status) => bail!("the VRRP speaker ended with {:?}", status?),
+            Err(_) => {
+                self.kill().await;
+                take_off(&mut Links::open()?)?;
+                bail!("the VRRP speaker hung when it was told to stop, and was killed")
+            }
+        }
+    }
+}
+
+/// The next line; `None` at the end, or after a silence. Being late oneself is no silence of the other: what has been said
+/// meanwhile counts.
+async fn hear(lines: &mut Lines<BufReader<UnixStream>>, patience: Duration) -> Option<String> {
+    let deadline = Instant::now() + patience;
+    match timeout_at(deadline, lines.next_line()).await {
+        Ok(line) => line.ok().flatten(),
+        Err(_) => match timeout(patience / 4, lines.next_line()).await {
+            Ok(line) => line.ok().flatten(),
+            Err(_) => None,
+        },
+    }
+}
+
+/// Takes all virtual addresses of VRRP off this node.
+fn take_off(links: &mut Links) -> anyhow::Result<()> {
+    for (ifindex, address) in links.ours()? {
+        log::warn!("taking {address} off interface {ifindex}");
+        links.take(Device { ifindex, virtual_mac: false }, &[address])?;
+    }
+    Ok(())
+}
+
+async fn lock(state: &Path) -> anyhow::Result<Flock<File>> {
+    std::fs::create_dir_all(state).with_context(|| format!("cannot create {}", state.display()))?;
+    let path = lock_path(state);
+    let deadline = Instant::now() + TAKE_OVER;
+    loop {
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&path)
+            .with_context(|| format!("cannot open {}", path.display()))?;
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(mut lock) => {
+                lock.set_len(0)?;
+                lock.seek(SeekFrom::Start(0))?;
+                writeln!(lock, "{}", std::process::id())?;
+                return Ok(lock);
+            }
+            Err((_, Errno::EWOULDBLOCK)) if Instant::now() < deadline => sleep(Duration::from_millis(20)).await,
+            Err((_, Errno::EWOULDBLOCK)) => bail!(
+                "another lbd vrrp runs on {}; stop it, or give this one its own state and socket in [node]",
+                state.display()
+            ),
+            Err((_, errno)) => return Err(errno).with_context(|| format!("cannot lock {}", path.display())),
+        }
+    }
+}
