@@ -115,7 +115,7 @@ fn refusal_with(good: &str, bad: &str) -> String {
 
 #[test]
 fn an_empty_file_has_the_defaults() {
-    let Config { node, interfaces, services } = config("");
+    let Config { node, interfaces, services, vrrp } = config("");
     assert_eq!(node.name, "lb");
     assert_eq!(node.socket, PathBuf::from("/run/lb/lb.sock"));
     assert_eq!(node.pins, PathBuf::from("/sys/fs/bpf/lb"));
@@ -125,6 +125,7 @@ fn an_empty_file_has_the_defaults() {
     assert_eq!(node.tunnel_source_v6, None);
     assert_eq!(interfaces, []);
     assert_eq!(services, []);
+    assert_eq!(vrrp, []);
 }
 
 #[test]

@@ -29,6 +29,9 @@ use crate::{
     config::{ChecksumHabit, VrrpVersion},
 };
 
+#[cfg(test)]
+mod tests;
+
 /// The protocol number in the IP header.
 pub const PROTOCOL: u8 = 112;
 /// All VRRP routers of a link (RFC 9568, section 5.1.1.2).

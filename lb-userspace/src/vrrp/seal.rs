@@ -43,6 +43,9 @@ use std::{
 use bytes::{BufMut, Bytes, BytesMut};
 use ring::hmac;
 
+#[cfg(test)]
+mod tests;
+
 const SEQUENCE_LEN: usize = size_of::<u64>();
 const TAG_LEN: usize = 32;
 
