@@ -23,4 +23,5 @@
 //! | `watcher.rs` | the process that watches the speaker, and takes its addresses off when it dies |
 //! | `api.rs`, `view.rs` | what `lbctl vrrp` asks and sees |
 
+pub mod firewall;
 pub mod links;
