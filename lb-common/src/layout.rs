@@ -4,7 +4,7 @@
 //! [`VERSION`], which names the folder of the pins.
 
 /// Version of the map layout.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Slots in one chunk: 4 KiB, one page of the memory-mapped slot array.
 pub const CHUNK_SLOTS: u32 = 1024;
@@ -47,6 +47,8 @@ pub mod names {
     pub const ROWS: &str = "ROWS";
     /// Interface index → its MAC address.
     pub const INTERFACES: &str = "INTERFACES";
+    /// Virtual router → the interface on which this node is its master.
+    pub const VIRTUAL_MACS: &str = "VIRTUAL_MACS";
     /// Interface index → device to redirect to.
     pub const EGRESS: &str = "EGRESS";
     /// Packets per verdict.

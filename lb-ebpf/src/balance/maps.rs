@@ -6,8 +6,8 @@ use aya_ebpf::{
     maps::{Array, DevMap, PerCpuArray},
 };
 use lb_common::{
-    BackendId, BackendRow, Directory, HashKey, MacAddress, RowIndex, ServiceId, SlotWord, Traffic, Verdict, layout,
-    mac_word,
+    BackendId, BackendRow, Directory, HashKey, MacAddress, RowIndex, ServiceId, SlotWord, Traffic, Verdict,
+    VirtualRouter, layout, mac_word,
 };
 
 /// Lets the daemon map the array into its memory (`BPF_F_MMAPABLE`).
@@ -28,6 +28,9 @@ static ROW_OF: Array<RowIndex> = Array::pinned(BackendId::COUNT, MMAPABLE);
 static ROWS: Array<BackendRow> = Array::pinned(layout::BACKEND_ROWS, 0);
 #[map]
 static INTERFACES: Array<u64> = Array::pinned(layout::MAX_INTERFACES, 0);
+/// The interface on which this node is master of a virtual router; zero: on none.
+#[map]
+static VIRTUAL_MACS: Array<u32> = Array::pinned(layout::VIRTUAL_ROUTERS, 0);
 #[map]
 static EGRESS: DevMap = DevMap::pinned(layout::MAX_INTERFACES, 0);
 #[map]
@@ -46,6 +49,16 @@ pub fn hash_key() -> HashKey {
 #[inline(always)]
 pub fn is_own_mac(ifindex: u32, destination: MacAddress) -> bool {
     INTERFACES.get(ifindex).is_some_and(|known| *known != 0 && *known == mac_word(destination))
+}
+
+/// Whether a frame to `destination` that came in by the interface `ifindex` is addressed to a virtual router that this node
+/// is master of, there.
+#[inline(always)]
+pub fn is_own_virtual_mac(ifindex: u32, destination: MacAddress) -> bool {
+    let Some(router) = VirtualRouter::with_mac(destination) else {
+        return false;
+    };
+    VIRTUAL_MACS.get_ptr(router.index()).is_some_and(|master_on| load(master_on) == ifindex)
 }
 
 /// Reads a word that the daemon may be storing: once, and whole.

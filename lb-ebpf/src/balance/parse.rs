@@ -32,7 +32,8 @@ const MAX_EXTENSIONS: usize = 4;
 #[inline(always)]
 pub fn parse(ctx: &XdpContext) -> Result<Packet, Verdict> {
     let ethernet: EthHdr = read(ctx, 0).ok_or(Verdict::PassMalformed)?;
-    if !maps::is_own_mac(ctx.ingress_ifindex() as u32, ethernet.dst_addr) {
+    let ifindex = ctx.ingress_ifindex() as u32;
+    if !maps::is_own_mac(ifindex, ethernet.dst_addr) && !maps::is_own_virtual_mac(ifindex, ethernet.dst_addr) {
         return Err(Verdict::PassOtherHost);
     }
     let mut ether_type = ethernet.ether_type;

@@ -9,6 +9,7 @@ mod mapped;
 mod maps;
 pub mod object;
 mod pins;
+mod virtual_macs;
 
 use std::path::Path;
 
@@ -20,6 +21,7 @@ pub use decap::{Decap, Network};
 pub use error::DataplaneError;
 pub use maps::Maps;
 pub use pins::Pins;
+pub use virtual_macs::VirtualMacs;
 
 /// How much the eBPF programs log. Off, the verifier removes the logging code, so it costs nothing.
 pub type LogLevel = Option<log::Level>;

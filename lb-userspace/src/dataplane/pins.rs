@@ -51,7 +51,7 @@ impl Pins {
     }
 
     pub(super) fn maps(&self) -> PathBuf {
-        self.root.join(format!("v{}", layout::VERSION))
+        maps(&self.root)
     }
 
     pub(super) fn links(&self) -> PathBuf {
@@ -84,6 +84,11 @@ impl Pins {
             _ => Ok(()),
         }
     }
+}
+
+/// Where the maps are pinned, below the folder of pins `root`.
+pub(super) fn maps(root: &Path) -> PathBuf {
+    root.join(format!("v{}", layout::VERSION))
 }
 
 fn lock(root: &Path) -> Result<Flock<File>, DataplaneError> {

@@ -27,6 +27,7 @@
 //! | `api.rs`, `view.rs` | what `lbctl vrrp` asks and sees |
 
 pub mod api;
+pub mod firewall;
 pub mod instance;
 mod lifeline;
 pub mod links;

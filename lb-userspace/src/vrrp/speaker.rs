@@ -26,7 +26,7 @@ use super::{
     lifeline::Lifeline,
     links::{self, AnnounceSocket, LinkChange, Links},
     notify::notify,
-    place::{LEASE, Places},
+    place::Places,
     realtime,
     router::{Effect, Now, Router, WishError},
     socket::{AdvertSocket, Received},
@@ -94,6 +94,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         reports,
     };
     speaker.places.sweep(&speaker.router)?;
+    speaker.places.guard(&speaker.config.vrrp).await?;
     speaker.refresh_links(None);
     let buried = speaker.router.bury(&speaker.options.bury.clone(), now());
     speaker.perform(buried);
@@ -119,14 +120,14 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
             () = speaker.lifeline.hold() => speaker.stop(None),
             Some(changes) = changes.next() => speaker.on_link_changes(&changes),
             Some(report) = speaker.reports.recv() => speaker.on_report(report),
-            Some(request) = requests.recv() => speaker.answer(request),
+            Some(request) = requests.recv() => speaker.answer(request).await,
             _ = renewal.tick() => speaker.renew(),
             _ = terminate.recv() => speaker.stop(Some(Signal::SIGTERM)),
             _ = interrupt.recv() => speaker.stop(Some(Signal::SIGINT)),
         }
         speaker.catch_up(&mut received);
     }
-    speaker.places.end();
+    speaker.places.end().await?;
     log::info!("VRRP has ended");
     Ok(())
 }
@@ -247,7 +248,7 @@ impl Speaker {
             if only.is_some_and(|only| only != name) {
                 continue;
             }
-            let link = match self.places.links.state(&name) {
+            let link = match self.places.link(&name) {
                 Ok(link) => link,
                 Err(error) => {
                     log::error!("{error}");
@@ -256,6 +257,7 @@ impl Speaker {
             };
             let effects = self.router.on_link(&name, link.as_ref(), now());
             self.open_sockets();
+            self.prepare_places();
             self.perform(effects);
         }
     }
@@ -287,6 +289,15 @@ impl Speaker {
         }
     }
 
+    fn prepare_places(&mut self) {
+        for member in self.router.members() {
+            if let Err(error) = self.places.prepare(member) {
+                log::error!("{error:#}");
+                self.problems.insert(format!("{error:#}"));
+            }
+        }
+    }
+
     fn on_report(&mut self, report: TrackReport) {
         let TrackReport { instance, track, reading } = report;
         let effects = self.router.on_reading(instance, track, reading, now());
@@ -294,8 +305,8 @@ impl Speaker {
     }
 
     fn renew(&mut self) {
-        if let Err(error) = self.places.links.renew(LEASE) {
-            log::error!("{error}");
+        if let Err(error) = self.places.renew(&self.router) {
+            log::error!("{error:#}");
         }
     }
 
@@ -310,7 +321,7 @@ impl Speaker {
     }
 
     /// An answer that nobody waits for any more is dropped.
-    fn answer(&mut self, request: Request) {
+    async fn answer(&mut self, request: Request) {
         match request {
             Request::Status(reply) => drop(reply.send(Ok(self.status()))),
             Request::FailOver(name, reply) => {
@@ -321,7 +332,7 @@ impl Speaker {
                 let effects = self.router.set_priority(&name, priority, now());
                 drop(reply.send(self.wish(effects)));
             }
-            Request::Reload(reply) => drop(reply.send(self.reload())),
+            Request::Reload(reply) => drop(reply.send(self.reload().await)),
         }
     }
 
@@ -355,7 +366,7 @@ impl Speaker {
     }
 
     /// Reads the configuration again. An invalid one changes nothing.
-    fn reload(&mut self) -> Result<(), Refusal> {
+    async fn reload(&mut self) -> Result<(), Refusal> {
         let next = Config::load(&self.options.config)
             .map_err(|error| Refusal::Configuration(format!("{:#}", anyhow::Error::from(error))))?;
         if self.router.is_stopping() {
@@ -370,7 +381,9 @@ impl Speaker {
         (self.tracks, self.reports) = watch(&self.config);
         self.refresh_links(None);
         self.perform(effects);
-        self.places.sweep(&self.router).map_err(|error| Refusal::Failed(format!("{error:#}")))?;
+        let failed = |error: anyhow::Error| Refusal::Failed(format!("{error:#}"));
+        self.places.sweep(&self.router).map_err(failed)?;
+        self.places.guard(&self.config.vrrp).await.map_err(failed)?;
         log::info!("reloaded {}", self.options.config.display());
         Ok(())
     }

@@ -9,7 +9,7 @@ use lb_common::{
     Traffic, Verdict, layout,
 };
 use lb_tests::lab::{bpffs, require_root, run, unique_name};
-use lb_userspace::dataplane::{Dataplane, Maps};
+use lb_userspace::dataplane::{Dataplane, Maps, VirtualMacs};
 use nix::sched::{CloneFlags, unshare};
 
 use crate::{
@@ -32,7 +32,7 @@ pub(crate) struct Balancer {
     services: Vec<ServiceEntry>,
     chunks: u32,
     rows: u32,
-    _pins: PinFolder,
+    pins: PinFolder,
 }
 
 impl Balancer {
@@ -56,7 +56,7 @@ impl Balancer {
             services: Vec::new(),
             chunks: 0,
             rows: 0,
-            _pins: pins,
+            pins,
         };
         balancer.counted = balancer.count();
         Some(balancer)
@@ -106,6 +106,11 @@ impl Balancer {
         self.rows = self.rows % (layout::BACKEND_ROWS - 1) + 1;
         self.dataplane.maps.put_row(backend, RowIndex(self.rows), row).expect("the row map takes it");
         self.watch(Counter::Backend(backend));
+    }
+
+    /// The map of virtual routers, as another process opens it.
+    pub(crate) fn virtual_macs(&self) -> VirtualMacs {
+        VirtualMacs::new(&self.pins.0)
     }
 
     pub(crate) fn maps(&mut self) -> &mut Maps {

@@ -12,4 +12,5 @@ mod random;
 mod refusals;
 mod services;
 mod truncated;
+mod virtual_mac;
 mod vlan;
