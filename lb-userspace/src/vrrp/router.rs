@@ -174,9 +174,8 @@ impl Router {
             if self.members[index].next_deadline().is_some_and(|deadline| deadline <= now.instant) {
                 let again = self.members[index].announce_again(now.instant);
                 effects.extend(again.map(|frames| Effect::Announce(index, frames)));
-                self.step(index, "no master was heard", now, &mut effects, |member| {
-                    member.instance.on_time(now.instant)
-                });
+                let actions = self.members[index].instance.on_time(now.instant);
+                self.carry_out(index, actions, "no master was heard", now, &mut effects);
             }
         }
         effects
@@ -200,7 +199,8 @@ impl Router {
         let checked = self.members[index].check(packet, &advertisement, seal, now.unix);
         if let Ok(heard) = checked {
             let reason = format!("{} advertises priority {}", heard.source, heard.priority);
-            self.step(index, &reason, now, &mut effects, |member| member.instance.on_advertisement(heard, now.instant));
+            let actions = self.members[index].instance.on_advertisement(heard, now.instant);
+            self.carry_out(index, actions, &reason, now, &mut effects);
         }
         effects
     }
@@ -242,7 +242,8 @@ impl Router {
             return Err(WishError::NotMaster { name: name.to_owned(), status: status.name() });
         }
         let mut effects = Vec::new();
-        self.step(index, "handed over on request", now, &mut effects, |member| member.instance.hand_over(now.instant));
+        let actions = self.members[index].instance.hand_over(now.instant);
+        self.carry_out(index, actions, "handed over on request", now, &mut effects);
         Ok(effects)
     }
 
@@ -275,7 +276,8 @@ impl Router {
         self.stopping = true;
         let mut effects = Vec::new();
         for index in 0..self.members.len() {
-            self.step(index, "this node stops", now, &mut effects, |member| member.instance.hand_over(now.instant));
+            let actions = self.members[index].instance.hand_over(now.instant);
+            self.carry_out(index, actions, "this node stops", now, &mut effects);
         }
         self.reconsider(now, &mut effects);
         effects
@@ -319,7 +321,8 @@ impl Router {
         let mut effects = Vec::new();
         for index in 0..self.members.len() {
             if !next.iter().any(|config| self.members[index].can_become(config)) {
-                self.step(index, "left the configuration", now, &mut effects, |member| member.instance.shutdown());
+                let actions = self.members[index].instance.shutdown();
+                self.carry_out(index, actions, "left the configuration", now, &mut effects);
             }
         }
         effects
@@ -352,17 +355,17 @@ impl Router {
                 // What it waits for comes soon, or it goes on as it is.
                 Standing::Unclear(_) => {}
                 Standing::Unfit(reason) => {
-                    self.step(index, &reason, now, effects, |member| member.instance.shutdown());
+                    let actions = self.members[index].instance.shutdown();
+                    self.carry_out(index, actions, &reason, now, effects);
                 }
                 Standing::Fit(_) if self.stopping => {
-                    self.step(index, "this node stops", now, effects, |_| Vec::new());
+                    self.carry_out(index, Vec::new(), "this node stops", now, effects);
                 }
                 Standing::Fit(_) => {
                     let Some(parameters) = member.parameters() else { continue };
-                    self.step(index, "all that it needs is there", now, effects, |member| {
-                        let told = member.instance.set_parameters(parameters, now.instant);
-                        [told, member.instance.startup(now.instant)].concat()
-                    });
+                    let told = self.members[index].instance.set_parameters(parameters, now.instant);
+                    let actions = [told, self.members[index].instance.startup(now.instant)].concat();
+                    self.carry_out(index, actions, "all that it needs is there", now, effects);
                 }
             }
         }
@@ -380,17 +383,16 @@ impl Router {
         priority::standing(self.members[index].base_priority(), readings)
     }
 
-    /// One step of an instance's state machine, with all that follows from it.
-    fn step(
+    /// What an instance's state machine wants, and all that follows from it.
+    fn carry_out(
         &mut self,
         index: usize,
+        mut actions: Vec<Action>,
         reason: &str,
         now: Now,
         effects: &mut Vec<Effect>,
-        step: impl FnOnce(&mut Member) -> Vec<Action>,
     ) {
         let member = &mut self.members[index];
-        let mut actions = step(member);
         if self.stopping && !member.instance.holds_addresses() {
             actions.extend(member.instance.shutdown());
         }
@@ -406,10 +408,12 @@ impl Router {
             let reason = format!("{name}: {reason}");
             match (before, after) {
                 (_, Status::Master) => {
-                    self.step(other, &reason, now, effects, |member| member.instance.claim(now.instant));
+                    let actions = self.members[other].instance.claim(now.instant);
+                    self.carry_out(other, actions, &reason, now, effects);
                 }
                 (Status::Master, Status::Backup) => {
-                    self.step(other, &reason, now, effects, |member| member.instance.hand_over(now.instant));
+                    let actions = self.members[other].instance.hand_over(now.instant);
+                    self.carry_out(other, actions, &reason, now, effects);
                 }
                 _ => {}
             }

@@ -79,7 +79,7 @@ impl Discard {
 impl From<Malformed> for Discard {
     fn from(malformed: Malformed) -> Self {
         match malformed {
-            Malformed::TooShort => Self::Length,
+            Malformed::TooShort | Malformed::TooLong => Self::Length,
             Malformed::Version(_) | Malformed::Type(_) => Self::Kind,
             Malformed::Authentication(_) => Self::AuthenticationType,
             Malformed::Checksum => Self::Checksum,
@@ -100,9 +100,6 @@ impl From<SealError> for Discard {
 
 /// What can be checked without knowing the instance. The second part is the seal, or nothing.
 pub(super) fn read(packet: Packet<'_>) -> Result<(Advertisement, &[u8]), Discard> {
-    if packet.ttl != TTL {
-        return Err(Discard::Ttl);
-    }
     Ok(Advertisement::decode(packet.payload, packet.source, packet.destination)?)
 }
 
@@ -143,6 +140,11 @@ impl Member {
             return Err(Discard::Own);
         }
         let peers = &self.config.unicast_peers;
+        // keepalived 2.2 sends IPv6 unicast with the default hop limit, so that it says nothing there.
+        let is_unicast_v6 = !peers.is_empty() && packet.source.is_ipv6();
+        if packet.ttl != TTL && !is_unicast_v6 {
+            return Err(Discard::Ttl);
+        }
         if !peers.is_empty() && !peers.contains(&packet.source) {
             return Err(Discard::NotAPeer);
         }
