@@ -534,7 +534,7 @@ fn a_status_that_is_none_is_refused() {
 fn an_interval_without_a_unit_is_refused() {
     assert_snapshot!(refusal_with(r#""2s""#, "2"), @r#"
     lb.toml:32: service "crm-web", health check: interval "2" is not a duration
-        write a duration from 10ms to 1h, with its unit, such as "500ms"
+        write a duration from 10ms to 1h, with its unit, such as "1s"
     "#);
 }
 
@@ -542,7 +542,7 @@ fn an_interval_without_a_unit_is_refused() {
 fn an_interval_that_is_too_long_is_refused() {
     assert_snapshot!(refusal_with(r#""2s""#, r#""2h""#), @r#"
     lb.toml:32: service "crm-web", health check: interval "2h" is out of range
-        write a duration from 10ms to 1h, with its unit, such as "500ms"
+        write a duration from 10ms to 1h, with its unit, such as "1s"
     "#);
 }
 
@@ -550,7 +550,7 @@ fn an_interval_that_is_too_long_is_refused() {
 fn a_timeout_that_is_too_short_is_refused() {
     assert_snapshot!(refusal_with(r#""250ms""#, r#""10us""#), @r#"
     lb.toml:33: service "crm-web", health check: timeout "10us" is out of range
-        write a duration from 1ms to 1m, with its unit, such as "500ms"
+        write a duration from 1ms to 1m, with its unit, such as "1s"
     "#);
 }
 
@@ -558,7 +558,7 @@ fn a_timeout_that_is_too_short_is_refused() {
 fn a_timeout_that_is_no_duration_is_refused() {
     assert_snapshot!(refusal_with(r#""250ms""#, r#""soon""#), @r#"
     lb.toml:33: service "crm-web", health check: timeout "soon" is not a duration
-        write a duration from 1ms to 1m, with its unit, such as "500ms"
+        write a duration from 1ms to 1m, with its unit, such as "1s"
     "#);
 }
 
