@@ -67,8 +67,14 @@ async fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Run { config, ebpf_log } => daemon::run(daemon::Options { config, ebpf_log }).await,
         Command::Check { config } => {
-            let Config { services, interfaces, .. } = Config::load(&config)?;
-            println!("{}: valid, {} interfaces, {} services", config.display(), interfaces.len(), services.len());
+            let Config { services, interfaces, vrrp, .. } = Config::load(&config)?;
+            println!(
+                "{}: valid, {} interfaces, {} services, {} VRRP instances",
+                config.display(),
+                interfaces.len(),
+                services.len(),
+                vrrp.len()
+            );
             Ok(())
         }
         Command::Unload { pins: Some(pins), .. } => daemon::unload(&pins).await,

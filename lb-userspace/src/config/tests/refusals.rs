@@ -4,6 +4,8 @@ use insta::assert_snapshot;
 
 use super::{refusal, refusal_with, service};
 
+mod vrrp;
+
 #[test]
 fn broken_syntax_is_refused() {
     assert_snapshot!(refusal_with("weight = 5", "weight = = 5"), @"
@@ -52,14 +54,6 @@ fn an_unknown_section_with_a_guess_is_refused() {
     lb.toml:2: unknown key "nodes"
         did you mean "node"?
     "#);
-}
-
-#[test]
-fn vrrp_which_is_not_in_this_version_is_refused() {
-    assert_snapshot!(refusal("[[vrrp]]\nname = 'VI_1'"), @"
-    lb.toml:1: [[vrrp]] is not in this version
-        remove it: this version has [node], [[interface]] and [[service]]
-    ");
 }
 
 #[test]
@@ -254,8 +248,8 @@ fn a_service_name_with_a_slash_is_refused() {
 
 #[test]
 fn a_service_name_twice_is_refused() {
-    assert_snapshot!(refusal_with(r#"name = "dns""#, r#"name = "crm-web""#), @r#"
-    lb.toml:48: service "crm-web": name is the same as in line 19
+    assert_snapshot!(refusal_with(r#""crm-web""#, r#""dns""#), @r#"
+    lb.toml:48: service "dns": name is the same as in line 19
         write another name
     "#);
 }
