@@ -110,9 +110,7 @@ fn parse_mac(text: &str) -> Option<[u8; 6]> {
     let mut mac = [0; 6];
     let mut groups = text.split(':');
     for byte in &mut mac {
-        let digits = groups.next()?;
-        let is_byte = digits.len() == 2 && digits.bytes().all(|digit| digit.is_ascii_hexdigit());
-        *byte = is_byte.then(|| u8::from_str_radix(digits, 16).ok())??;
+        [*byte] = text::hexadecimal(groups.next()?)?;
     }
     groups.next().is_none().then_some(mac)
 }

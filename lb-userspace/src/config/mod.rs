@@ -4,7 +4,7 @@
 //! that is to be mended; [`ConfigErrors`] gives for each fault the line, what is wrong, and what to write instead.
 //!
 //! Each section of the file has a module, with its types, its defaults and its rules: [`Node`], [`Interface`],
-//! [`Service`], [`Backend`] and [`HealthCheck`]. They read their keys through the typed reader in `table`.
+//! [`Service`], [`Backend`], [`HealthCheck`] and [`Vrrp`]. They read their keys through the typed reader in `table`.
 
 mod backend;
 mod error;
@@ -45,6 +45,9 @@ pub const MAX_SERVICES: usize = 16_383;
 
 /// The most backends that one node carries, over all services.
 pub const MAX_BACKENDS: usize = 32_767;
+
+/// The most VRRP instances that one node carries.
+pub const MAX_VRRP: usize = 1000;
 
 /// A configuration file in which every rule holds.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -105,13 +108,7 @@ impl Config {
             .filter_map(|table| Service::read(table, &interfaces, &mut tally))
             .collect();
 
-        root.refuse(&["vrrp"], |_| {
-            Problem::new(
-                "[[vrrp]] is not in this version",
-                "remove it: this version has [node], [[interface]] and [[service]]",
-            )
-        });
-
-        Self { node, interfaces, services, vrrp: Vec::new() }
+        let vrrp = vrrp::read(root.tables("vrrp", "[[vrrp]]", "VRRP instance"), &tally);
+        Self { node, interfaces, services, vrrp }
     }
 }

@@ -71,16 +71,12 @@ impl HashKey {
 
     /// Reads 32 hexadecimal digits, the first two of which are the first byte. The error does not quote them.
     fn parse(text: &str) -> Result<Self, Problem> {
-        if text.len() == 32
-            && text.bytes().all(|byte| byte.is_ascii_hexdigit())
-            && let Ok(key) = u128::from_str_radix(text, 16)
-        {
-            return Ok(Self(key.to_be_bytes()));
-        }
-        Err(Problem::new(
-            "is not a key of 32 hexadecimal digits",
-            "write the output of `openssl rand -hex 16`, the same on all nodes that share a virtual IP",
-        ))
+        text::hexadecimal(text).map(Self).ok_or_else(|| {
+            Problem::new(
+                "is not a key of 32 hexadecimal digits",
+                "write the output of `openssl rand -hex 16`, the same on all nodes that share a virtual IP",
+            )
+        })
     }
 }
 

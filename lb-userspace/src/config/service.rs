@@ -1,5 +1,6 @@
 //! `[[service]]`: a virtual IP and port, and how its flows reach the backends.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::net::IpAddr;
 
@@ -9,7 +10,7 @@ use super::backend::Backend;
 use super::error::Problem;
 use super::health::HealthCheck;
 use super::interface::{Interface, interface_name};
-use super::table::{Table, Taken};
+use super::table::{Place, Table, Taken};
 use super::word::Word;
 use super::{MAX_BACKENDS, MAX_SERVICES, text};
 
@@ -100,7 +101,7 @@ impl Service {
     }
 
     /// Reads a table, and adds it to the tally of those read before.
-    pub(super) fn read(mut table: Table<'_>, interfaces: &[Interface], tally: &mut Tally) -> Option<Self> {
+    pub(super) fn read<'a>(mut table: Table<'a>, interfaces: &[Interface], tally: &mut Tally<'a>) -> Option<Self> {
         table.require(&[
             ("name", r#""crm-web""#),
             ("address", r#""192.168.1.10:80""#),
@@ -122,6 +123,9 @@ impl Service {
             .and_then(|health| HealthCheck::read(health, address.map(|(_, port)| port)));
         let backends = table.tables("backend", "[[service.backend]]", "backend");
         tally.add_service(&table, name.as_ref(), address.zip(protocol));
+        if let (Some(_), Some((address, _))) = (&announce, address) {
+            tally.announced.entry(address).or_default().push(table.place("announce"));
+        }
         table.finish();
 
         let mut service = match (name, address, protocol, forwarding) {
@@ -163,14 +167,26 @@ impl Service {
 
 /// What the services read so far have used up.
 #[derive(Default)]
-pub(super) struct Tally {
+pub(super) struct Tally<'a> {
     names: Taken<String>,
     addresses: Taken<(IpAddr, u16, Protocol)>,
+    /// The addresses that are announced, and where the file says so.
+    announced: HashMap<IpAddr, Vec<Place<'a>>>,
     services: usize,
     backends: usize,
 }
 
-impl Tally {
+impl<'a> Tally<'a> {
+    /// The names of all services.
+    pub(super) fn names(&self) -> Vec<&str> {
+        self.names.texts()
+    }
+
+    /// The places that have `address` announced.
+    pub(super) fn announcing(&self, address: IpAddr) -> &[Place<'a>] {
+        self.announced.get(&address).map_or(&[], Vec::as_slice)
+    }
+
     fn add_service(&mut self, table: &Table<'_>, name: Option<&String>, key: Option<((IpAddr, u16), Protocol)>) {
         if let Some(name) = name {
             table.unique("name", name.clone(), &mut self.names, "write another name");

@@ -53,8 +53,32 @@ impl<'a> Report<'a> {
     }
 }
 
+/// A place of the file, for what turns out to be wrong with it only after its table was read.
+pub(super) struct Place<'a> {
+    report: &'a Report<'a>,
+    offset: usize,
+    /// What the table around it describes, as an error names it; empty in the file's own.
+    subject: String,
+}
+
+impl Place<'_> {
+    /// Reports a problem with what stands here.
+    pub(super) fn reject(&self, problem: Problem) {
+        let Self { report, offset, subject } = self;
+        let problem = if subject.is_empty() { problem } else { problem.of(format_args!("{subject}:")) };
+        report.add(*offset, problem);
+    }
+}
+
 /// Values that may be used once in a file, with the line that used each.
 pub(super) struct Taken<K>(HashMap<K, usize>);
+
+impl Taken<String> {
+    /// The texts used so far, in no order.
+    pub(super) fn texts(&self) -> Vec<&str> {
+        self.0.keys().map(String::as_str).collect()
+    }
+}
 
 impl<K> Default for Taken<K> {
     fn default() -> Self {
@@ -100,6 +124,21 @@ impl<'a> Table<'a> {
         self.subject = format!("{}{} {name:?}", self.outer, self.kind);
     }
 
+    /// What the table describes, as an error names it.
+    pub(super) fn subject(&self) -> &str {
+        &self.subject
+    }
+
+    /// The place of the value of `key`.
+    pub(super) fn place(&self, key: &str) -> Place<'a> {
+        self.place_at(self.offset(key))
+    }
+
+    /// Whether the value of the key is an array.
+    pub(super) fn has_array(&self, key: &str) -> bool {
+        matches!(self.entries.get(key).map(Spanned::get_ref), Some(DeValue::Array(_)))
+    }
+
     /// Whether the key is there, be its value right or wrong.
     pub(super) fn has(&self, key: &str) -> bool {
         self.entries.contains_key(key)
@@ -117,20 +156,29 @@ impl<'a> Table<'a> {
 
     /// A string, as `parse` understands it.
     pub(super) fn text<T>(&mut self, key: &'static str, parse: impl FnOnce(&str) -> Result<T, Problem>) -> Option<T> {
-        self.value(key, |value| {
-            let bare = match value {
-                DeValue::String(text) => return parse(text),
-                DeValue::Integer(number) => number.to_string(),
-                DeValue::Float(number) => number.to_string(),
-                DeValue::Boolean(flag) => flag.to_string(),
-                DeValue::Datetime(time) => time.to_string(),
-                DeValue::Array(_) | DeValue::Table(_) => {
-                    return Err(wrong_type(value, "a string in double quotes"));
+        self.value(key, |value| read_text(value, parse))
+    }
+
+    /// An array of strings, as `parse` understands each; absent if one of them is wrong.
+    pub(super) fn texts<T>(
+        &mut self,
+        key: &'static str,
+        mut parse: impl FnMut(&str) -> Result<T, Problem>,
+    ) -> Option<Vec<T>> {
+        let items = self.value(key, |value| match value {
+            DeValue::Array(items) => Ok(items),
+            _ => Err(wrong_type(value, "strings in double quotes, with commas between them and [ ] around them")),
+        })?;
+        let mut texts = Vec::with_capacity(items.len());
+        for (index, item) in items.iter().enumerate() {
+            match read_text(item.get_ref(), &mut parse) {
+                Ok(text) => texts.push(text),
+                Err(problem) => {
+                    self.report_at(item.span().start, problem.of(format_args!("{key} #{}", index + 1)));
                 }
-            };
-            // What `parse` has to say against the value helps more than that quotes are missing.
-            parse(&bare).and_then(|_| Err(wrong_type(value, "the same in double quotes")))
-        })
+            }
+        }
+        (texts.len() == items.len()).then_some(texts)
     }
 
     /// A string or a whole number, as `parse` understands its digits.
@@ -150,13 +198,29 @@ impl<'a> Table<'a> {
     where
         T: TryFrom<i64> + PartialOrd + Display,
     {
+        self.number_unless(key, range, |_| None)
+    }
+
+    /// A whole number within `range`, unless `refuse` knows what is wrong with it in particular.
+    pub(super) fn number_unless<T>(
+        &mut self,
+        key: &'static str,
+        range: RangeInclusive<T>,
+        refuse: impl FnOnce(i64) -> Option<Problem>,
+    ) -> Option<T>
+    where
+        T: TryFrom<i64> + PartialOrd + Display,
+    {
         let wanted = format!("a whole number from {} to {}", range.start(), range.end());
         self.value(key, |value| {
             let DeValue::Integer(number) = value else {
                 return Err(wrong_type(value, &wanted));
             };
-            i64::from_str_radix(number.as_str(), number.radix())
-                .ok()
+            let value = i64::from_str_radix(number.as_str(), number.radix()).ok();
+            if let Some(problem) = value.and_then(refuse) {
+                return Err(problem);
+            }
+            value
                 .and_then(|number| T::try_from(number).ok())
                 .filter(|number| range.contains(number))
                 .ok_or_else(|| Problem::new(format!("{number} is out of range"), format!("write {wanted}")))
@@ -277,9 +341,27 @@ impl<'a> Table<'a> {
     }
 
     fn report_at(&self, offset: usize, problem: Problem) {
-        let problem = if self.subject.is_empty() { problem } else { problem.of(format_args!("{}:", self.subject)) };
-        self.report.add(offset, problem);
+        self.place_at(offset).reject(problem);
     }
+
+    fn place_at(&self, offset: usize) -> Place<'a> {
+        Place { report: self.report, offset, subject: self.subject.clone() }
+    }
+}
+
+fn read_text<T>(value: &DeValue<'_>, parse: impl FnOnce(&str) -> Result<T, Problem>) -> Result<T, Problem> {
+    let bare = match value {
+        DeValue::String(text) => return parse(text),
+        DeValue::Integer(number) => number.to_string(),
+        DeValue::Float(number) => number.to_string(),
+        DeValue::Boolean(flag) => flag.to_string(),
+        DeValue::Datetime(time) => time.to_string(),
+        DeValue::Array(_) | DeValue::Table(_) => {
+            return Err(wrong_type(value, "a string in double quotes"));
+        }
+    };
+    // What `parse` has to say against the value helps more than that quotes are missing.
+    parse(&bare).and_then(|_| Err(wrong_type(value, "the same in double quotes")))
 }
 
 fn wrong_type(value: &DeValue<'_>, wanted: &str) -> Problem {

@@ -11,6 +11,7 @@ use proptest::prelude::*;
 use super::*;
 
 mod refusals;
+mod vrrp;
 
 /// A file that uses every section, and nearly every key.
 const SAMPLE: &str = r#"
@@ -78,6 +79,89 @@ forwarding = "ipip"
 
   [[service.backend]]
   address = "2001:db8::2"
+
+[[vrrp]]
+name = "VI_1"
+interface = "eth2"
+router_id = 51
+version = 3
+priority = 150
+interval = "200ms"
+addresses = [
+  "192.168.2.10/24",
+  "192.168.2.11",
+]
+state = "master"
+preempt = true
+preempt_delay = "5s"
+unicast_peers = ["10.3.0.2", "10.3.0.3"]
+source = "10.3.0.1"
+accept = false
+virtual_mac = false
+checksum = "message"
+sync_group = "G1"
+notify = ["/usr/local/bin/notify", "vip 1"]
+notify_master = "/usr/local/bin/master"
+notify_backup = "/usr/local/bin/backup"
+notify_fault = "/usr/local/bin/fault"
+notify_stop = ["/usr/local/bin/stop"]
+
+  [vrrp.authentication]
+  type = "hmac-sha256"
+  key = "202122232425262728292a2b2c2d2e2f303132333435363738393a3b3c3d3e3f"
+
+  [vrrp.announcement]
+  repeat = 5
+  delay = "3s"
+  refresh = "30s"
+
+  [[vrrp.track]]
+  type = "interface"
+  interface = "eth3"
+  weight = -20
+
+  [[vrrp.track]]
+  type = "service"
+  service = "dns"
+  min_backends = 2
+
+  [[vrrp.track]]
+  type = "script"
+  command = ["/usr/local/bin/check", "--fast"]
+  interval = "1m"
+  timeout = "10s"
+  rise = 5
+  fall = 6
+  weight = 30
+
+  [[vrrp.track]]
+  type = "file"
+  path = "/run/lb/priority"
+  weight = 1
+
+  [[vrrp.track]]
+  type = "datapath"
+
+[[vrrp]]
+name = "VI_2"
+interface = "eth2"
+router_id = 52
+version = 2
+interval = "4s"
+addresses = ["192.168.2.12/24"]
+state = "backup"
+preempt = false
+virtual_mac = true
+
+  [vrrp.authentication]
+  type = "pass"
+  password = "s3cret"
+
+[[vrrp]]
+name = "VI_6"
+interface = "eth2"
+router_id = 51
+addresses = ["fe80::10/64", "2001:db8:2::10/64"]
 "#;
 
 fn ip(text: &str) -> IpAddr {

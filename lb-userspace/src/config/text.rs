@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use super::error::Problem;
@@ -32,11 +33,11 @@ pub(super) fn absolute_path(text: &str) -> Result<PathBuf, Problem> {
     }
 }
 
-/// Makes a reader of durations such as `500ms` that lie within `range`.
+/// Makes a reader of durations such as `1s` that lie within `range`.
 pub(super) fn duration(range: RangeInclusive<Duration>) -> impl FnOnce(&str) -> Result<Duration, Problem> {
     move |text| {
         let help = format!(
-            "write a duration from {} to {}, with its unit, such as \"500ms\"",
+            "write a duration from {} to {}, with its unit, such as \"1s\"",
             humantime::format_duration(*range.start()),
             humantime::format_duration(*range.end()),
         );
@@ -94,6 +95,25 @@ pub(super) fn address_and_port(text: &str) -> Option<(IpAddr, Option<&str>)> {
 
 /// A port in decimal digits, 0 included.
 pub(super) fn port(digits: &str) -> Option<u16> {
+    decimal(digits)
+}
+
+/// A number in decimal digits.
+pub(super) fn decimal<T: FromStr>(digits: &str) -> Option<T> {
     // `parse` alone would take "+80" too.
     digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok())?
+}
+
+/// The bytes that twice as many hexadecimal digits stand for, the first byte first.
+pub(super) fn hexadecimal<const N: usize>(digits: &str) -> Option<[u8; N]> {
+    if digits.len() != 2 * N {
+        return None;
+    }
+    let mut bytes = [0; N];
+    for (byte, pair) in bytes.iter_mut().zip(digits.as_bytes().as_chunks::<2>().0) {
+        // `from_str_radix` alone would take "+f" too.
+        let pair = str::from_utf8(pair).ok().filter(|_| pair.iter().all(u8::is_ascii_hexdigit))?;
+        *byte = u8::from_str_radix(pair, 16).ok()?;
+    }
+    Some(bytes)
 }

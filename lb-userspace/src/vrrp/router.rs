@@ -384,14 +384,7 @@ impl Router {
     }
 
     /// What an instance's state machine wants, and all that follows from it.
-    fn carry_out(
-        &mut self,
-        index: usize,
-        mut actions: Vec<Action>,
-        reason: &str,
-        now: Now,
-        effects: &mut Vec<Effect>,
-    ) {
+    fn carry_out(&mut self, index: usize, mut actions: Vec<Action>, reason: &str, now: Now, effects: &mut Vec<Effect>) {
         let member = &mut self.members[index];
         if self.stopping && !member.instance.holds_addresses() {
             actions.extend(member.instance.shutdown());

@@ -88,8 +88,14 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Vrrp { config } => vrrp::watcher::run(config).await,
         Command::VrrpSpeaker { config, bury } => vrrp::speaker::run(vrrp::speaker::Options { config, bury }).await,
         Command::Check { config } => {
-            let Config { services, interfaces, .. } = Config::load(&config)?;
-            println!("{}: valid, {} interfaces, {} services", config.display(), interfaces.len(), services.len());
+            let Config { services, interfaces, vrrp, .. } = Config::load(&config)?;
+            println!(
+                "{}: valid, {} interfaces, {} services, {} VRRP instances",
+                config.display(),
+                interfaces.len(),
+                services.len(),
+                vrrp.len()
+            );
             Ok(())
         }
         Command::Unload { pins: Some(pins), .. } => daemon::unload(&pins).await,
