@@ -245,11 +245,11 @@ impl Instance {
         vec![Action::Advertise(0)]
     }
 
-    /// Says farewell in the name of an earlier life of this process, which died as master. For an instance that does not take part.
+    /// Says farewell in the name of an earlier life of this process, which died as master.
     pub fn bury(&self) -> Vec<Action> {
         match self.phase {
-            Phase::Initialize => vec![Action::Advertise(0)],
-            Phase::Backup(_) | Phase::Master(_) => Vec::new(),
+            Phase::Initialize | Phase::Backup(_) => vec![Action::Advertise(0)],
+            Phase::Master(_) => Vec::new(),
         }
     }
 

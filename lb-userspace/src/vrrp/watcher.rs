@@ -27,7 +27,7 @@ use tokio::{
     net::UnixStream,
     process::{Child, Command},
     signal::unix::{SignalKind, signal},
-    time::{Instant, sleep, timeout, timeout_at},
+    time::{Instant, sleep, timeout},
 };
 
 use super::{
@@ -155,13 +155,14 @@ impl Speaker {
                 said = hear(&mut self.lines, patience) => said,
             };
             match said {
-                Some(line) => {
+                Said::Line(line) => {
                     if let Ok(pulse) = serde_json::from_str(&line) {
                         self.pulse = pulse;
                     }
                 }
-                // It ends, or hangs with a closed connection.
-                None => match timeout(patience, self.child.wait()).await {
+                Said::Nothing => return End::Silent(patience),
+                // It ends, or it has closed the connection and hangs.
+                Said::End => match timeout(patience, self.child.wait()).await {
                     Ok(status) => return End::Done(status.unwrap_or_default()),
                     Err(_) => return End::Silent(patience),
                 },
@@ -192,17 +193,24 @@ impl Speaker {
     }
 }
 
-/// The next line; `None` at the end, or after a silence. Being late oneself is no silence of the other: what has been said
-/// meanwhile counts.
-async fn hear(lines: &mut Lines<BufReader<UnixStream>>, patience: Duration) -> Option<String> {
-    let deadline = Instant::now() + patience;
-    match timeout_at(deadline, lines.next_line()).await {
-        Ok(line) => line.ok().flatten(),
-        Err(_) => match timeout(patience / 4, lines.next_line()).await {
-            Ok(line) => line.ok().flatten(),
-            Err(_) => None,
-        },
+/// What has come from the speaker.
+enum Said {
+    Line(String),
+    /// For longer than it says it may be silent.
+    Nothing,
+    End,
+}
+
+/// Waits for the next line. Being late oneself is no silence of the other: what it has said meanwhile counts.
+async fn hear(lines: &mut Lines<BufReader<UnixStream>>, patience: Duration) -> Said {
+    for patience in [patience, patience / 5] {
+        match timeout(patience, lines.next_line()).await {
+            Ok(Ok(Some(line))) => return Said::Line(line),
+            Ok(Ok(None) | Err(_)) => return Said::End,
+            Err(_) => {}
+        }
     }
+    Said::Nothing
 }
 
 /// Takes all virtual addresses of VRRP off this node.
