@@ -42,10 +42,11 @@ struct Tool {
     level: Level,
 }
 
-const TOOLS: [Tool; 7] = [
+const TOOLS: [Tool; 8] = [
     tool("ip", "iproute2", Level::Run),
     tool("nsenter", "util-linux", Level::Run),
     tool("curl", "curl", Level::Test),
+    tool("nft", "nftables", Level::Test),
     tool("nginx", "nginx-light", Level::Test),
     tool("openssl", "openssl", Level::Test),
     tool("tcpdump", "tcpdump", Level::Test),

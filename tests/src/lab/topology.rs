@@ -26,7 +26,7 @@ use super::{
     netns::{self, Netns, set_sysctl},
     offload,
     paths::Paths,
-    run::run_with_input,
+    run::{run, run_with_input},
     xdp_pass,
 };
 
@@ -120,6 +120,12 @@ impl Node {
     /// A command to run on this node.
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         self.namespace.command(program)
+    }
+
+    /// Runs `ip` with these arguments, separated by spaces, on this node; returns what it says.
+    pub fn ip(&self, arguments: &str) -> Result<String> {
+        let output = run(self.command("ip").args(arguments.split_whitespace()))?;
+        Ok(String::from_utf8(output.stdout)?)
     }
 
     fn mtu(&self) -> u32 {
