@@ -19,6 +19,7 @@
 use std::{
     fs,
     io::Write as _,
+    net::SocketAddr,
     process::{Command, Output, Stdio},
     time::{Duration, Instant},
 };
@@ -279,6 +280,15 @@ impl Lab {
         let mut command = self.node("client").command(binary("lab-agent")?);
         load.add_arguments(&mut command);
         RunningLoad::new(self.spawn_with("load", command, Some(Stdio::piped()))?)
+    }
+
+    /// Starts a UDP server on a node that sends each datagram back with the node's name in front, and waits until it listens.
+    pub fn start_udp_echo(&self, node: &str, listen: SocketAddr) -> Result<Process> {
+        let mut command = self.node(node).command(binary("lab-agent")?);
+        command.args(["udp-echo", "--name", node, "--listen", &listen.to_string()]);
+        let mut echo = self.spawn(&format!("{node}-udp-{}", listen.ip()), command)?;
+        echo.wait_for_log("listening on", START)?;
+        Ok(echo)
     }
 
     /// Leaves a [`Builder::detached`] lab and these processes of it behind; [`teardown`] removes them.

@@ -19,7 +19,7 @@ struct Cli {
 enum Command {
     /// Serve HTTP: the backend's name on any path, `ok` on /healthz
     Backend(backend::Options),
-    /// Send each UDP datagram back, with the backend's name in front
+    /// Send each UDP datagram back, with the node's name in front
     UdpEcho(udp_echo::Options),
     /// Send HTTP requests, and count who answered
     Load(load::Options),
