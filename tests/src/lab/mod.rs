@@ -35,6 +35,7 @@ mod load;
 mod netns;
 mod offload;
 mod paths;
+mod probe;
 mod process;
 mod run;
 mod state;
@@ -50,6 +51,7 @@ pub use self::{
     load::{Limit, Load, LoadReport, RunningLoad},
     netns::{Netns, set_sysctl},
     paths::{BalancerPaths, Paths, binaries, binary},
+    probe::{Gap, Probe, ProbeReport, RunningProbe},
     process::{Process, ended_by},
     run::{run, wait_for},
     state::{guard, sweep, teardown, unique_name},
@@ -328,6 +330,13 @@ impl Lab {
         let mut echo = self.spawn(&format!("{node}-udp-{}", listen.ip()), command)?;
         echo.wait_for_log("listening on", START)?;
         Ok(echo)
+    }
+
+    /// Starts to send datagrams from the client.
+    pub fn start_probe(&self, probe: &Probe) -> Result<RunningProbe> {
+        let mut command = self.node("client").command(binary("lab-agent")?);
+        probe.add_arguments(&mut command);
+        RunningProbe::new(self.spawn_with("probe", command, Some(Stdio::piped()))?)
     }
 
     /// Leaves a [`Builder::detached`] lab and these processes of it behind; [`teardown`] removes them.

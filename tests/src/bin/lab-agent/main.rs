@@ -2,6 +2,7 @@
 
 mod backend;
 mod load;
+mod probe;
 mod udp_echo;
 
 use anyhow::Result;
@@ -23,6 +24,8 @@ enum Command {
     UdpEcho(udp_echo::Options),
     /// Send HTTP requests, and count who answered
     Load(load::Options),
+    /// Send UDP datagrams at a steady pace, and find out when there was no answer
+    Probe(probe::Options),
     /// Wait for the end of standard input, then take a lab down
     #[command(hide = true)]
     Guard { lab: String },
@@ -33,6 +36,7 @@ fn main() -> Result<()> {
         Command::Backend(options) => backend::run(options),
         Command::UdpEcho(options) => udp_echo::run(options),
         Command::Load(options) => load::run(&options),
+        Command::Probe(options) => probe::run(&options),
         Command::Guard { lab } => guard(&Paths::new(&lab)?),
     }
 }
