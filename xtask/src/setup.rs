@@ -42,11 +42,12 @@ struct Tool {
     level: Level,
 }
 
-const TOOLS: [Tool; 8] = [
+const TOOLS: [Tool; 9] = [
     tool("ip", "iproute2", Level::Run),
     tool("nsenter", "util-linux", Level::Run),
     tool("curl", "curl", Level::Test),
     tool("keepalived", "keepalived", Level::Test),
+    tool("nft", "nftables", Level::Test),
     tool("nginx", "nginx-light", Level::Test),
     tool("openssl", "openssl", Level::Test),
     tool("tcpdump", "tcpdump", Level::Test),

@@ -29,6 +29,7 @@ use serde::de::DeserializeOwned;
 mod balancer;
 pub mod bpffs;
 pub mod config;
+mod faults;
 mod http;
 mod keepalived;
 mod load;
