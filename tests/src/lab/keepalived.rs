@@ -35,7 +35,7 @@ pub struct Keepalived {
     files: Files,
 }
 
-/// What it reads and writes. The notes of transitions outlive it: another one on the same balancer goes on with them.
+/// What it reads and writes.
 #[derive(Debug)]
 struct Files {
     config: PathBuf,
@@ -68,9 +68,9 @@ impl Balancer<'_> {
         let files = Files::of(&self.paths());
         write_script(&files)?;
         fs::write(&files.config, config(&files, instances)?).context("write the configuration of keepalived")?;
-        // The first one may have been killed.
-        for pid in [&files.pid, &files.speaker_pid] {
-            remove_if_there(pid)?;
+        // Another one may have been here, and killed: nothing of it is to be taken for this one's.
+        for file in [&files.pid, &files.speaker_pid, &files.fifo, &files.transitions] {
+            remove_if_there(file)?;
         }
         let mut command = self.node().command("keepalived");
         command.args(["--dont-fork", "--log-console", "--log-detail", "--vrrp"]);
@@ -104,7 +104,7 @@ impl Keepalived {
         Ok(())
     }
 
-    /// What all keepaliveds of this balancer have told until now, the earliest first.
+    /// What it has told until now, the earliest first.
     pub fn transitions(&self) -> Result<Vec<Transition>> {
         match fs::read_to_string(&self.files.transitions) {
             Ok(notes) => notes.lines().filter_map(|line| parse_note(line).transpose()).collect(),
