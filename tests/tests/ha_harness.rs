@@ -6,15 +6,16 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use lb_tests::lab::{
-    Keepalived, Lab, Probe, Process,
+    Captured, Injection, Keepalived, Lab, Probe, Process,
     config::node_config,
     config::virtual_routers,
     require_root, require_root_and, run,
     topology::{virtual_ipv4, virtual_ipv6},
     unique_name,
-    vrrp::State,
+    vrrp::{Instance, State, Version, VirtualAddress},
+    wait_for,
 };
 
 /// What takes milliseconds on an idle machine may take this long on a busy one.
@@ -67,7 +68,8 @@ fn an_echo_on_all_addresses_answers_from_the_one_that_was_asked() -> Result<()> 
         // After it has started to listen, as a virtual IP comes.
         let add = ["address", "add", added, "dev", "eth0"];
         run(lab.node("lb").command("ip").args(add).args(any.is_ipv6().then_some("nodad")))?;
-        let duration = Some(Duration::from_millis(200));
+        // Long enough for a second question for the neighbour, should the first one get lost.
+        let duration = Some(Duration::from_millis(1500));
         let report =
             lab.start_probe(&Probe { duration, ..Probe::new(SocketAddr::new(device_address, PORT)) })?.wait()?;
         ensure!(report.received > 100, "{report:?}");
@@ -148,6 +150,89 @@ fn adverts_that_are_lost_in_one_direction_make_two_masters_until_that_is_mended(
     pair.two.wait_for_state("vip4", State::Backup, SOON)?;
     pair.two.wait_for_state("vip6", State::Backup, SOON)?;
     ensure!(pair.one()?.state("vip4")? == Some(State::Master));
+    Ok(())
+}
+
+#[test]
+fn a_capture_holds_the_adverts_of_both_families() -> Result<()> {
+    if !require_root_and(&["keepalived", "tcpdump"]) {
+        return Ok(());
+    }
+    let pair = Pair::start("advert")?;
+    let start = SystemTime::now();
+    let [filter, filter6] = ["ip proto 112", "ip6 proto 112"];
+    let captures: Vec<_> = [("switch", filter), ("switch", filter6), ("lb2", filter), ("client", filter6)]
+        .into_iter()
+        .map(|(node, filter)| pair.lab.start_capture(node, filter))
+        .collect::<Result<_>>()?;
+    for capture in &captures {
+        wait_for("five adverts", SOON, || Ok((capture.frames()?.len() >= 5).then_some(())))?;
+    }
+    for (capture, header) in captures.into_iter().zip([20, 40, 20, 40]) {
+        let frames = capture.finish()?;
+        let [first, .., last] = frames.as_slice() else {
+            bail!("{frames:?}");
+        };
+        ensure!(first.at > start && last.at < SystemTime::now());
+        for Captured { frame, .. } in &frames {
+            // The source, and the first four bytes of version 3: type, VRID, priority, number of addresses.
+            ensure!(frame[6..12] == pair.lab.node("lb").mac(), "{frame:x?}");
+            let vrid = if header == 20 { 51 } else { 61 };
+            ensure!(frame[14 + header..][..4] == [0x31, vrid, 150, 3], "{frame:x?}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn keepalived_speaks_version_2_with_a_password_to_a_peer_by_unicast() -> Result<()> {
+    if !require_root_and(&["keepalived", "tcpdump"]) {
+        return Ok(());
+    }
+    let lab = Lab::builder(&unique_name("two")).nodes(2).backends(1).build()?;
+    let capture = lab.start_capture("lb2", "ip proto 112")?;
+    let (from, to) = (lab.node("lb").ipv4(), lab.node("lb2").ipv4());
+    let instance = Instance {
+        version: Version::V2,
+        password: Some("secret".to_owned()),
+        source: Some(from.into()),
+        unicast_peers: vec![to.into()],
+        preempt: false,
+        preempt_delay: Duration::from_secs(2),
+        ..Instance::new("two", 52, vec![VirtualAddress::on_the_switch(virtual_ipv4(9).into())])
+    };
+    let mut speaker = lab.balancer("lb").spawn_keepalived(&[instance])?;
+    speaker.wait_for_state("two", State::Master, SOON)?;
+    wait_for("an advert", SOON, || Ok((!capture.frames()?.is_empty()).then_some(())))?;
+    let frame = capture.finish()?.swap_remove(0).frame;
+    let (header, advert) = frame.split_at(14 + 20);
+    ensure!(header[26..] == [from.octets(), to.octets()].concat(), "{frame:x?}");
+    // Version and type, VRID, priority, number of addresses, authentication type (a password), seconds.
+    ensure!(advert[..6] == [0x21, 52, 100, 1, 1, 1], "{frame:x?}");
+    ensure!(advert[8..] == [&virtual_ipv4(9).octets()[..], b"secret\0\0"].concat(), "{frame:x?}");
+    Ok(())
+}
+
+#[test]
+fn an_injected_frame_passes_as_it_is_and_as_often_as_it_should() -> Result<()> {
+    if !require_root_and(&["tcpdump"]) {
+        return Ok(());
+    }
+    let lab = Lab::builder(&unique_name("inject")).nodes(2).backends(1).build()?;
+    let capture = lab.start_capture("lb2", "ether proto 0x88b5")?;
+    let frame = |number: u8| {
+        let (to, from) = (lab.node("lb2").mac(), lab.node("client").mac());
+        [&to[..], &from, &[0x88, 0xb5], &[number; 46]].concat()
+    };
+    let frames = vec![frame(1), frame(2)];
+    lab.inject("client", &Injection { frames: frames.clone(), rounds: 3, spacing: Duration::from_millis(10) })?;
+    lab.inject("client", &Injection::once(frame(3)))?;
+    wait_for("seven frames", SOON, || Ok((capture.frames()?.len() >= 7).then_some(())))?;
+    let captured = capture.finish()?;
+    let expected = [frames.clone(), frames.clone(), frames, vec![frame(3)]].concat();
+    ensure!(captured.iter().map(|captured| &captured.frame).eq(&expected), "{captured:x?}");
+    let took = captured[5].at.duration_since(captured[0].at)?;
+    ensure!(took > Duration::from_millis(45), "six frames with 10 ms between them took {took:?}");
     Ok(())
 }
 

@@ -28,9 +28,11 @@ use serde::de::DeserializeOwned;
 
 mod balancer;
 pub mod bpffs;
+mod capture;
 pub mod config;
 mod faults;
 mod http;
+mod inject;
 mod keepalived;
 mod load;
 mod netns;
@@ -47,7 +49,9 @@ mod xdp_pass;
 
 pub use self::{
     balancer::Balancer,
+    capture::{Capture, Captured},
     http::Server,
+    inject::Injection,
     keepalived::Keepalived,
     load::{Limit, Load, LoadReport, RunningLoad},
     netns::{Netns, set_sysctl},

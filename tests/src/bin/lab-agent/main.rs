@@ -1,6 +1,7 @@
 //! What runs on the lab's nodes: servers, clients, and the guard that cleans up.
 
 mod backend;
+mod inject;
 mod load;
 mod probe;
 mod udp_echo;
@@ -26,6 +27,8 @@ enum Command {
     Load(load::Options),
     /// Send UDP datagrams at a steady pace, and find out when there was no answer
     Probe(probe::Options),
+    /// Send frames as they are given
+    Inject(inject::Options),
     /// Wait for the end of standard input, then take a lab down
     #[command(hide = true)]
     Guard { lab: String },
@@ -37,6 +40,7 @@ fn main() -> Result<()> {
         Command::UdpEcho(options) => udp_echo::run(options),
         Command::Load(options) => load::run(&options),
         Command::Probe(options) => probe::run(&options),
+        Command::Inject(options) => inject::run(&options),
         Command::Guard { lab } => guard(&Paths::new(&lab)?),
     }
 }
