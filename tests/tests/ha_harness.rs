@@ -9,8 +9,7 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 use lb_tests::lab::{
     Captured, Injection, Keepalived, Lab, Probe, Process,
-    config::node_config,
-    config::virtual_routers,
+    config::{node_config, virtual_routers},
     require_root, require_root_and, run,
     topology::{virtual_ipv4, virtual_ipv6},
     unique_name,
@@ -198,7 +197,6 @@ fn keepalived_speaks_version_2_with_a_password_to_a_peer_by_unicast() -> Result<
         source: Some(from.into()),
         unicast_peers: vec![to.into()],
         preempt: false,
-        preempt_delay: Duration::from_secs(2),
         ..Instance::new("two", 52, vec![VirtualAddress::on_the_switch(virtual_ipv4(9).into())])
     };
     let mut speaker = lab.balancer("lb").spawn_keepalived(&[instance])?;

@@ -23,7 +23,7 @@ pub struct Instance {
     pub state: InitialState,
     /// Whether it takes over from a living master of lower priority. Keepalived ignores a `false` where `state` is master.
     pub preempt: bool,
-    /// How long it waits with that.
+    /// How long it waits with that; nothing without it.
     pub preempt_delay: Duration,
     /// The other nodes, for adverts by unicast; empty for multicast.
     pub unicast_peers: Vec<IpAddr>,
@@ -90,7 +90,7 @@ impl Instance {
         }
     }
 
-    /// How long a backup waits for an advert of a master with this priority: three intervals and the skew (RFC 9568, section 6.1).
+    /// How long it waits for an advert until it takes the master for gone: three intervals and the skew (RFC 9568, section 6.1).
     pub fn master_down_interval(&self) -> Duration {
         self.interval * 3 + self.interval * (256 - u32::from(self.priority)) / 256
     }
