@@ -41,6 +41,7 @@ mod paths;
 mod probe;
 mod process;
 mod run;
+mod speaker;
 mod state;
 mod stats;
 pub mod topology;
@@ -59,6 +60,7 @@ pub use self::{
     probe::{Gap, Probe, ProbeReport, RunningProbe},
     process::{Process, ended_by},
     run::{run, wait_for},
+    speaker::{Change, Counters, InstanceStatus, Kind, LbdVrrp, Speaker, VrrpStatus},
     state::{guard, sweep, teardown, unique_name},
     stats::{Attachment, BackendStats, ServiceStats, Stats, Status},
     topology::Node,
