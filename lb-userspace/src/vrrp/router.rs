@@ -23,6 +23,9 @@ use super::{
 };
 use crate::config;
 
+/// Why a master that was not heard in time is none any more.
+const STOOD_STILL: &str = "this node stood still";
+
 /// A point in time, by both clocks.
 #[derive(Debug, Clone, Copy)]
 pub struct Now {
@@ -174,8 +177,10 @@ impl Router {
             if self.members[index].next_deadline().is_some_and(|deadline| deadline <= now.instant) {
                 let again = self.members[index].announce_again(now.instant);
                 effects.extend(again.map(|frames| Effect::Announce(index, frames)));
-                let actions = self.members[index].instance.on_time(now.instant);
-                self.carry_out(index, actions, "no master was heard", now, &mut effects);
+                let instance = &mut self.members[index].instance;
+                let reason = if instance.has_stood_still(now.instant) { STOOD_STILL } else { "no master was heard" };
+                let actions = instance.on_time(now.instant);
+                self.carry_out(index, actions, reason, now, &mut effects);
             }
         }
         effects
@@ -198,8 +203,12 @@ impl Router {
         };
         let checked = self.members[index].check(packet, &advertisement, seal, now.unix);
         if let Ok(heard) = checked {
-            let reason = format!("{} advertises priority {}", heard.source, heard.priority);
-            let actions = self.members[index].instance.on_advertisement(heard, now.instant);
+            let instance = &mut self.members[index].instance;
+            let reason = match instance.has_stood_still(now.instant) {
+                true => STOOD_STILL.to_owned(),
+                false => format!("{} advertises priority {}", heard.source, heard.priority),
+            };
+            let actions = instance.on_advertisement(heard, now.instant);
             self.carry_out(index, actions, &reason, now, &mut effects);
         }
         effects
