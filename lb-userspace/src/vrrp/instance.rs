@@ -349,9 +349,12 @@ impl Backup {
 
     fn hear(&mut self, heard: Heard, parameters: &Parameters, now: Instant) -> Vec<Action> {
         if heard.priority == 0 {
-            let is_master = self.master.is_none_or(|master| master.source == heard.source);
-            // One that hands over is not the first to come forward again.
-            if is_master && !self.yielding {
+            let is_master = match self.master {
+                Some(master) => master.source == heard.source,
+                // One that hands over is not the first to come forward again.
+                None => !self.yielding,
+            };
+            if is_master {
                 let interval = self.master.map_or(heard.interval, |master| master.interval);
                 self.master_down = now + parameters.skew_time(interval);
             }
