@@ -271,10 +271,12 @@ impl Instance {
         vec![Action::Advertise(0)]
     }
 
-    /// Says farewell in the name of an earlier life of this process, which died as master. For an instance that does not take part.
+    /// Says farewell in the name of an earlier life of this process, which died as master: unless there is a master since.
     pub fn bury(&self) -> Vec<Action> {
-        match self.phase {
-            Phase::Initialize => vec![Action::Advertise(0)],
+        match &self.phase {
+            Phase::Initialize | Phase::Backup(Backup { master: None, yielding: false, .. }) => {
+                vec![Action::Advertise(0)]
+            }
             Phase::Backup(_) | Phase::Master(_) => Vec::new(),
         }
     }

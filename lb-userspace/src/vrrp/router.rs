@@ -271,7 +271,7 @@ impl Router {
     pub fn bury(&mut self, names: &[String], now: Now) -> Vec<Effect> {
         let mut effects = Vec::new();
         for index in 0..self.members.len() {
-            if names.contains(&self.members[index].config.name) && self.members[index].parameters().is_some() {
+            if names.contains(&self.members[index].config.name) {
                 for action in self.members[index].instance.bury() {
                     self.act(index, action, now, &mut effects);
                 }
