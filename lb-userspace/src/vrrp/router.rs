@@ -319,9 +319,12 @@ impl Router {
             self.members.iter().enumerate().filter_map(|(index, member)| Some((member.key()?, index))).collect();
         let mut effects = Vec::new();
         self.reconsider(now, &mut effects);
-        // Addresses that are new: to put all is to put those.
-        let holders = self.members.iter().enumerate().filter(|(_, member)| member.instance.state() == State::Master);
-        effects.extend(holders.map(|(index, _)| Effect::Acquire(index)));
+        for index in 0..self.members.len() {
+            if self.members[index].instance.state() == State::Master {
+                // There may be new addresses: to put and announce all is to do so with those.
+                self.act(index, Action::Acquire, now, &mut effects);
+            }
+        }
         effects
     }
 
