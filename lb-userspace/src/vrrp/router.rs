@@ -175,12 +175,12 @@ impl Router {
         let mut effects = Vec::new();
         for index in 0..self.members.len() {
             if self.members[index].next_deadline().is_some_and(|deadline| deadline <= now.instant) {
-                let again = self.members[index].announce_again(now.instant);
-                effects.extend(again.map(|frames| Effect::Announce(index, frames)));
                 let instance = &mut self.members[index].instance;
                 let reason = if instance.has_stood_still(now.instant) { STOOD_STILL } else { "no master was heard" };
                 let actions = instance.on_time(now.instant);
                 self.carry_out(index, actions, reason, now, &mut effects);
+                let again = self.members[index].announce_again(now.instant);
+                effects.extend(again.map(|frames| Effect::Announce(index, frames)));
             }
         }
         effects
