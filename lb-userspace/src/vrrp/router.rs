@@ -387,12 +387,10 @@ impl Router {
     /// add up, so that all members of a group have the same one.
     fn group_standing(&self, index: usize) -> Standing {
         let group = self.group_of(index);
-        let by_link = group.iter().map(|&other| self.members[other].standing_by_link());
-        if let Some(hindered) = by_link.into_iter().find(|standing| !matches!(standing, Standing::Fit(_))) {
-            return hindered;
-        }
+        let links = group.iter().map(|&other| self.members[other].standing_by_link());
         let readings = group.iter().flat_map(|&other| self.members[other].readings());
-        priority::standing(self.members[index].base_priority(), readings)
+        let tracks = priority::standing(self.members[index].base_priority(), readings);
+        links.rfold(tracks, |standing, link| link.and(standing))
     }
 
     /// What an instance's state machine wants, and all that follows from it.
