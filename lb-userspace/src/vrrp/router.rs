@@ -225,7 +225,15 @@ impl Router {
 
     /// Takes in what has become of an interface; `None` if it is gone.
     pub fn on_link(&mut self, interface: &str, link: Option<&LinkState>, now: Now) -> Vec<Effect> {
-        let mut effects = Vec::new();
+        let is_another = |member: &Member| {
+            let known = (member.config.interface == interface).then(|| member.link()).flatten();
+            known.zip(link).is_some_and(|(known, link)| known.ifindex != link.ifindex)
+        };
+        // Made anew, with the same name: the addresses went with the old one.
+        let mut effects = match self.members.iter().any(is_another) {
+            true => self.on_link(interface, None, now),
+            false => Vec::new(),
+        };
         for member in &mut self.members {
             member.see_link(interface, link);
         }
