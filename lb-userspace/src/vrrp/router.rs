@@ -64,7 +64,7 @@ pub enum Effect {
         /// The VRRP message.
         payload: Bytes,
     },
-    /// Put its addresses on the interface, and tell the link so many times.
+    /// Put its addresses on the interface.
     Acquire(usize),
     /// Tell the link so many times where its addresses are.
     Announce(usize, u8),
