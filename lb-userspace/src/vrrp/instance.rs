@@ -195,8 +195,33 @@ impl Instance {
         }
     }
 
+    /// Whether this is a master that the others have not heard for as long as they wait before one of them takes over.
+    ///
+    /// Whatever comes next, be it the time, a packet or a wish, then finds a backup.
+    pub fn has_stood_still(&self, now: Instant) -> bool {
+        let interval = self.parameters.interval;
+        match &self.phase {
+            // What they heard last was sent an interval before the next one was due.
+            Phase::Master(master) => {
+                now + interval >= master.advertise + self.parameters.master_down_interval(interval)
+            }
+            Phase::Initialize | Phase::Backup(_) => false,
+        }
+    }
+
+    /// Begins again as backup after a standstill.
+    fn wake(&mut self, now: Instant) -> Vec<Action> {
+        if !self.has_stood_still(now) {
+            return Vec::new();
+        }
+        let patience = self.parameters.master_down_interval(self.parameters.interval);
+        self.phase = Phase::Backup(Backup::new(now + patience));
+        vec![Action::Release]
+    }
+
     /// Goes by other parameters from now on. A master tells the others at once.
     pub fn set_parameters(&mut self, parameters: Parameters, now: Instant) -> Vec<Action> {
+        let woken = self.wake(now);
         let tells = self.parameters.priority != parameters.priority || self.parameters.interval != parameters.interval;
         self.parameters = parameters;
         match &mut self.phase {
@@ -204,7 +229,7 @@ impl Instance {
                 master.advertise = now + parameters.interval;
                 vec![Action::Advertise(parameters.priority)]
             }
-            _ => Vec::new(),
+            _ => woken,
         }
     }
 
@@ -233,8 +258,9 @@ impl Instance {
     /// A master says farewell and becomes backup. Its addresses stay until a successor is heard, at most two intervals:
     /// every successor comes within one.
     pub fn hand_over(&mut self, now: Instant) -> Vec<Action> {
+        let woken = self.wake(now);
         if !matches!(self.phase, Phase::Master(_)) {
-            return Vec::new();
+            return woken;
         }
         let interval = self.parameters.interval;
         self.phase = Phase::Backup(Backup {
@@ -245,11 +271,13 @@ impl Instance {
         vec![Action::Advertise(0)]
     }
 
-    /// Says farewell in the name of an earlier life of this process, which died as master.
+    /// Says farewell in the name of an earlier life of this process, which died as master: unless there is a master since.
     pub fn bury(&self) -> Vec<Action> {
-        match self.phase {
-            Phase::Initialize | Phase::Backup(_) => vec![Action::Advertise(0)],
-            Phase::Master(_) => Vec::new(),
+        match &self.phase {
+            Phase::Initialize | Phase::Backup(Backup { master: None, yielding: false, .. }) => {
+                vec![Action::Advertise(0)]
+            }
+            Phase::Backup(_) | Phase::Master(_) => Vec::new(),
         }
     }
 
@@ -260,24 +288,21 @@ impl Instance {
 
     /// Does what is due at `now`.
     pub fn on_time(&mut self, now: Instant) -> Vec<Action> {
+        let woken = self.wake(now);
+        if !woken.is_empty() {
+            return woken;
+        }
         match &mut self.phase {
             Phase::Initialize => Vec::new(),
+            Phase::Backup(backup) if backup.holding.is_some_and(|until| until <= now) => {
+                backup.holding = None;
+                vec![Action::Release]
+            }
             Phase::Backup(backup) if backup.master_down <= now => self.become_master(now),
-            Phase::Backup(backup) => match backup.holding {
-                Some(until) if until <= now => {
-                    backup.holding = None;
-                    vec![Action::Release]
-                }
-                _ => Vec::new(),
-            },
+            Phase::Backup(_) => Vec::new(),
             Phase::Master(master) if now < master.advertise => Vec::new(),
             Phase::Master(master) => {
                 let interval = self.parameters.interval;
-                let patience = self.parameters.master_down_interval(interval);
-                if now >= master.advertise + patience {
-                    self.phase = Phase::Backup(Backup::new(now + patience));
-                    return vec![Action::Release];
-                }
                 // From deadline to deadline, so that lateness does not add up; but never two at once.
                 master.advertise = (master.advertise + interval).max(now + interval / 2);
                 vec![Action::Advertise(self.parameters.priority)]
@@ -287,9 +312,10 @@ impl Instance {
 
     /// Takes in an advertisement that has passed all checks (RFC 9568, sections 6.4.2 and 6.4.3).
     pub fn on_advertisement(&mut self, heard: Heard, now: Instant) -> Vec<Action> {
+        let woken = self.wake(now);
         match &mut self.phase {
             Phase::Initialize => Vec::new(),
-            Phase::Backup(backup) => backup.hear(heard, &self.parameters, now),
+            Phase::Backup(backup) => [woken, backup.hear(heard, &self.parameters, now)].concat(),
             Phase::Master(_) if self.parameters.yield_to(heard) => {
                 let patience = self.parameters.master_down_interval(heard.interval);
                 self.phase = Phase::Backup(Backup { master: Some(heard), ..Backup::new(now + patience) });
@@ -323,9 +349,12 @@ impl Backup {
 
     fn hear(&mut self, heard: Heard, parameters: &Parameters, now: Instant) -> Vec<Action> {
         if heard.priority == 0 {
-            let is_master = self.master.is_none_or(|master| master.source == heard.source);
-            // One that hands over is not the first to come forward again.
-            if is_master && !self.yielding {
+            let is_master = match self.master {
+                Some(master) => master.source == heard.source,
+                // One that hands over is not the first to come forward again.
+                None => !self.yielding,
+            };
+            if is_master {
                 let interval = self.master.map_or(heard.interval, |master| master.interval);
                 self.master_down = now + parameters.skew_time(interval);
             }

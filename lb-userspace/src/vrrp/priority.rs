@@ -30,15 +30,26 @@ pub enum Standing {
     Unclear(String),
 }
 
+impl Standing {
+    /// Both: what is unfit decides, then what is unclear, then the priority of the other.
+    pub fn and(self, other: Self) -> Self {
+        match (&self, &other) {
+            (Self::Unfit(_), _) | (Self::Unclear(_), Self::Unclear(_) | Self::Fit(_)) => self,
+            _ => other,
+        }
+    }
+}
+
 /// The standing of an instance whose configured priority is `base`.
 ///
 /// What has no weight decides alone, so it has to be known before the instance starts.
 pub fn standing<'a>(base: u8, readings: impl IntoIterator<Item = (&'a Track, Reading)>) -> Standing {
     let mut priority = i32::from(base);
+    let mut unclear = None;
     for (track, reading) in readings {
         match (track.weight.map(i32::from), reading) {
             (None, Reading::Unknown) => {
-                return Standing::Unclear(format!("{} is not known yet", describe(&track.what)));
+                unclear.get_or_insert_with(|| format!("{} is not known yet", describe(&track.what)));
             }
             (None, Reading::Bad) => return Standing::Unfit(format!("{} fails", describe(&track.what))),
             (None, Reading::Number(number)) if number != 0 => {
@@ -52,7 +63,8 @@ pub fn standing<'a>(base: u8, readings: impl IntoIterator<Item = (&'a Track, Rea
         }
     }
     // In range, so it fits.
-    Standing::Fit(u8::try_from(priority.clamp(RANGE.0, RANGE.1)).unwrap_or(base))
+    let fit = Standing::Fit(u8::try_from(priority.clamp(RANGE.0, RANGE.1)).unwrap_or(base));
+    unclear.map_or(fit, Standing::Unclear)
 }
 
 /// How something tracked is called in messages.

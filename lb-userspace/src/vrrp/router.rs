@@ -23,6 +23,9 @@ use super::{
 };
 use crate::config;
 
+/// Why a master that was not heard in time is none any more.
+const STOOD_STILL: &str = "this node stood still";
+
 /// A point in time, by both clocks.
 #[derive(Debug, Clone, Copy)]
 pub struct Now {
@@ -61,7 +64,7 @@ pub enum Effect {
         /// The VRRP message.
         payload: Bytes,
     },
-    /// Put its addresses on the interface, and tell the link so many times.
+    /// Put its addresses on the interface.
     Acquire(usize),
     /// Tell the link so many times where its addresses are.
     Announce(usize, u8),
@@ -172,10 +175,12 @@ impl Router {
         let mut effects = Vec::new();
         for index in 0..self.members.len() {
             if self.members[index].next_deadline().is_some_and(|deadline| deadline <= now.instant) {
+                let instance = &mut self.members[index].instance;
+                let reason = if instance.has_stood_still(now.instant) { STOOD_STILL } else { "no master was heard" };
+                let actions = instance.on_time(now.instant);
+                self.carry_out(index, actions, reason, now, &mut effects);
                 let again = self.members[index].announce_again(now.instant);
                 effects.extend(again.map(|frames| Effect::Announce(index, frames)));
-                let actions = self.members[index].instance.on_time(now.instant);
-                self.carry_out(index, actions, "no master was heard", now, &mut effects);
             }
         }
         effects
@@ -198,8 +203,12 @@ impl Router {
         };
         let checked = self.members[index].check(packet, &advertisement, seal, now.unix);
         if let Ok(heard) = checked {
-            let reason = format!("{} advertises priority {}", heard.source, heard.priority);
-            let actions = self.members[index].instance.on_advertisement(heard, now.instant);
+            let instance = &mut self.members[index].instance;
+            let reason = match instance.has_stood_still(now.instant) {
+                true => STOOD_STILL.to_owned(),
+                false => format!("{} advertises priority {}", heard.source, heard.priority),
+            };
+            let actions = instance.on_advertisement(heard, now.instant);
             self.carry_out(index, actions, &reason, now, &mut effects);
         }
         effects
@@ -216,7 +225,15 @@ impl Router {
 
     /// Takes in what has become of an interface; `None` if it is gone.
     pub fn on_link(&mut self, interface: &str, link: Option<&LinkState>, now: Now) -> Vec<Effect> {
-        let mut effects = Vec::new();
+        let is_another = |member: &Member| {
+            let known = (member.config.interface == interface).then(|| member.link()).flatten();
+            known.zip(link).is_some_and(|(known, link)| known.ifindex != link.ifindex)
+        };
+        // Made anew, with the same name: the addresses went with the old one.
+        let mut effects = match self.members.iter().any(is_another) {
+            true => self.on_link(interface, None, now),
+            false => Vec::new(),
+        };
         for member in &mut self.members {
             member.see_link(interface, link);
         }
@@ -262,7 +279,7 @@ impl Router {
     pub fn bury(&mut self, names: &[String], now: Now) -> Vec<Effect> {
         let mut effects = Vec::new();
         for index in 0..self.members.len() {
-            if names.contains(&self.members[index].config.name) && self.members[index].parameters().is_some() {
+            if names.contains(&self.members[index].config.name) {
                 for action in self.members[index].instance.bury() {
                     self.act(index, action, now, &mut effects);
                 }
@@ -310,9 +327,12 @@ impl Router {
             self.members.iter().enumerate().filter_map(|(index, member)| Some((member.key()?, index))).collect();
         let mut effects = Vec::new();
         self.reconsider(now, &mut effects);
-        // Addresses that are new: to put all is to put those.
-        let holders = self.members.iter().enumerate().filter(|(_, member)| member.instance.state() == State::Master);
-        effects.extend(holders.map(|(index, _)| Effect::Acquire(index)));
+        for index in 0..self.members.len() {
+            if self.members[index].instance.state() == State::Master {
+                // There may be new addresses: to put and announce all is to do so with those.
+                self.act(index, Action::Acquire, now, &mut effects);
+            }
+        }
         effects
     }
 
@@ -375,12 +395,10 @@ impl Router {
     /// add up, so that all members of a group have the same one.
     fn group_standing(&self, index: usize) -> Standing {
         let group = self.group_of(index);
-        let by_link = group.iter().map(|&other| self.members[other].standing_by_link());
-        if let Some(hindered) = by_link.into_iter().find(|standing| !matches!(standing, Standing::Fit(_))) {
-            return hindered;
-        }
+        let links = group.iter().map(|&other| self.members[other].standing_by_link());
         let readings = group.iter().flat_map(|&other| self.members[other].readings());
-        priority::standing(self.members[index].base_priority(), readings)
+        let tracks = priority::standing(self.members[index].base_priority(), readings);
+        links.rfold(tracks, |standing, link| link.and(standing))
     }
 
     /// What an instance's state machine wants, and all that follows from it.

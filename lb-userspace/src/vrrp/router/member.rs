@@ -286,9 +286,8 @@ impl Member {
 
     /// Notes that the addresses have come here, for the announcements that follow.
     pub(super) fn acquired(&mut self, now: Instant) {
-        let after = |time: Duration| (!time.is_zero()).then(|| now + time);
-        self.announce_again = after(self.config.announcement.delay);
-        self.refresh = after(self.config.announcement.refresh);
+        self.announce_again = after(now, self.config.announcement.delay);
+        self.refresh = after(now, self.config.announcement.refresh);
     }
 
     /// How many frames per address are due now.
@@ -301,7 +300,7 @@ impl Member {
             return Some(self.config.announcement.repeat);
         }
         if self.refresh.is_some_and(|due| due <= now) {
-            self.refresh = Some(now + self.config.announcement.refresh);
+            self.refresh = after(now, self.config.announcement.refresh);
             return Some(1);
         }
         None
@@ -357,6 +356,11 @@ fn seals(config: &Vrrp) -> (Option<Sealer>, Option<Verifier>) {
         Some(Authentication::Hmac(key)) => (Some(Sealer::new(key)), Some(Verifier::new(key))),
         Some(Authentication::Password(_)) | None => (None, None),
     }
+}
+
+/// A time of zero is none.
+fn after(now: Instant, time: Duration) -> Option<Instant> {
+    (!time.is_zero()).then(|| now + time)
 }
 
 fn is_link_local(address: IpAddr) -> bool {
