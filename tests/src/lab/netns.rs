@@ -4,6 +4,7 @@ use std::{
     ffi::OsStr,
     fs::{self, File},
     io::ErrorKind,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     process::Command,
     thread,
@@ -49,6 +50,23 @@ impl Netns {
     /// Whether there is such a namespace.
     pub fn exists(&self) -> bool {
         self.path().exists()
+    }
+
+    /// The ids of the processes that run in it, whoever started them. None if there is no such namespace.
+    pub fn processes(&self) -> Result<Vec<u32>> {
+        let identity = |path: &Path| fs::metadata(path).ok().map(|file| (file.dev(), file.ino()));
+        let Some(namespace) = identity(&self.path()) else { return Ok(Vec::new()) };
+        let mut processes = Vec::new();
+        for entry in fs::read_dir("/proc").context("list the processes")? {
+            let process = entry?;
+            // One that ends meanwhile is in no namespace.
+            if let Ok(pid) = process.file_name().to_string_lossy().parse()
+                && identity(&process.path().join("ns/net")) == Some(namespace)
+            {
+                processes.push(pid);
+            }
+        }
+        Ok(processes)
     }
 
     /// A command that runs in the namespace and sees the machine's files: `ip netns exec` would hide /sys/fs/bpf.

@@ -23,7 +23,7 @@ use nix::{
     unistd::Pid,
 };
 
-use super::run::wait_for;
+use super::{netns::Netns, run::wait_for};
 
 /// How long a process may take to end after SIGTERM; then it is killed.
 const GRACE: Duration = Duration::from_secs(2);
@@ -196,6 +196,20 @@ impl Identity {
         Some(Self { pid: Pid::from_raw(pid.try_into().ok()?), started: fields.nth(18)?.parse().ok()? })
     }
 
+    /// Each `lbd` that runs in a namespace, whoever started it.
+    pub(super) fn lbds_in(namespace: &Netns) -> Result<Vec<Self>> {
+        let is_lbd = |pid: &u32| fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name == "lbd\n");
+        Ok(namespace.processes()?.into_iter().filter(is_lbd).filter_map(Self::of).collect())
+    }
+
+    /// Sends a signal; one that has ended needs none.
+    pub(super) fn kill(self, signal: Signal) -> Result<()> {
+        match kill(self.pid, signal) {
+            Ok(()) | Err(Errno::ESRCH) => Ok(()),
+            Err(error) => bail!("send {signal} to {}: {error}", self.pid),
+        }
+    }
+
     pub(super) fn is_alive(self) -> bool {
         u32::try_from(self.pid.as_raw()).is_ok_and(|pid| Self::of(pid) == Some(self))
     }
@@ -222,12 +236,7 @@ pub(super) fn end_all(mut processes: Vec<Identity>) -> Result<()> {
     for signal in [Signal::SIGTERM, Signal::SIGKILL] {
         let deadline = Instant::now() + GRACE;
         processes.retain(|process| process.is_alive());
-        for process in &processes {
-            match kill(process.pid, signal) {
-                Ok(()) | Err(Errno::ESRCH) => {}
-                Err(error) => bail!("send {signal} to {}: {error}", process.pid),
-            }
-        }
+        processes.iter().try_for_each(|process| process.kill(signal))?;
         while !processes.is_empty() && Instant::now() < deadline {
             thread::sleep(Duration::from_millis(2));
             processes.retain(|process| process.is_alive());

@@ -88,6 +88,7 @@ pub fn teardown(paths: &Paths) -> Result<()> {
         return Ok(());
     }
     end_all(read_pids(paths)?)?;
+    end_daemons(paths)?;
     for balancer in paths.balancers() {
         if let Err(error) = unload(&balancer) {
             eprintln!("lab {}, {}: {error:#}", paths.lab(), balancer.node());
@@ -110,6 +111,21 @@ fn read_pids(paths: &Paths) -> Result<Vec<Identity>> {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
         Err(error) => Err(error).context("read the lab's process ids"),
     }
+}
+
+/// Ends what nobody has recorded: `lbd run` starts `lbd vrrp` in a session of its own, to be outlived by it.
+fn end_daemons(paths: &Paths) -> Result<()> {
+    for balancer in paths.balancers() {
+        // Again, for one that was started while the one before was being ended.
+        loop {
+            let daemons = Identity::lbds_in(&balancer.namespace())?;
+            if daemons.is_empty() {
+                break;
+            }
+            end_all(daemons)?;
+        }
+    }
+    Ok(())
 }
 
 /// Has `lbd` remove what it has attached and pinned, if it ever ran.

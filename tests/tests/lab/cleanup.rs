@@ -2,6 +2,7 @@
 //! balancer runs, with its pins, its program and requests under way.
 
 use std::{
+    fs,
     io::{BufRead as _, BufReader, Read as _},
     path::Path,
     process::{Command, Stdio},
@@ -25,10 +26,13 @@ fn child_that_balances() -> Result<()> {
     let Ok(name) = std::env::var(CHILD_LAB) else {
         return Ok(());
     };
-    let balanced = Balanced::start(Lab::builder(&name).backends(2))?;
+    let balanced = Balanced::start(Lab::builder(&name).nodes(2).backends(2))?;
+    balanced.lab.balancer("lb").wait_for_vrrp("vip4", "master", SOON)?;
     let load = Load { rate: Some(100), ..Load::new("http://10.77.0.100/", Limit::None) };
     let load = balanced.lab.start_load(&load)?;
     wait_for_requests(&load, 50)?;
+    // So that `lbd unload` is no help.
+    balanced.lab.write_config("broken")?;
     println!("balancing");
     // Until it is ended from outside.
     std::io::stdin().read_to_end(&mut Vec::new())?;
@@ -52,9 +56,13 @@ fn an_interrupted_run_leaves_no_process_no_pin_no_namespace_and_no_file() -> Res
         let mut lines = BufReader::new(stdout).lines().map_while(Result::ok);
         ensure!(lines.any(|line| line.ends_with("balancing")), "the child has ended without a lab");
         let namespaces = paths.namespaces()?;
-        ensure!(namespaces.len() == 5 && paths.pins().exists(), "what the child has built is not there");
+        ensure!(namespaces.len() == 6 && paths.pins().exists(), "what the child has built is not there");
         let processes = processes_of(&paths)?;
-        ensure!(processes.len() >= 7, "lbd, two decaps, two servers, the load and the guard: {processes:?}");
+        ensure!(
+            processes.len() >= 9,
+            "lbd, VRRP's two, two decaps, two servers, the load and the guard: {processes:?}"
+        );
+        ensure!(processes.iter().any(|(_, command)| command.contains(" vrrp-speaker ")), "{processes:?}");
 
         kill(Pid::from_raw(child.id().try_into()?), signal)?;
         ensure!(ended_by(child.wait()?, signal));
@@ -73,22 +81,18 @@ fn an_interrupted_run_leaves_no_process_no_pin_no_namespace_and_no_file() -> Res
 
 /// The processes in the lab's namespaces, and its guard: id and command line.
 fn processes_of(paths: &Paths) -> Result<Vec<(String, String)>> {
-    use std::os::unix::fs::MetadataExt as _;
-
-    let inode = |path: &Path| std::fs::metadata(path).map(|metadata| metadata.ino());
-    let namespaces: Vec<u64> =
-        paths.namespaces()?.iter().map(|namespace| inode(&namespace.path())).collect::<Result<_, _>>()?;
+    let mut inside = Vec::new();
+    for namespace in paths.namespaces()? {
+        inside.extend(namespace.processes()?);
+    }
     let mut found = Vec::new();
-    for entry in std::fs::read_dir("/proc")? {
-        let process = entry?.path();
-        let command = std::fs::read(process.join("cmdline")).unwrap_or_default();
+    for entry in fs::read_dir("/proc")? {
+        let id = entry?.file_name().to_string_lossy().into_owned();
+        let Ok(pid) = id.parse() else { continue };
+        let command = fs::read(format!("/proc/{id}/cmdline")).unwrap_or_default();
         let is_guard = command.ends_with(format!("\0guard\0{}\0", paths.lab()).as_bytes());
-        let is_inside = inode(&process.join("ns/net")).is_ok_and(|namespace| namespaces.contains(&namespace));
-        if (is_guard || is_inside)
-            && let Some(id) = process.file_name()
-        {
-            let command = String::from_utf8_lossy(&command).replace('\0', " ");
-            found.push((id.to_string_lossy().into_owned(), command));
+        if is_guard || inside.contains(&pid) {
+            found.push((id, String::from_utf8_lossy(&command).replace('\0', " ")));
         }
     }
     Ok(found)
