@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result, ensure};
 use clap::{Args, Subcommand};
 use lb_tests::lab::{
     self, Balancer, Lab, Node, Paths, Process, Server, binaries,
-    config::{Forwarding, Service, services},
+    config::{Forwarding, Service, services, virtual_routers},
 };
 
 use crate::{
@@ -21,7 +21,10 @@ use crate::{
 };
 
 /// How long the first health checks may take.
-const HEALTHY: Duration = Duration::from_secs(10);
+pub(crate) const HEALTHY: Duration = Duration::from_secs(10);
+
+/// How long balancers may take to find out who is master: they need four advertisements.
+const IN_ORDER: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Args)]
 pub(crate) struct Options {
@@ -70,7 +73,7 @@ struct Exec {
     node: String,
     #[command(flatten)]
     lab: Name,
-    /// The command and its arguments; `lbctl` talks to this node's `lbd`
+    /// The command and its arguments; on `lb` and `lb2`, `lbctl` talks to the node's own `lbd`
     #[arg(last = true, required = true)]
     command: Vec<OsString>,
 }
@@ -103,9 +106,9 @@ fn up(options: &Up, prepared: bool) -> Result<()> {
     let server = if options.nginx { Server::Nginx } else { Server::Agent };
     let builder =
         Lab::builder(&options.lab.name).nodes(options.nodes).backends(options.backends).server(server).detached();
-    let balanced = Balanced::start(builder)?;
+    let balanced = Balanced::start(builder.build()?)?;
     println!("\n{}\n", describe(&balanced.lab));
-    println!("{}", suggestions(&balanced));
+    println!("{}", suggestions(&balanced)?);
     let name = &options.lab.name;
     println!("Take it down with\n  cargo xtask lab down --name {name}");
     balanced.leave_running()
@@ -155,36 +158,46 @@ fn node_names(paths: &Paths) -> Result<String> {
 /// A lab with everything started: servers, decapsulation, and the balancers.
 pub(crate) struct Balanced {
     // In the order in which they are to end.
-    speakers: Vec<Process>,
-    lbds: Vec<Process>,
+    pub(crate) lbds: Vec<Process>,
     decaps: Vec<Process>,
     servers: Vec<Process>,
     pub(crate) lab: Lab,
 }
 
 impl Balanced {
-    /// Brings everything up, waits until all backends are healthy, and says how long that took.
-    pub(crate) fn start(builder: lab::Builder) -> Result<Self> {
+    /// Starts everything, waits until all backends are healthy and the first balancer is master, and says how long that took.
+    pub(crate) fn start(lab: Lab) -> Result<Self> {
         let started = Instant::now();
-        let lab = builder.build()?;
         let servers = lab.start_servers()?;
         let decaps = lab.start_decaps()?;
         let lbds = lab.each_balancer().map(|balancer| balancer.start_lbd()).collect::<Result<_>>()?;
+        let balanced = Self { lbds, decaps, servers, lab };
+        let lab = &balanced.lab;
         lab.each_balancer().try_for_each(|balancer| balancer.wait_until_healthy(HEALTHY))?;
-        // A balancer that is alone holds the virtual IPs by itself.
-        let share = lab.each_balancer().filter(Balancer::has_peers);
-        let speakers = share.map(|balancer| balancer.spawn_vrrp()).collect::<Result<_>>()?;
+        balanced.wait_for_order()?;
         println!(
             "the lab {} is up: network in {:.2} s, balancing after {:.2} s",
             lab.name(),
             lab.took().as_secs_f64(),
-            started.elapsed().as_secs_f64()
+            (lab.took() + started.elapsed()).as_secs_f64()
         );
-        Ok(Self { speakers, lbds, decaps, servers, lab })
+        Ok(balanced)
+    }
+
+    /// Waits until the first balancer is master of all virtual IPs, and the others are its backups. One that is alone holds them
+    /// by itself.
+    pub(crate) fn wait_for_order(&self) -> Result<()> {
+        for balancer in self.lab.each_balancer().filter(Balancer::has_peers) {
+            let state = if balancer.number() == 0 { "master" } else { "backup" };
+            for router in virtual_routers(balancer.number()) {
+                balancer.wait_for_vrrp(&router.name, state, IN_ORDER)?;
+            }
+        }
+        Ok(())
     }
 
     fn leave_running(self) -> Result<()> {
-        let processes = self.speakers.into_iter().chain(self.lbds).chain(self.decaps).chain(self.servers);
+        let processes = self.lbds.into_iter().chain(self.decaps).chain(self.servers);
         self.lab.leave_running(processes)
     }
 }
@@ -205,16 +218,34 @@ fn describe(lab: &Lab) -> String {
 }
 
 /// What to try in another terminal.
-pub(crate) fn suggestions(balanced: &Balanced) -> String {
-    let exec = format!("cargo xtask lab exec --name {}", balanced.lab.name());
-    let last = balanced.lab.backends().len();
+pub(crate) fn suggestions(balanced: &Balanced) -> Result<String> {
+    let lab = &balanced.lab;
+    let exec = format!("cargo xtask lab exec --name {}", lab.name());
+    let last = lab.backends().len();
     let pid = balanced.servers[last - 1].id();
-    format!(
+    let mut text = format!(
         "Try this in another terminal:
   {exec} client -- curl -s http://10.77.0.100/
   {exec} lb -- lbctl status
   {exec} lb -- lbctl backend drain b1 --service web-l2
   sudo kill {pid}   # b{last} stops answering; its health checks fail
 "
-    )
+    );
+    if let [first, second, ..] = lab.balancers() {
+        let (first, second) = (first.name(), second.name());
+        let [router, _] = virtual_routers(0);
+        let router = router.name;
+        let speaker = lab.balancer(first).vrrp_status()?.pid;
+        text += &format!(
+            "
+{first} is master, and {second} its backup:
+  {exec} {first} -- lbctl vrrp status
+  {exec} {second} -- lbctl vrrp status {router}
+  {exec} {first} -- lbctl vrrp failover {router}    # hands over; the same on {second} hands back
+  {exec} switch -- ip link set {first} down    # pulls the cable of {first}; `up` puts it back
+  sudo kill -9 {speaker}   # the speaker of {first}: {second} takes over, until {first} has started another one
+"
+        );
+    }
+    Ok(text)
 }

@@ -7,12 +7,13 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
+use nix::sys::signal::Signal;
 use serde::de::DeserializeOwned;
 
 use super::{
     Lab,
     paths::{BalancerPaths, binary},
-    process::Process,
+    process::{Identity, Process},
     run::wait_for,
     stats::{Stats, Status},
     topology::Node,
@@ -87,6 +88,17 @@ impl Balancer<'_> {
         let mut command = self.node.command(binary("lbd")?);
         command.args([subcommand, "--config"]).arg(self.paths().config());
         self.spawn(label, command)
+    }
+
+    /// Kills every `lbd` on it at once, as a crash of the machine does: they take no address off, and tell nobody.
+    pub fn crash(&self) -> Result<()> {
+        let daemons = Identity::lbds_in(self.node.namespace())?;
+        // None may act on another one's end.
+        for signal in [Signal::SIGSTOP, Signal::SIGKILL] {
+            daemons.iter().try_for_each(|daemon| daemon.kill(signal))?;
+        }
+        let what = format!("the end of every lbd on {}", self.node.name());
+        wait_for(&what, START, || Ok(daemons.iter().all(|daemon| !daemon.is_alive()).then_some(())))
     }
 
     /// [`Lab::spawn`], under a label that says which balancer it is.

@@ -8,7 +8,7 @@ use std::{
 
 use super::{
     balancer::Balancer,
-    topology::{virtual_ipv4, virtual_ipv6},
+    topology::{Node, virtual_ipv4, virtual_ipv6},
     vrrp::{Instance, VirtualAddress},
 };
 
@@ -119,6 +119,30 @@ pub fn default_config(balancer: Balancer<'_>) -> String {
     }
     for service in services() {
         write_service(&mut config, &service, balancer).expect("a String takes all");
+    }
+    config
+}
+
+/// The port of [`echo_service`].
+pub const ECHO: u16 = 7;
+
+/// A UDP service on the first virtual IPv4 address, to be probed: its backends are to have an echo (see
+/// [`super::Lab::start_udp_echo`]), and count as healthy.
+pub fn echo_service(backends: &[Node]) -> String {
+    let mut config = format!(
+        r#"
+[[service]]
+name = "echo"
+address = "{}"
+protocol = "udp"
+forwarding = "l2-dsr"
+"#,
+        SocketAddr::from((virtual_ipv4(0), ECHO))
+    );
+    for backend in backends {
+        let section =
+            format!("\n  [[service.backend]]\n  name = \"{}\"\n  address = \"{}\"\n", backend.name(), backend.ipv4());
+        config += &section;
     }
     config
 }

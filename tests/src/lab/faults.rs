@@ -28,6 +28,11 @@ impl Lab {
         self.set_port(node, "down")
     }
 
+    /// Undoes [`Lab::cut`], and nothing else.
+    pub fn connect(&self, node: &str) -> Result<()> {
+        self.set_port(node, "up")
+    }
+
     /// Lets nothing pass between two nodes, in either direction. Their links stay up, and others reach both.
     pub fn split(&self, one: &str, other: &str) -> Result<()> {
         self.ensure_nodes(&[one, other])?;
@@ -51,7 +56,7 @@ impl Lab {
             format!("add element bridge lab {set} {{ {pairs} }}\ndelete element bridge lab {set} {{ {pairs} }}\n")
         };
         self.nft(&["split", "mute"].map(delete).concat())?;
-        self.set_port(node, "up")
+        self.connect(node)
     }
 
     fn set_port(&self, node: &str, state: &str) -> Result<()> {

@@ -1,11 +1,14 @@
 //! Runs the balancer: in a lab with real HTTP traffic, or on an interface of this machine.
 
+mod failover;
+mod moves;
 mod shares;
 mod table;
 
 use std::{
     fs,
     io::{self, IsTerminal as _},
+    net::{Ipv4Addr, SocketAddr},
     os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
     process::Command,
@@ -17,13 +20,14 @@ use anyhow::{Context as _, Result, bail, ensure};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use lb_tests::lab::{
-    Lab, Limit, Load, LoadReport, RunningLoad, Stats,
-    config::{Service, services},
+    Lab, Limit, Load, LoadReport, Process, RunningLoad, Stats,
+    config::{ECHO, Service, default_config, echo_service, services},
+    topology::virtual_ipv4,
     unique_name,
 };
 use serde::Deserialize;
 
-use self::table::Sample;
+use self::{moves::Moves, table::Sample};
 use crate::{
     cargo, interrupt,
     lab::{Balanced, suggestions},
@@ -39,11 +43,18 @@ const RATE: u32 = 200;
 
 const BACKENDS: usize = 3;
 
+/// How often the balancers are asked where the virtual IPs are.
+const LOOK: Duration = Duration::from_millis(500);
+
 #[derive(Debug, Args)]
 pub(crate) struct Options {
-    /// Send some seconds of traffic, check every answer and every backend's share, and end
+    /// Send some seconds of traffic, check every answer and every backend's share, and end. With several balancers: move the
+    /// virtual IPs from one to the other, kill one, check what clients see, and end
     #[arg(long, conflicts_with_all = ["interface", "config"])]
     once: bool,
+    /// How many balancers share the virtual IPs in the lab
+    #[arg(long, default_value_t = 1, conflicts_with_all = ["interface", "config"])]
+    nodes: usize,
     /// Balance on this interface of the machine, not in a lab
     #[arg(long, requires = "config")]
     interface: Option<String>,
@@ -62,8 +73,28 @@ pub(crate) fn run(options: Options, prepared: bool) -> Result<()> {
     }
     root::require()?;
     interrupt::catch()?;
-    let balanced = Balanced::start(Lab::builder(&unique_name("run")).backends(BACKENDS))?;
-    if options.once { once(&balanced.lab) } else { live(&balanced) }
+    let lab = Lab::builder(&unique_name("run")).nodes(options.nodes).backends(BACKENDS).build()?;
+    if options.nodes == 1 {
+        let balanced = Balanced::start(lab)?;
+        return if options.once { once(&balanced.lab) } else { live(&balanced) };
+    }
+    let _echoes = add_echoes(&lab)?;
+    let mut balanced = Balanced::start(lab)?;
+    if options.once { failover::once(&mut balanced) } else { live(&balanced) }
+}
+
+/// Gives all balancers a service that can be probed.
+fn add_echoes(lab: &Lab) -> Result<Vec<Process>> {
+    for balancer in lab.each_balancer() {
+        balancer.write_config(&(default_config(balancer) + &echo_service(lab.backends())))?;
+    }
+    let any = SocketAddr::from((Ipv4Addr::UNSPECIFIED, ECHO));
+    lab.backends().iter().map(|backend| lab.start_udp_echo(backend.name(), any)).collect()
+}
+
+/// Where that service is.
+fn echo_address() -> SocketAddr {
+    SocketAddr::from((virtual_ipv4(0), ECHO))
 }
 
 /// Becomes `lbd` on an interface of this machine.
@@ -140,9 +171,9 @@ fn once(lab: &Lab) -> Result<()> {
     for Traffic { service, load } in traffic {
         reports.push((service, load.wait()?));
     }
-    let stats = lab.stats()?;
+    let stats = [lab.stats()?];
     let rows: Vec<_> = reports.iter().map(|(service, report)| (service, report.clone())).collect();
-    println!("{}", table::draw(&Sample { rows: &rows, stats: Some(&stats) }, lab));
+    println!("{}", table::draw(&Sample { rows: &rows, stats: &stats }, lab));
 
     let mut problems = Vec::new();
     for (service, report) in &reports {
@@ -162,7 +193,7 @@ fn once(lab: &Lab) -> Result<()> {
 /// Until Ctrl-C.
 fn live(balanced: &Balanced) -> Result<()> {
     let lab = &balanced.lab;
-    println!("\n{}\nCtrl-C ends it.\n", suggestions(balanced));
+    println!("\n{}\nCtrl-C ends it.\n", suggestions(balanced)?);
     let traffic = start_traffic(lab, Limit::None, Some(RATE))?;
     let on_terminal = io::stdout().is_terminal();
     let picture = if on_terminal {
@@ -170,10 +201,21 @@ fn live(balanced: &Balanced) -> Result<()> {
     } else {
         ProgressBar::hidden()
     };
+    let mut moves = if lab.balancers().len() > 1 { Some(Moves::start(lab)?) } else { None };
+    let mut looked = Instant::now();
     let started = Instant::now();
     let mut second = 0;
     while !interrupt::came() {
         thread::sleep(Duration::from_millis(100));
+        if let Some(moves) = &mut moves
+            && looked.elapsed() >= LOOK
+        {
+            looked = Instant::now();
+            for line in moves.look()? {
+                // Also where there is no picture.
+                picture.suspend(|| println!("{line}"));
+            }
+        }
         if started.elapsed().as_secs() <= second {
             continue;
         }
@@ -183,9 +225,9 @@ fn live(balanced: &Balanced) -> Result<()> {
         }
         let rows = reports(&traffic);
         if on_terminal {
-            // Someone may be restarting `lbd` just now.
-            let stats: Option<Stats> = lab.stats().ok();
-            let sample = Sample { rows: &rows, stats: stats.as_ref() };
+            // Someone may be restarting one `lbd` just now.
+            let stats: Vec<Stats> = lab.each_balancer().filter_map(|balancer| balancer.stats().ok()).collect();
+            let sample = Sample { rows: &rows, stats: &stats };
             picture.set_message(table::draw(&sample, lab));
         } else {
             println!("{second:>4} s  {}", table::line(&rows));

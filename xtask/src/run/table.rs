@@ -8,8 +8,8 @@ use super::shares::{expected, to_f64};
 /// All counts at one time.
 pub(super) struct Sample<'a> {
     pub(super) rows: &'a [(&'a Service, LoadReport)],
-    /// `None` if `lbd` does not answer.
-    pub(super) stats: Option<&'a Stats>,
+    /// Of each balancer whose `lbd` answers.
+    pub(super) stats: &'a [Stats],
 }
 
 /// A line for each backend of each service. Failures are those of the service, in its first line.
@@ -36,7 +36,11 @@ pub(super) fn draw(sample: &Sample<'_>, lab: &Lab) -> String {
         for (number, backend) in lab.backends().iter().enumerate() {
             let name = backend.name();
             let count = report.by_backend.get(name).copied().unwrap_or(0);
-            let stats = sample.stats.and_then(|stats| stats.backend(service.name, name));
+            let stats: Vec<_> = sample.stats.iter().filter_map(|stats| stats.backend(service.name, name)).collect();
+            let known = |text: String| if stats.is_empty() { "?".to_owned() } else { text };
+            let packets: u64 = stats.iter().map(|stats| stats.packets).sum();
+            let mut states: Vec<_> = stats.iter().map(|stats| stats.state.as_str()).collect();
+            states.dedup();
             let first = |text: String| if number == 0 { text } else { String::new() };
             table.add_row([
                 first(service.name.to_owned()),
@@ -46,29 +50,38 @@ pub(super) fn draw(sample: &Sample<'_>, lab: &Lab) -> String {
                 count.to_string(),
                 percent(count, answered),
                 format!("{:.0} %", 100.0 * expected(lab.backends().len(), number)),
-                stats.map_or("?".into(), |stats| stats.packets.to_string()),
-                stats.map_or("?".into(), |stats| stats.state.clone()),
+                known(packets.to_string()),
+                known(states.join(", ")),
             ]);
         }
     }
     table.to_string()
 }
 
-/// All services together.
+/// All services together, in a line.
 pub(super) fn line(rows: &[(&Service, LoadReport)]) -> String {
-    let mut total = LoadReport::default();
-    for (_, report) in rows {
-        total.requests += report.requests;
-        total.failures += report.failures;
-        for (backend, count) in &report.by_backend {
-            *total.by_backend.entry(backend.clone()).or_default() += count;
-        }
-    }
+    let total = total(rows.iter().map(|(_, report)| report));
     let answered = total.by_backend.values().sum();
     let shares: Vec<_> =
         total.by_backend.iter().map(|(backend, &count)| format!("{backend} {}", percent(count, answered))).collect();
     let (requests, failures) = (total.requests, total.failures);
     format!("{requests} requests, {failures} failures: {}", shares.join(", "))
+}
+
+/// All services together.
+pub(super) fn total<'a>(reports: impl IntoIterator<Item = &'a LoadReport>) -> LoadReport {
+    let mut total = LoadReport::default();
+    for report in reports {
+        total.requests += report.requests;
+        total.failures += report.failures;
+        total.max_latency_ms = total.max_latency_ms.max(report.max_latency_ms);
+        for (all, counts) in [(&mut total.by_backend, &report.by_backend), (&mut total.errors, &report.errors)] {
+            for (key, count) in counts {
+                *all.entry(key.clone()).or_default() += count;
+            }
+        }
+    }
+    total
 }
 
 fn percent(part: u64, whole: u64) -> String {
