@@ -13,6 +13,9 @@ use super::echo_address;
 /// How long a probe goes on where nothing changes: it remembers every datagram.
 const PROBE: Duration = Duration::from_secs(60);
 
+/// How old the last change has to be for the gap around it to be over.
+const SETTLED: Duration = Duration::from_millis(700);
+
 /// Follows the balancers' states, and probes a virtual IP all the time.
 pub(super) struct Moves<'lab> {
     lab: &'lab Lab,
@@ -20,8 +23,10 @@ pub(super) struct Moves<'lab> {
     started: Duration,
     probe: RunningProbe,
     probing_since: Instant,
-    /// When the last change was that was told, by balancer and instance.
-    told: BTreeMap<(String, String), Duration>,
+    /// When the last known change was, by balancer and instance.
+    known: BTreeMap<(String, String), Duration>,
+    /// What is to be told when its gap is known.
+    pending: Vec<Change>,
     /// The balancers whose `lbd vrrp` does not answer.
     silent: BTreeSet<String>,
 }
@@ -40,7 +45,8 @@ impl<'lab> Moves<'lab> {
             started: now(),
             probe: start_probe(lab)?,
             probing_since: Instant::now(),
-            told: BTreeMap::new(),
+            known: BTreeMap::new(),
+            pending: Vec::new(),
             silent: BTreeSet::new(),
         };
         // What has led to the present is no news.
@@ -48,12 +54,19 @@ impl<'lab> Moves<'lab> {
         Ok(moves)
     }
 
-    /// A line for each change since the last time.
+    /// A line for each change that has not been told yet, the earliest first.
     pub(super) fn look(&mut self) -> Result<Vec<String>> {
-        let mut changes = self.changes();
-        if changes.is_empty() && self.probing_since.elapsed() < PROBE {
+        let changes = self.changes();
+        self.pending.extend(changes);
+        self.pending.sort_by_key(|change| change.at);
+        let is_due = match self.pending.last() {
+            Some(last) => now().saturating_sub(last.at) >= SETTLED,
+            None => self.probing_since.elapsed() >= PROBE,
+        };
+        if !is_due {
             return Ok(Vec::new());
         }
+        let mut changes = std::mem::take(&mut self.pending);
         if let Some(gap) = describe_gap(&self.next_probe()?) {
             match changes.iter_mut().rfind(|change| change.ends_gap) {
                 Some(change) => change.what += &format!(", {gap}"),
@@ -67,7 +80,7 @@ impl<'lab> Moves<'lab> {
         Ok(changes.into_iter().map(line).collect())
     }
 
-    /// What has changed and was not told yet, the earliest first.
+    /// What has changed since the last time.
     fn changes(&mut self) -> Vec<Change> {
         let probed = &virtual_routers(0)[0].name;
         let mut changes = Vec::new();
@@ -82,17 +95,16 @@ impl<'lab> Moves<'lab> {
             };
             self.silent.remove(node);
             for instance in status.instances {
-                let told = self.told.entry((node.to_owned(), instance.name.clone())).or_default();
-                let since = *told;
+                let known = self.known.entry((node.to_owned(), instance.name.clone())).or_default();
+                let since = *known;
                 for change in instance.history.into_iter().filter(|change| change.at > since) {
-                    *told = change.at;
+                    *known = change.at;
                     let ends_gap = change.to == "master" && instance.name == *probed;
                     let what = format!("{}: {node} is {}", instance.name, change.to);
                     changes.push(Change { at: change.at, what, ends_gap });
                 }
             }
         }
-        changes.sort_by_key(|change| change.at);
         changes
     }
 

@@ -58,14 +58,15 @@ pub(super) fn draw(sample: &Sample<'_>, lab: &Lab) -> String {
     table.to_string()
 }
 
-/// All services together, in a line.
+/// All services together, in a line, and what went wrong.
 pub(super) fn line(rows: &[(&Service, LoadReport)]) -> String {
     let total = total(rows.iter().map(|(_, report)| report));
     let answered = total.by_backend.values().sum();
     let shares: Vec<_> =
         total.by_backend.iter().map(|(backend, &count)| format!("{backend} {}", percent(count, answered))).collect();
     let (requests, failures) = (total.requests, total.failures);
-    format!("{requests} requests, {failures} failures: {}", shares.join(", "))
+    let reasons: Vec<_> = total.errors.iter().map(|(error, count)| format!("; {count} × {error}")).collect();
+    format!("{requests} requests, {failures} failures: {}{}", shares.join(", "), reasons.concat())
 }
 
 /// All services together.
