@@ -107,6 +107,10 @@ xdp = "native"
     )
 }
 
+/// How long a balancer of [`default_config`] that comes back waits until it takes over: for its first health checks. Without all its
+/// backends it would send flows elsewhere than the others do.
+const PREEMPT_DELAY: Duration = Duration::from_secs(1);
+
 /// [`node_config`], and all [`services`] with all backends, weighted by [`weight`]. A balancer that is alone has the virtual IPs on
 /// its interface; with others it is a part of [`virtual_routers`].
 pub fn default_config(balancer: Balancer<'_>) -> String {
@@ -114,7 +118,7 @@ pub fn default_config(balancer: Balancer<'_>) -> String {
     if balancer.has_peers() {
         for router in virtual_routers(balancer.number()) {
             config += "\n";
-            config += &router.to_toml();
+            config += &Instance { preempt_delay: PREEMPT_DELAY, ..router }.to_toml();
         }
     }
     for service in services() {
