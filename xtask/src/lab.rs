@@ -223,7 +223,7 @@ pub(crate) fn suggestions(balanced: &Balanced) -> Result<String> {
     let exec = format!("cargo xtask lab exec --name {}", lab.name());
     let last = lab.backends().len();
     let pid = balanced.servers[last - 1].id();
-    let mut text = format!(
+    let text = format!(
         "Try this in another terminal:
   {exec} client -- curl -s http://10.77.0.100/
   {exec} lb -- lbctl status
@@ -231,21 +231,25 @@ pub(crate) fn suggestions(balanced: &Balanced) -> Result<String> {
   sudo kill {pid}   # b{last} stops answering; its health checks fail
 "
     );
-    if let [first, second, ..] = lab.balancers() {
-        let (first, second) = (first.name(), second.name());
-        let [router, _] = virtual_routers(0);
-        let router = router.name;
-        let speaker = lab.balancer(first).vrrp_status()?.pid;
-        text += &format!(
-            "
-{first} is master, and {second} its backup:
+    match lab.balancers() {
+        [first, second, ..] => Ok(text + "\n" + &failover_suggestions(lab, first.name(), second.name())?),
+        _ => Ok(text),
+    }
+}
+
+/// What to try with two balancers.
+fn failover_suggestions(lab: &Lab, first: &str, second: &str) -> Result<String> {
+    let exec = format!("cargo xtask lab exec --name {}", lab.name());
+    let [router, _] = virtual_routers(0);
+    let router = router.name;
+    let speaker = lab.balancer(first).vrrp_status()?.pid;
+    Ok(format!(
+        "{first} is master, and {second} its backup:
   {exec} {first} -- lbctl vrrp status
   {exec} {second} -- lbctl vrrp status {router}
-  {exec} {first} -- lbctl vrrp failover {router}    # hands over; the same on {second} hands back
-  {exec} switch -- ip link set {first} down    # pulls the cable of {first}; `up` puts it back
+  {exec} {first} -- lbctl vrrp failover {router}   # hands over; the same on {second} hands back
+  {exec} switch -- ip link set {first} down   # pulls the cable of {first}; `up` puts it back
   sudo kill -9 {speaker}   # the speaker of {first}: {second} takes over, until {first} has started another one
 "
-        );
-    }
-    Ok(text)
+    ))
 }

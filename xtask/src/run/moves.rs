@@ -11,7 +11,7 @@ use lb_tests::lab::{Lab, Probe, ProbeReport, RunningProbe, config::virtual_route
 use super::echo_address;
 
 /// How long a probe goes on where nothing changes: it remembers every datagram.
-const PROBE: Duration = Duration::from_secs(60);
+const PROBE: Duration = Duration::from_mins(1);
 
 /// How old the last change has to be for the gap around it to be over.
 const SETTLED: Duration = Duration::from_millis(700);
@@ -69,7 +69,7 @@ impl<'lab> Moves<'lab> {
         let mut changes = std::mem::take(&mut self.pending);
         if let Some(gap) = describe_gap(&self.next_probe()?) {
             match changes.iter_mut().rfind(|change| change.ends_gap) {
-                Some(change) => change.what += &format!(", {gap}"),
+                Some(change) => change.what.extend([", ", &gap]),
                 None => changes.push(Change { at: now(), what: gap, ends_gap: false }),
             }
         }
