@@ -129,7 +129,8 @@ fn a_stranger_of_the_highest_priority_is_master_for_as_long_as_it_says_so_withou
     }
     let (lab, _echoes) = lab("stranger", 2)?;
     let [mut one, _two] = pair(&lab, [Kind::Ours, Kind::Ours])?;
-    let injection = Injection { rounds: 20, spacing: Duration::from_millis(100), ..Injection::once(forged(255).frame()) };
+    let injection =
+        Injection { rounds: 20, spacing: Duration::from_millis(100), ..Injection::once(forged(255).frame()) };
     let mut stranger = lab.start_injection("client", &injection)?;
     one.wait_for_state("VI_1", State::Backup, SOON)?;
     stranger.wait(SOON)?;

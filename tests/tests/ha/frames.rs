@@ -44,11 +44,8 @@ pub(crate) fn frame(source: Ipv4Addr, ttl: u8, payload: &[u8]) -> Vec<u8> {
         Ipv4Header::new(length, ttl, IpNumber(112), source.octets(), GROUP).expect("a header that fits its payload");
     header.header_checksum = header.calc_header_checksum();
     let [.., host] = source.octets();
-    let ethernet = Ethernet2Header {
-        source: [2, 0, 10, 77, 0, host],
-        destination: GROUP_MAC,
-        ether_type: EtherType::IPV4,
-    };
+    let ethernet =
+        Ethernet2Header { source: [2, 0, 10, 77, 0, host], destination: GROUP_MAC, ether_type: EtherType::IPV4 };
     let mut frame = ethernet.to_bytes().to_vec();
     frame.extend(header.to_bytes());
     frame.extend(payload);
