@@ -171,11 +171,11 @@ fn with_seals_neither_a_forged_nor_a_repeated_advertisement_is_taken() -> Result
     // The master dies, and somebody repeats its advertisements, so that nobody takes over.
     let frames: Vec<_> = genuine.into_iter().map(|captured| captured.frame).collect();
     let repeated = Injection { frames, rounds: 100, spacing: Duration::from_millis(20) };
-    one.crash()?;
     let mut repeater = lab.start_injection("client", &repeated)?;
+    wait_for("repeated ones to be counted", SOON, || Ok((discarded(&lab, "lb2", "replayed")? > 0).then_some(())))?;
+    one.crash()?;
     lab.balancer("lb2").wait_for_vrrp("VI_1", "master", SOON)?;
     ensure!(repeater.ensure_running().is_ok(), "nobody was repeating any more");
-    ensure!(discarded(&lab, "lb2", "replayed")? > 0);
     repeater.wait(SOON)?;
     Ok(())
 }

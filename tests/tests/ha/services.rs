@@ -154,7 +154,9 @@ fn a_node_whose_program_is_not_attached_takes_no_part() -> Result<()> {
     balanced.daemons[0].wait(SOON)?;
     let lab = &balanced.lab;
     run(lab.node("lb").command("rm").arg("-r").arg(lab.balancer("lb").paths().pins()))?;
+    let detached = std::time::Instant::now();
     wait_for_master(lab, "lb2", "lb", "fault")?;
+    println!("from the detaching to the other master: {:.1?}", detached.elapsed());
     let reason = lab.balancer("lb").vrrp_instance("vip6")?.reason.context("a reason")?;
     ensure!(reason.contains("datapath"), "{reason}");
     lab.load(&Load::new("http://10.77.0.100/", Limit::Requests(50)))?.ensure_all_answered()
