@@ -5,6 +5,8 @@
 
 mod member;
 mod reception;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
