@@ -47,10 +47,11 @@ struct Flight {
     payload: Bytes,
 }
 
-/// For how long more than one node held the addresses of an instance.
+/// For how long the same two nodes held the addresses of an instance.
 #[derive(Default)]
 struct Overlap {
-    since: BTreeMap<String, Duration>,
+    /// By the nodes and the instance.
+    since: BTreeMap<(usize, usize, usize), Duration>,
     longest: Duration,
 }
 
@@ -249,24 +250,23 @@ impl Lan {
     }
 
     fn observe(&mut self) {
-        let mut holders: BTreeMap<&str, usize> = BTreeMap::new();
-        for node in &self.nodes {
-            for index in &node.holds {
-                *holders.entry(&node.config[*index].name).or_default() += 1;
-            }
-        }
         let Overlap { since, longest } = &mut self.overlap;
-        since.retain(|name, since| {
+        since.retain(|(one, other, instance), since| {
             *longest = (*longest).max(self.now - *since);
-            holders.get(name.as_str()).is_some_and(|count| *count > 1)
+            self.nodes[*one].holds.contains(instance) && self.nodes[*other].holds.contains(instance)
         });
-        for (name, _) in holders.into_iter().filter(|(_, count)| *count > 1) {
-            since.entry(name.to_owned()).or_insert(self.now);
+        for (other, node) in self.nodes.iter().enumerate() {
+            for (one, earlier) in self.nodes[..other].iter().enumerate() {
+                for instance in node.holds.intersection(&earlier.holds) {
+                    since.entry((one, other, *instance)).or_insert(self.now);
+                }
+            }
         }
     }
 
     // What is seen from outside.
 
+    /// For how long at most two nodes held the same addresses.
     pub(super) fn longest_overlap(&self) -> Duration {
         self.overlap.longest
     }
