@@ -150,10 +150,7 @@ fn a_udp_datagram_comes_back_with_the_backends_name() -> Result<()> {
         return Ok(());
     }
     let lab = Lab::builder(&unique_name("udp")).backends(1).build()?;
-    let mut echo = lab.node("b1").command(binary("lab-agent")?);
-    echo.args(["udp-echo", "--name", "b1", "--listen", "10.77.0.11:53"]);
-    let mut echo = lab.spawn("b1-udp", echo)?;
-    echo.wait_for_log("listening on", SOON)?;
+    let _echo = lab.start_udp_echo("b1", "10.77.0.11:53".parse()?)?;
     let answer = lab.node("client").namespace().inside(|| {
         let socket = UdpSocket::bind("0.0.0.0:0")?;
         socket.set_read_timeout(Some(SOON))?;

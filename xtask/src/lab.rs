@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use clap::{Args, Subcommand};
 use lb_tests::lab::{
-    self, Lab, Node, Paths, Process, Server, binaries,
+    self, Balancer, Lab, Node, Paths, Process, Server, binaries,
     config::{Forwarding, Service, services},
 };
 
@@ -43,6 +43,9 @@ enum What {
 
 #[derive(Debug, Args)]
 struct Up {
+    /// How many balancers
+    #[arg(long, default_value_t = 1)]
+    nodes: usize,
     /// How many backends
     #[arg(long, default_value_t = 3)]
     backends: usize,
@@ -55,7 +58,7 @@ struct Up {
 
 #[derive(Debug, Args)]
 struct Shell {
-    /// `client`, `lb`, `switch`, `b1`, `b2` and so on
+    /// `client`, `lb`, `lb2`, `switch`, `b1` and so on
     node: String,
     #[command(flatten)]
     lab: Name,
@@ -63,11 +66,11 @@ struct Shell {
 
 #[derive(Debug, Args)]
 struct Exec {
-    /// `client`, `lb`, `switch`, `b1`, `b2` and so on
+    /// `client`, `lb`, `lb2`, `switch`, `b1` and so on
     node: String,
     #[command(flatten)]
     lab: Name,
-    /// The command and its arguments; `lbctl` talks to this lab's `lbd`
+    /// The command and its arguments; `lbctl` talks to this node's `lbd`
     #[arg(last = true, required = true)]
     command: Vec<OsString>,
 }
@@ -98,7 +101,8 @@ fn up(options: &Up, prepared: bool) -> Result<()> {
     }
     root::require()?;
     let server = if options.nginx { Server::Nginx } else { Server::Agent };
-    let builder = Lab::builder(&options.lab.name).backends(options.backends).server(server).detached();
+    let builder =
+        Lab::builder(&options.lab.name).nodes(options.nodes).backends(options.backends).server(server).detached();
     let balanced = Balanced::start(builder)?;
     println!("\n{}\n", describe(&balanced.lab));
     println!("{}", suggestions(&balanced));
@@ -122,7 +126,7 @@ fn exec(name: &str, node: &str, command: &[OsString]) -> Result<()> {
     let namespace = paths.namespace(node);
     ensure!(namespace.exists(), "the lab {name} has no node {node}: it has {}", node_names(&paths)?);
     let old_path = env::var_os("PATH").unwrap_or_default();
-    let path = [paths.bin(), binaries()?].into_iter().chain(env::split_paths(&old_path));
+    let path = [paths.bin(node), binaries()?].into_iter().chain(env::split_paths(&old_path));
     let [program, arguments @ ..] = command else {
         unreachable!("a command has a program");
     };
@@ -148,10 +152,11 @@ fn node_names(paths: &Paths) -> Result<String> {
     Ok(nodes.join(", "))
 }
 
-/// A lab with everything started: servers, decapsulation, and the balancer.
+/// A lab with everything started: servers, decapsulation, and the balancers.
 pub(crate) struct Balanced {
     // In the order in which they are to end.
-    lbd: Process,
+    speakers: Vec<Process>,
+    lbds: Vec<Process>,
     decaps: Vec<Process>,
     servers: Vec<Process>,
     pub(crate) lab: Lab,
@@ -164,19 +169,22 @@ impl Balanced {
         let lab = builder.build()?;
         let servers = lab.start_servers()?;
         let decaps = lab.start_decaps()?;
-        let lbd = lab.start_lbd()?;
-        lab.wait_until_healthy(HEALTHY)?;
+        let lbds = lab.each_balancer().map(|balancer| balancer.start_lbd()).collect::<Result<_>>()?;
+        lab.each_balancer().try_for_each(|balancer| balancer.wait_until_healthy(HEALTHY))?;
+        // A balancer that is alone holds the virtual IPs by itself.
+        let share = lab.each_balancer().filter(Balancer::has_peers);
+        let speakers = share.map(|balancer| balancer.spawn_vrrp()).collect::<Result<_>>()?;
         println!(
             "the lab {} is up: network in {:.2} s, balancing after {:.2} s",
             lab.name(),
             lab.took().as_secs_f64(),
             started.elapsed().as_secs_f64()
         );
-        Ok(Self { lbd, decaps, servers, lab })
+        Ok(Self { speakers, lbds, decaps, servers, lab })
     }
 
     fn leave_running(self) -> Result<()> {
-        let processes = [self.lbd].into_iter().chain(self.decaps).chain(self.servers);
+        let processes = self.speakers.into_iter().chain(self.lbds).chain(self.decaps).chain(self.servers);
         self.lab.leave_running(processes)
     }
 }

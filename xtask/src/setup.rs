@@ -42,10 +42,12 @@ struct Tool {
     level: Level,
 }
 
-const TOOLS: [Tool; 7] = [
+const TOOLS: [Tool; 9] = [
     tool("ip", "iproute2", Level::Run),
     tool("nsenter", "util-linux", Level::Run),
     tool("curl", "curl", Level::Test),
+    tool("keepalived", "keepalived", Level::Test),
+    tool("nft", "nftables", Level::Test),
     tool("nginx", "nginx-light", Level::Test),
     tool("openssl", "openssl", Level::Test),
     tool("tcpdump", "tcpdump", Level::Test),
@@ -115,9 +117,12 @@ install() {
     apt-get install --yes --no-install-recommends -o DPkg::Lock::Timeout=120 "$@"
 }
 install "$@" || { apt-get update -o DPkg::Lock::Timeout=120 && install "$@"; }
-case " $* " in
-    *" nginx-light "*) update-rc.d nginx disable ;;
-esac
+for package; do
+    case "$package" in
+        keepalived) update-rc.d keepalived disable ;;
+        nginx-light) update-rc.d nginx disable ;;
+    esac
+done
 "#;
 
 /// `rust-toolchain.toml`.

@@ -5,7 +5,7 @@ use std::{fmt::Display, future::ready, io, net::IpAddr, time::Duration};
 use futures_util::{Stream, StreamExt, TryStreamExt};
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
-    address::{AddressAttribute, AddressHeaderFlags, AddressMessage, AddressProtocol, CacheInfo},
+    address::{AddressAttribute, AddressHeaderFlags, AddressMessage, CacheInfo},
     link::{InfoData, InfoVlan, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage, VlanProtocol},
     neighbour::{
         NeighbourAddress, NeighbourAttribute, NeighbourExtFlags, NeighbourFlags, NeighbourMessage,
@@ -168,7 +168,7 @@ impl Netlink {
         let what = format!("list the addresses of interface {ifindex}");
         let request = self.0.address().get().set_link_index_filter(ifindex);
         let messages = collect(&what, request.execute()).await?;
-        Ok(messages.iter().filter_map(address).collect())
+        Ok(messages.iter().filter_map(|message| Some((local_address(message)?, mark(message) == PROTOCOL))).collect())
     }
 
     /// Puts one address on an interface, marked as ours, with the longest prefix.
@@ -236,7 +236,7 @@ fn change(message: NetlinkMessage<RouteNetlinkMessage>) -> Option<Change> {
     match message.payload {
         // No next hop depends on a virtual address; each is renewed every second.
         NetlinkPayload::InnerMessage(Message::NewAddress(address) | Message::DelAddress(address))
-            if has_mark(&address, ADDRESS_MARK) =>
+            if mark(&address) == ADDRESS_MARK =>
         {
             None
         }
@@ -404,7 +404,8 @@ fn neighbour(message: &NeighbourMessage) -> Neighbour {
     Neighbour { state, managed, ours }
 }
 
-fn address(message: &AddressMessage) -> Option<(IpAddr, bool)> {
+/// This host's address in a message.
+pub(crate) fn local_address(message: &AddressMessage) -> Option<IpAddr> {
     let (mut local, mut peer) = (None, None);
     for attribute in &message.attributes {
         match attribute {
@@ -414,12 +415,16 @@ fn address(message: &AddressMessage) -> Option<(IpAddr, bool)> {
             _ => {}
         }
     }
-    Some((local.or(peer)?, has_mark(message, PROTOCOL)))
+    local.or(peer)
 }
 
-/// Whether the address was put there with this `IFA_PROTO`.
-fn has_mark(message: &AddressMessage, mark: u8) -> bool {
-    message.attributes.contains(&AddressAttribute::Protocol(AddressProtocol::from(mark)))
+/// Who put an address on its interface (`IFA_PROTO`); 0 if that is not known.
+pub(crate) fn mark(message: &AddressMessage) -> u8 {
+    let mark = message.attributes.iter().find_map(|attribute| match attribute {
+        AddressAttribute::Protocol(mark) => Some(u8::from(*mark)),
+        _ => None,
+    });
+    mark.unwrap_or_default()
 }
 
 fn family(address: IpAddr) -> AddressFamily {

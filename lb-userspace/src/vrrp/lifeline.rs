@@ -24,12 +24,13 @@ use tokio::{
 use super::{instance::State, router::Router};
 use crate::config::Vrrp;
 
-/// Others wait for three intervals and their skew: after two, the addresses are gone before they take over.
-const PATIENCE: u32 = 2;
+/// In quarters of an interval. Others take over three intervals and their skew after the last advertisement, which is two
+/// intervals and more after the speaker has come to a standstill: the addresses are gone before.
+const PATIENCE: u32 = 5;
 /// How often it beats in its time of patience.
-const BEATS: u32 = 4;
+const BEATS: u32 = 5;
 /// No process can be relied on to come to its turn sooner.
-const LEAST_PATIENCE: Duration = Duration::from_millis(25);
+const LEAST_PATIENCE: Duration = Duration::from_millis(20);
 const MOST_PATIENCE: Duration = Duration::from_secs(2);
 
 /// What the speaker says of itself. An empty line says that nothing has changed.
@@ -144,7 +145,7 @@ fn watcher() -> Option<UnixStream> {
 
 fn patience(instances: &[Vrrp]) -> Duration {
     let shortest = instances.iter().map(|instance| instance.interval).min().unwrap_or(MOST_PATIENCE);
-    (shortest * PATIENCE).clamp(LEAST_PATIENCE, MOST_PATIENCE)
+    (shortest * PATIENCE / 4).clamp(LEAST_PATIENCE, MOST_PATIENCE)
 }
 
 fn beat(patience: Duration) -> Interval {

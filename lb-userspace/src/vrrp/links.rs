@@ -73,12 +73,12 @@ pub enum LinkError {
         source: io::Error,
     },
     /// A setting of the kernel cannot be changed.
-    #[error("cannot set {} to {value}: {source}", path.display())]
+    #[error("cannot set {} to {}: {source}", path.display(), value.trim())]
     Setting {
         /// Its file.
         path: PathBuf,
         /// What was to be in it.
-        value: &'static str,
+        value: String,
         /// Why.
         source: io::Error,
     },
@@ -337,7 +337,7 @@ fn has_xdp(message: &LinkMessage) -> bool {
 }
 
 /// A setting of an interface, in `/proc/sys/net/ipv4/conf`.
-fn set_ipv4(interface: &str, name: &str, value: &'static str) -> Result<(), LinkError> {
+fn set_ipv4(interface: &str, name: &str, value: &str) -> Result<(), LinkError> {
     set(ipv4_setting(interface, name), value)
 }
 
@@ -349,6 +349,6 @@ fn ipv6_setting(interface: &str, name: &str) -> PathBuf {
     PathBuf::from("/proc/sys/net/ipv6/conf").join(interface).join(name)
 }
 
-fn set(path: PathBuf, value: &'static str) -> Result<(), LinkError> {
-    fs::write(&path, value).map_err(|source| LinkError::Setting { path, value, source })
+fn set(path: PathBuf, value: &str) -> Result<(), LinkError> {
+    fs::write(&path, value).map_err(|source| LinkError::Setting { path, value: value.to_owned(), source })
 }

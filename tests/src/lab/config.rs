@@ -3,11 +3,13 @@
 use std::{
     fmt::{self, Write as _},
     net::{IpAddr, SocketAddr},
+    time::Duration,
 };
 
 use super::{
-    paths::Paths,
-    topology::{Node, virtual_ipv4, virtual_ipv6},
+    balancer::Balancer,
+    topology::{virtual_ipv4, virtual_ipv6},
+    vrrp::{Instance, VirtualAddress},
 };
 
 /// How the balancer hands a packet to a backend.
@@ -77,35 +79,67 @@ pub fn weight(backend: usize) -> u32 {
     [5, 3, 2][backend % 3]
 }
 
-/// The `[node]` table of the lab's balancer, and its interface: what any configuration begins with.
-pub fn node_config(paths: &Paths) -> String {
+/// The key under which all balancers of a lab choose backends: they agree on every flow.
+const HASH_KEY: &str = "6c62272e07bb014262b821756295c58d";
+
+/// The time between adverts of [`virtual_routers`].
+const INTERVAL: Duration = Duration::from_millis(100);
+
+/// The `[node]` table of a balancer, and its interface: what any configuration begins with.
+pub fn node_config(balancer: Balancer<'_>) -> String {
+    let paths = balancer.paths();
+    let hash_key = if balancer.has_peers() { format!("hash_key = \"{HASH_KEY}\"\n") } else { String::new() };
     format!(
         r#"[node]
-name = "lb"
+name = "{}"
 socket = "{}"
 pins = "{}"
 state = "{}"
-
+{hash_key}
 [[interface]]
 name = "eth0"
 xdp = "native"
 "#,
+        paths.node(),
         paths.socket().display(),
         paths.pins().display(),
         paths.state().display()
     )
 }
 
-/// [`node_config`], and all [`services`] with all of `backends`, weighted by [`weight`].
-pub fn default_config(paths: &Paths, backends: &[Node]) -> String {
-    let mut config = node_config(paths);
+/// [`node_config`], and all [`services`] with all backends, weighted by [`weight`]. A balancer that is alone has the virtual IPs on
+/// its interface; with others it is a part of [`virtual_routers`].
+pub fn default_config(balancer: Balancer<'_>) -> String {
+    let mut config = node_config(balancer);
+    if balancer.has_peers() {
+        for router in virtual_routers(balancer.number()) {
+            config += "\n";
+            config += &router.to_toml();
+        }
+    }
     for service in services() {
-        write_service(&mut config, &service, backends).expect("a String takes all");
+        write_service(&mut config, &service, balancer).expect("a String takes all");
     }
     config
 }
 
-fn write_service(config: &mut String, service: &Service, backends: &[Node]) -> fmt::Result {
+/// The part of the balancer of that number, from 0, in holding the virtual IPs of [`services`]: one instance for each address family,
+/// which change state together. The first balancer has the highest priority.
+pub fn virtual_routers(balancer: usize) -> [Instance; 2] {
+    let addresses = |is_v4: bool| {
+        let of_family = services().into_iter().map(|service| service.virtual_ip).filter(|ip| ip.is_ipv4() == is_v4);
+        of_family.map(VirtualAddress::on_the_switch).collect()
+    };
+    [("vip4", 51, true), ("vip6", 61, false)].map(|(name, router_id, is_v4)| Instance {
+        priority: [150, 100, 50][balancer],
+        interval: INTERVAL,
+        sync_group: Some("vips".to_owned()),
+        ..Instance::new(name, router_id, addresses(is_v4))
+    })
+}
+
+fn write_service(config: &mut String, service: &Service, balancer: Balancer<'_>) -> fmt::Result {
+    let announce = if balancer.has_peers() { "" } else { "announce = true\n" };
     write!(
         config,
         r#"
@@ -114,8 +148,7 @@ name = "{}"
 address = "{}"
 protocol = "tcp"
 forwarding = "{}"
-announce = true
-
+{announce}
   [service.health]
   type = "http"
   path = "/healthz"
@@ -128,7 +161,7 @@ announce = true
         service.address(),
         service.forwarding
     )?;
-    for (number, backend) in backends.iter().enumerate() {
+    for (number, backend) in balancer.backends().iter().enumerate() {
         let address = match service.backends {
             Family::V4 => IpAddr::V4(backend.ipv4()),
             Family::V6 => IpAddr::V6(backend.ipv6()),

@@ -17,53 +17,70 @@
 //! Everything ends with the [`Lab`], or with the thread that built it. It needs root, `iproute2` and `util-linux`.
 
 use std::{
-    fs,
     io::Write as _,
+    net::SocketAddr,
     process::{Command, Output, Stdio},
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use serde::de::DeserializeOwned;
 
+mod balancer;
 pub mod bpffs;
+mod capture;
 pub mod config;
+mod faults;
 mod http;
+mod inject;
+mod keepalived;
 mod load;
 mod netns;
 mod offload;
 mod paths;
+mod probe;
 mod process;
 mod run;
+mod speaker;
 mod state;
 mod stats;
 pub mod topology;
+pub mod vrrp;
 mod xdp_pass;
 
 pub use self::{
+    balancer::Balancer,
+    capture::{Capture, Captured},
     http::Server,
+    inject::Injection,
+    keepalived::Keepalived,
     load::{Limit, Load, LoadReport, RunningLoad},
     netns::{Netns, set_sysctl},
-    paths::{Paths, binaries, binary},
+    paths::{BalancerPaths, Paths, binaries, binary},
+    probe::{Gap, Probe, ProbeReport, RunningProbe},
     process::{Process, ended_by},
     run::{run, wait_for},
+    speaker::{Change, Counters, InstanceStatus, Kind, LbdVrrp, Speaker, VrrpStatus},
     state::{guard, sweep, teardown, unique_name},
     stats::{Attachment, BackendStats, ServiceStats, Stats, Status},
     topology::Node,
 };
 use self::{
     process::Lifetime,
-    state::{Guard, claim, disown, record},
+    state::{Guard, claim, disown, prepare_balancer, record},
 };
 
-/// How long `lbd` may take until it answers or has attached its program.
+/// How long a program on a node may take until it serves.
 const START: Duration = Duration::from_secs(10);
 
 /// A lab that is up. Dropping it takes it down.
 #[derive(Debug)]
 pub struct Lab {
     paths: Paths,
+    /// The client, then the balancers, then the backends.
     nodes: Vec<Node>,
+    /// How many of the nodes are balancers.
+    balancers: usize,
     lifetime: Lifetime,
     server: Server,
     guard: Option<Guard>,
@@ -74,12 +91,20 @@ pub struct Lab {
 #[derive(Clone, Debug)]
 pub struct Builder {
     name: String,
+    balancers: usize,
     backends: usize,
     server: Server,
     lifetime: Lifetime,
 }
 
 impl Builder {
+    /// The number of balancers, 1 to [`topology::MAX_BALANCERS`]; one by default.
+    #[must_use]
+    pub fn nodes(mut self, balancers: usize) -> Self {
+        self.balancers = balancers;
+        self
+    }
+
     /// The number of backends, 1 to [`topology::MAX_BACKENDS`]; two by default.
     #[must_use]
     pub fn backends(mut self, backends: usize) -> Self {
@@ -111,14 +136,24 @@ impl Builder {
             eprintln!("mounted bpffs at {}", bpffs::MOUNT);
         }
         let paths = Paths::new(&self.name)?;
-        let nodes = topology::nodes(&paths, self.backends)?;
+        let nodes = topology::nodes(&paths, self.balancers, self.backends)?;
         claim(&paths)?;
         // From here on, dropping the lab removes what has come into being.
-        let mut lab =
-            Lab { nodes, lifetime: self.lifetime, server: self.server, guard: None, took: Duration::ZERO, paths };
+        let mut lab = Lab {
+            nodes,
+            balancers: self.balancers,
+            lifetime: self.lifetime,
+            server: self.server,
+            guard: None,
+            took: Duration::ZERO,
+            paths,
+        };
         lab.guard = Some(Guard::start(&lab.paths)?);
         topology::wire(&lab.paths, &lab.nodes).with_context(|| format!("bring the lab {} up", self.name))?;
-        lab.write_config(&config::default_config(&lab.paths, lab.backends()))?;
+        for balancer in lab.each_balancer() {
+            prepare_balancer(&balancer.paths())?;
+            balancer.write_config(&config::default_config(balancer))?;
+        }
         lab.took = started.elapsed();
         Ok(lab)
     }
@@ -127,7 +162,13 @@ impl Builder {
 impl Lab {
     /// A lab of that name (see [`Paths::new`]); [`unique_name`] makes one that nobody else has.
     pub fn builder(name: &str) -> Builder {
-        Builder { name: name.to_owned(), backends: 2, server: Server::default(), lifetime: Lifetime::Owner }
+        Builder {
+            name: name.to_owned(),
+            balancers: 1,
+            backends: 2,
+            server: Server::default(),
+            lifetime: Lifetime::Owner,
+        }
     }
 
     /// Its name.
@@ -145,17 +186,41 @@ impl Lab {
         self.took
     }
 
-    /// The client, the balancer, and the backends.
+    /// The client, the balancers, and the backends.
     pub fn nodes(&self) -> &[Node] {
         &self.nodes
     }
 
     /// `b1`, `b2` and so on.
     pub fn backends(&self) -> &[Node] {
-        &self.nodes[2..]
+        &self.nodes[1 + self.balancers..]
     }
 
-    /// The node of that name: `client`, `lb`, or `b1` and so on.
+    /// `lb`, `lb2` and so on.
+    pub fn balancers(&self) -> &[Node] {
+        &self.nodes[1..=self.balancers]
+    }
+
+    /// The balancer of that name. What the lab itself does to a balancer, it does to `lb`.
+    ///
+    /// # Panics
+    /// If there is none.
+    pub fn balancer(&self, name: &str) -> Balancer<'_> {
+        self.each_balancer()
+            .find(|balancer| balancer.node.name() == name)
+            .unwrap_or_else(|| panic!("the lab {} has no balancer {name:?}", self.name()))
+    }
+
+    /// All balancers, in their order.
+    pub fn each_balancer(&self) -> impl Iterator<Item = Balancer<'_>> {
+        self.balancers().iter().map(|node| Balancer { lab: self, node })
+    }
+
+    fn first_balancer(&self) -> Balancer<'_> {
+        Balancer { lab: self, node: &self.nodes[1] }
+    }
+
+    /// The node of that name: `client`, `lb`, `lb2`, `b1` and so on.
     ///
     /// # Panics
     /// If there is none.
@@ -172,10 +237,9 @@ impl Lab {
         self.spawn_with(label, command, None)
     }
 
-    /// Replaces the configuration of `lbd`; [`config::default_config`] is there from the start.
+    /// [`Balancer::write_config`] of `lb`.
     pub fn write_config(&self, toml: &str) -> Result<()> {
-        let path = self.paths.config();
-        fs::write(&path, toml).with_context(|| format!("write {}", path.display()))
+        self.first_balancer().write_config(toml)
     }
 
     /// Starts the HTTP server of a backend, and waits until it serves.
@@ -214,59 +278,44 @@ impl Lab {
         Ok(decaps)
     }
 
-    /// Starts `lbd` on the balancer, and waits until it answers `lbctl status`.
+    /// [`Balancer::start_lbd`] of `lb`.
     pub fn start_lbd(&self) -> Result<Process> {
-        let mut lbd = self.spawn_lbd()?;
-        wait_for("an answer of lbd", START, || {
-            lbd.ensure_running()?;
-            let answered = self.paths.socket().exists() && self.lbctl(&["status"])?.status.success();
-            Ok(answered.then_some(()))
-        })?;
-        Ok(lbd)
+        self.first_balancer().start_lbd()
     }
 
-    /// Starts `lbd` on the balancer, come of it what may.
+    /// [`Balancer::spawn_lbd`] of `lb`.
     pub fn spawn_lbd(&self) -> Result<Process> {
-        let mut command = self.node("lb").command(binary("lbd")?);
-        command.args(["run", "--config"]).arg(self.paths.config());
-        self.spawn("lbd", command)
+        self.first_balancer().spawn_lbd()
     }
 
-    /// Connects the balancer with a backend by a link of their own: `eth1` on both, see [`topology`].
+    /// Connects `lb` with a backend by a link of their own: `eth1` on both, see [`topology`].
     pub fn add_link(&self, backend: &str) -> Result<()> {
-        topology::add_link(self.node("lb"), self.node(backend))
+        topology::add_link(self.first_balancer().node, self.node(backend))
     }
 
-    /// Runs `lbctl` against the lab's `lbd`. Its exit status is for the caller to judge.
+    /// [`Balancer::lbctl`] of `lb`.
     pub fn lbctl(&self, arguments: &[&str]) -> Result<Output> {
-        let mut command = Command::new(binary("lbctl")?);
-        command.arg("--socket").arg(self.paths.socket());
-        command.args(arguments).stdin(Stdio::null()).output().with_context(|| format!("start {command:?}"))
+        self.first_balancer().lbctl(arguments)
     }
 
-    /// What `lbctl` with these arguments says in JSON. Fails if `lbctl` does.
+    /// [`Balancer::lbctl_json`] of `lb`.
     pub fn lbctl_json<T: DeserializeOwned>(&self, arguments: &[&str]) -> Result<T> {
-        let output = self.lbctl(&[&["-o", "json"], arguments].concat())?;
-        let what = arguments.join(" ");
-        if !output.status.success() {
-            bail!("lbctl {what}: {}\n{}", output.status, String::from_utf8_lossy(&output.stderr));
-        }
-        serde_json::from_slice(&output.stdout).with_context(|| format!("read what lbctl {what} says"))
+        self.first_balancer().lbctl_json(arguments)
     }
 
-    /// What `lbd` has counted.
+    /// [`Balancer::stats`] of `lb`.
     pub fn stats(&self) -> Result<Stats> {
-        self.lbctl_json(&["stats"])
+        self.first_balancer().stats()
     }
 
-    /// How `lbd` is.
+    /// [`Balancer::status`] of `lb`.
     pub fn status(&self) -> Result<Status> {
-        self.lbctl_json(&["status"])
+        self.first_balancer().status()
     }
 
-    /// Waits until `lbd` finds all backends of all services healthy.
+    /// [`Balancer::wait_until_healthy`] of `lb`.
     pub fn wait_until_healthy(&self, timeout: Duration) -> Result<()> {
-        wait_for("healthy backends", timeout, || Ok(self.stats()?.all_up().then_some(())))
+        self.first_balancer().wait_until_healthy(timeout)
     }
 
     /// Sends requests from the client until the limit.
@@ -279,6 +328,22 @@ impl Lab {
         let mut command = self.node("client").command(binary("lab-agent")?);
         load.add_arguments(&mut command);
         RunningLoad::new(self.spawn_with("load", command, Some(Stdio::piped()))?)
+    }
+
+    /// Starts a UDP server on a node that sends each datagram back with the node's name in front, and waits until it listens.
+    pub fn start_udp_echo(&self, node: &str, listen: SocketAddr) -> Result<Process> {
+        let mut command = self.node(node).command(binary("lab-agent")?);
+        command.args(["udp-echo", "--name", node, "--listen", &listen.to_string()]);
+        let mut echo = self.spawn(&format!("{node}-udp-{}", listen.ip()), command)?;
+        echo.wait_for_log("listening on", START)?;
+        Ok(echo)
+    }
+
+    /// Starts to send datagrams from the client.
+    pub fn start_probe(&self, probe: &Probe) -> Result<RunningProbe> {
+        let mut command = self.node("client").command(binary("lab-agent")?);
+        probe.add_arguments(&mut command);
+        RunningProbe::new(self.spawn_with("probe", command, Some(Stdio::piped()))?)
     }
 
     /// Leaves a [`Builder::detached`] lab and these processes of it behind; [`teardown`] removes them.

@@ -71,6 +71,14 @@ impl Netns {
             .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
             .with_context(|| format!("in the network namespace {}", self.name))
     }
+
+    /// [`Netns::inside`] on a Tokio runtime of one thread.
+    pub fn block_on<T: Send>(&self, work: impl AsyncFnOnce() -> Result<T> + Send) -> Result<T> {
+        self.inside(|| {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            runtime.block_on(work())
+        })
+    }
 }
 
 /// Sets a sysctl, such as `net/ipv4/ip_forward`, of the calling thread's network namespace: see [`Netns::inside`].

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::{bpffs, netns::Netns};
+use super::{bpffs, netns::Netns, topology};
 
 /// One folder per lab.
 pub(super) const LABS: &str = "/run/lb-lab";
@@ -37,24 +37,38 @@ impl Paths {
         Path::new(LABS).join(&self.lab)
     }
 
-    /// The configuration that `lbd` is started with.
+    /// What the balancer of that name keeps.
+    pub fn balancer(&self, node: &str) -> BalancerPaths {
+        BalancerPaths { lab: self.clone(), node: node.to_owned() }
+    }
+
+    /// [`Paths::balancer`] for each that a lab can have, whether this one has it or not.
+    pub(super) fn balancers(&self) -> impl Iterator<Item = BalancerPaths> {
+        topology::BALANCERS.into_iter().map(|node| self.balancer(node))
+    }
+
+    fn first(&self) -> BalancerPaths {
+        self.balancer(topology::BALANCERS[0])
+    }
+
+    /// [`BalancerPaths::config`] of `lb`.
     pub fn config(&self) -> PathBuf {
-        self.dir().join("lb.toml")
+        self.first().config()
     }
 
-    /// The socket where `lbd` serves `lbctl`.
+    /// [`BalancerPaths::socket`] of `lb`.
     pub fn socket(&self) -> PathBuf {
-        self.dir().join("lb.sock")
+        self.first().socket()
     }
 
-    /// The folder where `lbd` keeps its state.
+    /// [`BalancerPaths::state`] of `lb`.
     pub fn state(&self) -> PathBuf {
-        self.dir().join("state")
+        self.first().state()
     }
 
-    /// The folder in bpffs where `lbd` pins its programs, links and maps.
+    /// [`BalancerPaths::pins`] of `lb`.
     pub fn pins(&self) -> PathBuf {
-        Path::new(bpffs::MOUNT).join(format!("lb-lab-{}", self.lab))
+        self.first().pins()
     }
 
     /// What the process of that label has written.
@@ -62,12 +76,13 @@ impl Paths {
         self.logs().join(format!("{label}.log"))
     }
 
-    /// A folder to put first in `PATH`: its `lbctl` talks to this lab's `lbd`.
-    pub fn bin(&self) -> PathBuf {
-        self.dir().join("bin")
+    /// A folder to put first in `PATH` on that node: its `lbctl` talks to the node's own `lbd`, or to that of `lb` where the
+    /// node is no balancer.
+    pub fn bin(&self, node: &str) -> PathBuf {
+        if topology::BALANCERS.contains(&node) { self.balancer(node).bin() } else { self.first().bin() }
     }
 
-    /// The namespace of a node: `switch`, `client`, `lb`, `b1` and so on.
+    /// The namespace of a node: `switch`, `client`, `lb`, `lb2`, `b1` and so on.
     pub fn namespace(&self, node: &str) -> Netns {
         Netns::named(format!("lb-{}-{node}", self.lab))
     }
@@ -95,6 +110,70 @@ impl Paths {
 
     pub(super) fn pids(&self) -> PathBuf {
         self.dir().join("pids")
+    }
+}
+
+/// What one balancer of a lab keeps, and where.
+#[derive(Clone, Debug)]
+pub struct BalancerPaths {
+    lab: Paths,
+    node: String,
+}
+
+impl BalancerPaths {
+    /// The balancer's name: `lb`, `lb2` or `lb3`.
+    pub fn node(&self) -> &str {
+        &self.node
+    }
+
+    /// Its network namespace.
+    pub fn namespace(&self) -> Netns {
+        self.lab.namespace(&self.node)
+    }
+
+    /// The configuration that `lbd` is started with.
+    pub fn config(&self) -> PathBuf {
+        self.file("toml")
+    }
+
+    /// The socket where `lbd` serves `lbctl`.
+    pub fn socket(&self) -> PathBuf {
+        self.file("sock")
+    }
+
+    /// The folder where `lbd` keeps its state.
+    pub fn state(&self) -> PathBuf {
+        self.lab.dir().join(self.own("state", '-'))
+    }
+
+    /// The folder in bpffs where `lbd` pins its programs, links and maps.
+    pub fn pins(&self) -> PathBuf {
+        // A lab's name has no underscore: the pins of another lab's `lb` are elsewhere.
+        Path::new(bpffs::MOUNT).join(self.own(&format!("lb-lab-{}", self.lab.lab), '_'))
+    }
+
+    /// The folder of the `lbctl` that talks to this `lbd`.
+    pub fn bin(&self) -> PathBuf {
+        self.lab.dir().join(self.own("bin", '-'))
+    }
+
+    /// The label of one of its processes: see [`Paths::log`].
+    pub(super) fn label(&self, process: &str) -> String {
+        if self.is_first() { process.to_owned() } else { format!("{}-{process}", self.node) }
+    }
+
+    /// A file of the lab that has the balancer's name.
+    pub(super) fn file(&self, extension: &str) -> PathBuf {
+        self.lab.dir().join(format!("{}.{extension}", self.node))
+    }
+
+    /// `name`, for all balancers but the first with their own name behind it.
+    fn own(&self, name: &str, separator: char) -> String {
+        if self.is_first() { name.to_owned() } else { format!("{name}{separator}{}", self.node) }
+    }
+
+    fn is_first(&self) -> bool {
+        self.node == topology::BALANCERS[0]
     }
 }
 

@@ -7,6 +7,7 @@ use std::{
     fs::{self, File},
     io::{self, ErrorKind, Write as _},
     os::unix::{fs::PermissionsExt as _, process::CommandExt as _},
+    path::Path,
     process::{Child, Command, Stdio},
     sync::atomic::{AtomicU32, Ordering},
     thread,
@@ -17,7 +18,7 @@ use anyhow::{Context as _, Result, bail};
 
 use super::{
     netns,
-    paths::{self, LABS, Paths, binary},
+    paths::{self, BalancerPaths, LABS, Paths, binary},
     process::{Identity, end_all},
 };
 
@@ -39,14 +40,22 @@ pub(super) fn claim(paths: &Paths) -> Result<()> {
     }
     let owner = Identity::of(std::process::id()).context("read /proc/self/stat")?;
     fs::write(paths.owner(), owner.to_string())?;
-    for folder in [paths.logs(), paths.state(), paths.bin()] {
-        fs::create_dir(&folder).with_context(|| format!("create {}", folder.display()))?;
-    }
+    create_folder(&paths.logs())
+}
+
+/// Makes what the balancer finds when it is started for the first time.
+pub(super) fn prepare_balancer(paths: &BalancerPaths) -> Result<()> {
+    create_folder(&paths.state())?;
+    create_folder(&paths.bin())?;
     write_lbctl(paths)
 }
 
+fn create_folder(folder: &Path) -> Result<()> {
+    fs::create_dir(folder).with_context(|| format!("create {}", folder.display()))
+}
+
 /// An `lbctl` that needs no `--socket`.
-fn write_lbctl(paths: &Paths) -> Result<()> {
+fn write_lbctl(paths: &BalancerPaths) -> Result<()> {
     let path = paths.bin().join("lbctl");
     let script = format!(
         "#!/bin/sh\nexec '{}' --socket '{}' \"$@\"\n",
@@ -79,11 +88,13 @@ pub fn teardown(paths: &Paths) -> Result<()> {
         return Ok(());
     }
     end_all(read_pids(paths)?)?;
-    if let Err(error) = unload(paths) {
-        eprintln!("lab {}: {error:#}", paths.lab());
+    for balancer in paths.balancers() {
+        if let Err(error) = unload(&balancer) {
+            eprintln!("lab {}, {}: {error:#}", paths.lab(), balancer.node());
+        }
     }
     netns::delete(&paths.namespaces()?)?;
-    for folder in [paths.pins(), paths.dir()] {
+    for folder in paths.balancers().map(|balancer| balancer.pins()).chain([paths.dir()]) {
         if let Err(error) = fs::remove_dir_all(&folder)
             && error.kind() != ErrorKind::NotFound
         {
@@ -102,14 +113,14 @@ fn read_pids(paths: &Paths) -> Result<Vec<Identity>> {
 }
 
 /// Has `lbd` remove what it has attached and pinned, if it ever ran.
-fn unload(paths: &Paths) -> Result<()> {
+fn unload(paths: &BalancerPaths) -> Result<()> {
     const TIMEOUT: Duration = Duration::from_secs(5);
 
     if !paths.config().exists() || !paths.pins().exists() {
         return Ok(());
     }
     let mut child = paths
-        .namespace("lb")
+        .namespace()
         .command(binary("lbd")?)
         .arg("unload")
         .arg("--config")

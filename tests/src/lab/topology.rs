@@ -8,6 +8,8 @@
 //!  └────────────────────────────────────────────┘
 //! ```
 //!
+//! There may be more balancers, connected as the first one is: `lb2` at .3 and `lb3` at .4.
+//!
 //! A backend may have a second link, straight to the balancer: `eth1` on both, in 10.78.0.0/24 and `fd78::/64`, with the same
 //! host numbers.
 //!
@@ -26,12 +28,18 @@ use super::{
     netns::{self, Netns, set_sysctl},
     offload,
     paths::Paths,
-    run::run_with_input,
+    run::{run, run_with_input},
     xdp_pass,
 };
 
 /// The largest number of backends: their addresses end before the virtual IPs begin.
 pub const MAX_BACKENDS: usize = 80;
+
+/// The names of the balancers that a lab can have.
+pub(super) const BALANCERS: [&str; 3] = ["lb", "lb2", "lb3"];
+
+/// The largest number of balancers.
+pub const MAX_BALANCERS: usize = BALANCERS.len();
 
 /// How many virtual IPs of each family there are.
 const VIRTUAL_IPS: u8 = 10;
@@ -77,7 +85,7 @@ impl Node {
         Self { name: name.to_owned(), role, namespace: paths.namespace(name), ipv4: Ipv4Addr::new(10, 77, 0, host) }
     }
 
-    /// `client`, `lb`, or `b1` and so on.
+    /// `client`, `lb`, `lb2`, `b1` and so on.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -122,6 +130,12 @@ impl Node {
         self.namespace.command(program)
     }
 
+    /// Runs `ip` with these arguments, separated by spaces, on this node; returns what it says.
+    pub fn ip(&self, arguments: &str) -> Result<String> {
+        let output = run(self.command("ip").args(arguments.split_whitespace()))?;
+        Ok(String::from_utf8(output.stdout)?)
+    }
+
     fn mtu(&self) -> u32 {
         match self.role {
             Role::Client => CLIENT_MTU,
@@ -130,10 +144,14 @@ impl Node {
     }
 }
 
-/// The client, the balancer, then the backends.
-pub(super) fn nodes(paths: &Paths, backends: usize) -> Result<Vec<Node>> {
+/// The client, the balancers, then the backends.
+pub(super) fn nodes(paths: &Paths, balancers: usize, backends: usize) -> Result<Vec<Node>> {
+    ensure!((1..=MAX_BALANCERS).contains(&balancers), "a lab has 1 to {MAX_BALANCERS} balancers, not {balancers}");
     ensure!((1..=MAX_BACKENDS).contains(&backends), "a lab has 1 to {MAX_BACKENDS} backends, not {backends}");
-    let mut nodes = vec![Node::new(paths, "client", Role::Client, 1), Node::new(paths, "lb", Role::Balancer, 2)];
+    let mut nodes = vec![Node::new(paths, "client", Role::Client, 1)];
+    for (name, host) in BALANCERS.into_iter().zip(2..).take(balancers) {
+        nodes.push(Node::new(paths, name, Role::Balancer, host));
+    }
     for number in 1..=u8::try_from(backends)? {
         let name = format!("b{number}");
         nodes.push(Node::new(paths, &name, Role::Backend, 10 + number));
@@ -163,8 +181,11 @@ pub(super) fn wire(paths: &Paths, nodes: &[Node]) -> Result<()> {
         ip(&node_script(node))?;
         offload::disable("eth0")
     })?;
-    // Last: it takes offloads away from the balancer's end, where they could not be turned off any more.
-    switch.inside(|| xdp_pass::attach("lb", &paths.xdp_pass_pin())).context("prepare the balancer's port")
+    // Last: it takes offloads away from a balancer's end, where they could not be turned off any more.
+    let balancers = nodes.iter().filter(|node| node.role == Role::Balancer);
+    switch
+        .inside(|| balancers.into_iter().try_for_each(|node| xdp_pass::attach(&node.name, &paths.xdp_pass_pin())))
+        .context("prepare the balancers' ports")
 }
 
 /// Connects the balancer with a backend by a link of their own.

@@ -1,4 +1,4 @@
-//! The smallest XDP program, `return XDP_PASS`, on the far end of the balancer's link.
+//! The smallest XDP program, `return XDP_PASS`, on the far end of a balancer's link.
 //!
 //! A veth takes packets from its peer's `XDP_TX` or a redirect only while it has an XDP program of its own. The program is two
 //! instructions: no object file, and nothing to build.

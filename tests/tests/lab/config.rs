@@ -82,5 +82,5 @@ impl Display for Service {
 /// The whole file for the lab's balancer.
 pub(crate) fn file(lab: &Lab, services: &[Service]) -> String {
     let services: String = services.iter().map(ToString::to_string).collect();
-    node_config(lab.paths()) + &services
+    node_config(lab.balancer("lb")) + &services
 }

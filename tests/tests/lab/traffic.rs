@@ -141,13 +141,7 @@ fn udp_datagrams_come_back_from_the_virtual_ip_in_both_modes_and_families() -> R
     lab.write_config(&config::file(&lab, &services))?;
     let mut echoes = Vec::new();
     for (backend, (_, virtual_ip, ..)) in lab.backends().iter().flat_map(|node| modes.map(|mode| (node, mode))) {
-        let mut echo = backend.command(binary("lab-agent")?);
-        let listen = SocketAddr::new(virtual_ip, 53).to_string();
-        echo.args(["udp-echo", "--name", backend.name(), "--listen", &listen]);
-        echoes.push(lab.spawn(&format!("{}-udp-{virtual_ip}", backend.name()), echo)?);
-    }
-    for echo in &mut echoes {
-        echo.wait_for_log("listening on", SOON)?;
+        echoes.push(lab.start_udp_echo(backend.name(), SocketAddr::new(virtual_ip, 53))?);
     }
     let _decaps = lab.start_decaps()?;
     let _lbd = lab.start_lbd()?;

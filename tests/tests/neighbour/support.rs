@@ -3,11 +3,8 @@
 use std::{net::IpAddr, time::Duration};
 
 use anyhow::{Result, ensure};
-use lb_tests::lab::{Lab, Node, run};
-use tokio::{
-    runtime,
-    time::{Instant, sleep},
-};
+use lb_tests::lab::{Lab, Node};
+use tokio::time::{Instant, sleep};
 
 /// What takes milliseconds on an idle machine may take this long on a busy one.
 pub(crate) const SOON: Duration = Duration::from_secs(20);
@@ -17,16 +14,12 @@ pub(crate) const OTHER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 0x33];
 
 /// Runs `work` in the balancer's network namespace, on a Tokio runtime of one thread.
 pub(crate) fn on_balancer(lab: &Lab, work: impl AsyncFnOnce() -> Result<()> + Send) -> Result<()> {
-    lab.node("lb").namespace().inside(|| {
-        let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
-        runtime.block_on(work())
-    })
+    lab.node("lb").namespace().block_on(work)
 }
 
-/// Runs `ip` with these arguments, separated by spaces, on a node; returns what it says.
+/// [`Node::ip`].
 pub(crate) fn ip(node: &Node, arguments: &str) -> Result<String> {
-    let output = run(node.command("ip").args(arguments.split_whitespace()))?;
-    Ok(String::from_utf8(output.stdout)?)
+    node.ip(arguments)
 }
 
 /// Waits, while the resolver or announcer goes on, until a node's neighbour entry for an address is as wanted.

@@ -9,7 +9,7 @@ use netlink_packet_route::{
 use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 
 use super::{ADDRESS_MARK, Device, Order};
-use crate::config::VirtualAddress;
+use crate::{config::VirtualAddress, neighbour::netlink};
 
 /// What becomes of an address that is on the interface already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,20 +71,10 @@ pub(super) fn read(message: &RouteNetlinkMessage) -> Option<Present> {
     let RouteNetlinkMessage::NewAddress(message) = message else {
         return None;
     };
-    let (mut local, mut peer, mut mark) = (None, None, 0);
-    for attribute in &message.attributes {
-        match attribute {
-            AddressAttribute::Local(address) => local = Some(*address),
-            // The only one in IPv6; the other end's, where both are given.
-            AddressAttribute::Address(address) => peer = Some(*address),
-            AddressAttribute::Protocol(protocol) => mark = u8::from(*protocol),
-            _ => {}
-        }
-    }
     Some(Present {
         ifindex: message.header.index,
-        address: VirtualAddress { address: local.or(peer)?, prefix_length: message.header.prefix_len },
-        mark,
+        address: VirtualAddress { address: netlink::local_address(message)?, prefix_length: message.header.prefix_len },
+        mark: netlink::mark(message),
         usable: !message.header.flags.intersects(AddressHeaderFlags::Tentative | AddressHeaderFlags::Dadfailed),
     })
 }

@@ -5,7 +5,6 @@ use std::future::ready;
 use futures_util::{Stream, StreamExt as _};
 use netlink_packet_route::{
     RouteNetlinkMessage,
-    address::{AddressAttribute, AddressMessage},
     link::{LinkAttribute, LinkMessage},
 };
 use rtnetlink::{
@@ -14,6 +13,7 @@ use rtnetlink::{
 };
 
 use super::{ADDRESS_MARK, LinkError};
+use crate::neighbour::netlink;
 
 /// Something changed; [`super::Links::state`] says how it is now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,7 +51,7 @@ fn change(message: NetlinkMessage<RouteNetlinkMessage>) -> Option<LinkChange> {
             Some(LinkChange::Interface { ifindex: link.header.index, name: name(&link) })
         }
         NetlinkPayload::InnerMessage(Message::NewAddress(address) | Message::DelAddress(address)) => {
-            (!is_ours(&address)).then_some(LinkChange::Addresses { ifindex: address.header.index })
+            (netlink::mark(&address) != ADDRESS_MARK).then_some(LinkChange::Addresses { ifindex: address.header.index })
         }
         NetlinkPayload::Overrun(_) => Some(LinkChange::Everything),
         _ => None,
@@ -64,8 +64,4 @@ fn name(link: &LinkMessage) -> String {
         _ => None,
     });
     name.unwrap_or_default()
-}
-
-fn is_ours(address: &AddressMessage) -> bool {
-    address.attributes.contains(&AddressAttribute::Protocol(ADDRESS_MARK.into()))
 }

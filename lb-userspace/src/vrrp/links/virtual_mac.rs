@@ -3,7 +3,7 @@
 //! Each is a macvlan device on the interface of the virtual router, called `vrrp.<VRID>.<number of that interface>`, or
 //! `vrrp6.…` for IPv6. It is there all the time; the virtual addresses are on it while this node is master.
 
-use std::{collections::HashSet, fs, io, net::Ipv6Addr};
+use std::{collections::HashSet, fs, io, net::Ipv6Addr, path::PathBuf};
 
 use lb_common::VirtualRouter;
 use netlink_packet_route::{
@@ -12,27 +12,26 @@ use netlink_packet_route::{
 };
 use rtnetlink::{
     LinkMacVlan, LinkUnspec, RouteMessageBuilder,
-    packet_core::{NLM_F_CREATE, NLM_F_EXCL},
+    packet_core::{NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL},
 };
 
 use super::{Device, LinkError, Links, Order, ipv4_setting, ipv6_setting, is_absent, set, set_ipv4};
 
 /// An interface that virtual routers' devices are on.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Parent {
-    name: String,
-    /// What `arp_ignore` was, if it was changed.
-    arp_ignore: Option<String>,
     /// The indices of the devices.
     devices: HashSet<u32>,
+    /// The settings that were changed, and what they were.
+    before: Vec<(PathBuf, String)>,
 }
 
 impl Links {
     /// Makes the device that has the MAC address of a virtual router on `interface`, and switches it on; one that an
     /// earlier run left is used.
     ///
-    /// IPv4: from now on the interface answers ARP requests for its own addresses only (`arp_ignore`), because those for
-    /// virtual addresses are answered by the device.
+    /// IPv4: from now on the interface speaks in ARP of its own addresses only (`arp_ignore`, `arp_announce`). It would say
+    /// that the virtual addresses are at its own MAC address.
     pub fn create_virtual_mac(&mut self, interface: &str, router: VirtualRouter) -> Result<Device, LinkError> {
         let refused = |what: &str| LinkError::refused(format!("{what} interface {interface}"));
         let mut question = LinkMessage::default();
@@ -57,14 +56,10 @@ impl Links {
         let ifindex = device.header.index;
 
         configure(&name, router)?;
-        let known = self.parents.entry(parent).or_insert_with(|| Parent {
-            name: interface.to_owned(),
-            arp_ignore: None,
-            devices: HashSet::new(),
-        });
-        known.devices.insert(ifindex);
-        if !router.ipv6 && known.arp_ignore.is_none() {
-            known.arp_ignore = ignore_arp(interface)?;
+        let parent = self.parents.entry(parent).or_default();
+        parent.devices.insert(ifindex);
+        if !router.ipv6 {
+            parent.before.extend(keep_to_own_addresses(interface)?);
         }
         let up = LinkUnspec::new_with_index(ifindex).up().build();
         self.one_order(RouteNetlinkMessage::SetLink(up), 0)?
@@ -76,7 +71,7 @@ impl Links {
     }
 
     /// Removes a device of [`Links::create_virtual_mac`] and the addresses on it. With the last one on an interface, that
-    /// interface answers ARP requests as it did before.
+    /// interface has its settings back.
     pub fn remove_virtual_mac(&mut self, device: Device) -> Result<(), LinkError> {
         let Device { ifindex, .. } = device;
         self.placed.retain(|(on, _)| on.ifindex != ifindex);
@@ -91,13 +86,13 @@ impl Links {
             parent.devices.remove(&ifindex);
         }
         for (_, parent) in self.parents.extract_if(.., |_, parent| parent.devices.is_empty()) {
-            let setting = ipv4_setting(&parent.name, "arp_ignore");
-            if let Some(before) = parent.arp_ignore
-                // The interface may be gone.
-                && let Err(source) = fs::write(&setting, before)
-                && source.kind() != io::ErrorKind::NotFound
-            {
-                return Err(LinkError::Setting { path: setting, value: "what it was", source });
+            for (path, value) in parent.before {
+                match fs::write(&path, &value) {
+                    // The interface is gone, too.
+                    Err(source) if source.kind() == io::ErrorKind::NotFound => {}
+                    Err(source) => return Err(LinkError::Setting { path, value, source }),
+                    Ok(()) => {}
+                }
             }
         }
         Ok(())
@@ -112,7 +107,7 @@ impl Links {
             .output_interface(ifindex)
             .priority(METRIC)
             .build();
-        match self.one_order(RouteNetlinkMessage::NewRoute(route), NLM_F_CREATE | NLM_F_EXCL)? {
+        match self.one_order(RouteNetlinkMessage::NewRoute(route), NLM_F_CREATE | NLM_F_APPEND)? {
             Err(source) if source.raw_os_error() != Some(libc::EEXIST) => {
                 Err(LinkError::refused(format!("add the route to fe80::/64 by interface {ifindex}"))(source))
             }
@@ -160,14 +155,19 @@ fn configure(name: &str, router: VirtualRouter) -> Result<(), LinkError> {
     }
 }
 
-/// Keeps an interface from answering ARP requests for addresses of other devices; returns what the setting was if that is
-/// news.
-fn ignore_arp(interface: &str) -> Result<Option<String>, LinkError> {
-    let path = ipv4_setting(interface, "arp_ignore");
-    let before = fs::read_to_string(&path).unwrap_or_default();
-    if !matches!(before.trim(), "" | "0") {
-        return Ok(None);
+/// Lets an interface answer ARP requests for its own addresses only, and ask in their name only. Returns what is news, and how
+/// it was before.
+fn keep_to_own_addresses(interface: &str) -> Result<Vec<(PathBuf, String)>, LinkError> {
+    let mut before = Vec::new();
+    for (name, least) in [("arp_ignore", 1), ("arp_announce", 2)] {
+        let path = ipv4_setting(interface, name);
+        let value = fs::read_to_string(&path).unwrap_or_default();
+        // Greater values restrict it more.
+        if value.trim().parse::<u8>().is_ok_and(|value| value >= least) {
+            continue;
+        }
+        set(path.clone(), &least.to_string())?;
+        before.push((path, value));
     }
-    set(path, "1")?;
-    Ok(Some(before))
+    Ok(before)
 }

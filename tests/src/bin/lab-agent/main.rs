@@ -1,7 +1,9 @@
 //! What runs on the lab's nodes: servers, clients, and the guard that cleans up.
 
 mod backend;
+mod inject;
 mod load;
+mod probe;
 mod udp_echo;
 
 use anyhow::Result;
@@ -19,10 +21,14 @@ struct Cli {
 enum Command {
     /// Serve HTTP: the backend's name on any path, `ok` on /healthz
     Backend(backend::Options),
-    /// Send each UDP datagram back, with the backend's name in front
+    /// Send each UDP datagram back, with the node's name in front
     UdpEcho(udp_echo::Options),
     /// Send HTTP requests, and count who answered
     Load(load::Options),
+    /// Send UDP datagrams at a steady pace, and find out when there was no answer
+    Probe(probe::Options),
+    /// Send frames as they are given
+    Inject(inject::Options),
     /// Wait for the end of standard input, then take a lab down
     #[command(hide = true)]
     Guard { lab: String },
@@ -33,6 +39,8 @@ fn main() -> Result<()> {
         Command::Backend(options) => backend::run(options),
         Command::UdpEcho(options) => udp_echo::run(options),
         Command::Load(options) => load::run(&options),
+        Command::Probe(options) => probe::run(&options),
+        Command::Inject(options) => inject::run(&options),
         Command::Guard { lab } => guard(&Paths::new(&lab)?),
     }
 }

@@ -1,0 +1,74 @@
+//! Sends frames as they are given.
+
+use std::{
+    mem,
+    os::fd::{AsRawFd as _, OwnedFd},
+    str::FromStr,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use clap::Args;
+use nix::{
+    net::if_::if_nametoindex,
+    sys::socket::{AddressFamily, LinkAddr, MsgFlags, SockFlag, SockType, SockaddrLike as _, bind, send, socket},
+};
+
+#[derive(Debug, Args)]
+pub(crate) struct Options {
+    /// Where to send
+    #[arg(long)]
+    interface: String,
+    /// How often to send all frames
+    #[arg(long, default_value_t = 1)]
+    rounds: u32,
+    /// The time between two frames
+    #[arg(long, default_value = "0s", value_parser = humantime::parse_duration)]
+    spacing: Duration,
+    /// Frames in hexadecimal digits, from the Ethernet header on
+    #[arg(required = true)]
+    frames: Vec<Frame>,
+}
+
+#[derive(Clone, Debug)]
+struct Frame(Vec<u8>);
+
+impl FromStr for Frame {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        ensure!(text.is_ascii() && text.len().is_multiple_of(2), "each byte has two digits");
+        let byte = |at: usize| u8::from_str_radix(&text[at..at + 2], 16).context("a hexadecimal digit");
+        Ok(Self((0..text.len()).step_by(2).map(byte).collect::<Result<_>>()?))
+    }
+}
+
+pub(crate) fn run(options: &Options) -> Result<()> {
+    let Options { interface, rounds, spacing, frames } = options;
+    let socket = packet_socket(interface).with_context(|| format!("open a packet socket on {interface}"))?;
+    let mut next = Instant::now();
+    for Frame(frame) in (0..*rounds).flat_map(|_| frames) {
+        thread::sleep(next.saturating_duration_since(Instant::now()));
+        next += *spacing;
+        send(socket.as_raw_fd(), frame, MsgFlags::empty())
+            .with_context(|| format!("send {} bytes on {interface}", frame.len()))?;
+    }
+    Ok(())
+}
+
+/// Sends whole frames, and receives none (packet(7)).
+fn packet_socket(interface: &str) -> Result<OwnedFd> {
+    let socket = socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, None)?;
+    // SAFETY: `sockaddr_ll` is plain old data, for which all zeroes is a value.
+    let mut address: libc::sockaddr_ll = unsafe { mem::zeroed() };
+    address.sll_family = u16::try_from(libc::AF_PACKET)?;
+    address.sll_ifindex = if_nametoindex(interface)?.cast_signed();
+    let length = libc::socklen_t::try_from(mem::size_of_val(&address))?;
+    // SAFETY: the pointer is to an address of the length that is given, and is read before the call returns.
+    let Some(address) = (unsafe { LinkAddr::from_raw((&raw const address).cast(), Some(length)) }) else {
+        bail!("this is no address of a packet socket");
+    };
+    bind(socket.as_raw_fd(), &address)?;
+    Ok(socket)
+}
