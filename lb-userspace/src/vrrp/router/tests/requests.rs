@@ -127,10 +127,20 @@ fn the_last_32_changes_are_remembered_with_time_and_reason() {
 }
 
 #[test]
-fn a_master_that_stood_still_says_so() {
-    let mut bench = Bench::master(vec![vrrp()]);
-    assert_eq!(bench.stand_still(ms(5000)), ["releases", "master -> backup (this node stood still)"]);
-    let mut bench = Bench::master(vec![vrrp()]);
-    bench.now += ms(5000);
-    assert_eq!(bench.hear(8, 50), ["releases", "master -> backup (this node stood still)"]);
+fn a_master_that_stood_still_says_so_whatever_comes_first_after_it() {
+    type Step<'a> = &'a dyn Fn(&mut Bench) -> Vec<String>;
+    let steps: [(&str, Step<'_>); 4] = [
+        ("the time", &|bench| bench.stand_still(Duration::ZERO)),
+        ("an advertisement", &|bench| bench.hear(8, 50)),
+        ("news of a link", &|bench| bench.link("eth1", None)),
+        ("a wish to hand over", &|bench| {
+            let effects = bench.router.fail_over("VI_1", bench.clock()).expect("it is master, as far as it knows");
+            bench.in_words(&effects)
+        }),
+    ];
+    for (what, step) in steps {
+        let mut bench = Bench::master(vec![vrrp()]);
+        bench.now += ms(5000);
+        assert_eq!(step(&mut bench), ["releases", "master -> backup (this node stood still)"], "{what}");
+    }
 }
