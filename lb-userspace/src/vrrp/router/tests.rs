@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// Where the simulated clocks begin, since the Unix epoch.
-const EPOCH: Duration = Duration::from_secs(1_800_000_000);
+const EPOCH: Duration = Duration::from_hours(500_000);
 
 const fn ms(milliseconds: u64) -> Duration {
     Duration::from_millis(milliseconds)

@@ -55,9 +55,7 @@ impl Noise {
                 _ => 1,
             };
             let max = u64::try_from(self.max_delay.as_micros()).expect("a short time").max(2);
-            let delays = (0..copies).map(|_| Duration::from_micros(random.u64(1..max))).collect();
-
-            delays
+            (0..copies).map(|_| Duration::from_micros(random.u64(1..max))).collect()
         })
     }
 }
@@ -109,7 +107,7 @@ fn boot(lan: &mut Lan, participants: &[Participant]) {
     let mut order: Vec<_> = (0..participants.len()).collect();
     order.sort_by_key(|node| participants[*node].starts_ms);
     for node in order {
-        lan.run(ms(participants[node].starts_ms) - lan.now);
+        lan.run(ms(participants[node].starts_ms).saturating_sub(lan.now));
         lan.boot(node);
     }
 }

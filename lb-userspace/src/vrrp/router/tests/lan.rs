@@ -39,7 +39,6 @@ pub(super) struct Node {
 
 #[derive(Clone)]
 struct Flight {
-    from: usize,
     to: usize,
     interface: String,
     source: IpAddr,
@@ -187,7 +186,7 @@ impl Lan {
                     if to != from && is_for && !self.cuts.contains(&(from, to)) {
                         for delay in (self.fate)() {
                             let (interface, payload) = (interface.clone(), payload.clone());
-                            let flight = Flight { from, to, interface, source, destination, payload };
+                            let flight = Flight { to, interface, source, destination, payload };
                             self.flights.insert((self.now + delay, self.departed), flight);
                             self.departed += 1;
                         }
@@ -252,7 +251,7 @@ impl Lan {
     fn observe(&mut self) {
         let Overlap { since, longest } = &mut self.overlap;
         since.retain(|(one, other, instance), since| {
-            *longest = (*longest).max(self.now - *since);
+            *longest = (*longest).max(self.now.saturating_sub(*since));
             self.nodes[*one].holds.contains(instance) && self.nodes[*other].holds.contains(instance)
         });
         for (other, node) in self.nodes.iter().enumerate() {
