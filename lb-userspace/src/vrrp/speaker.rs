@@ -35,7 +35,7 @@ use super::{
 };
 use crate::{
     api::Refusal,
-    config::{Config, Tracked},
+    config::{Config, Tracked, Vrrp},
 };
 
 /// How often the leases of addresses are renewed.
@@ -304,7 +304,13 @@ impl Speaker {
         self.perform(effects);
     }
 
+    /// Once in a while: leases, and what nobody reports.
     fn renew(&mut self) {
+        // The kernel does not say when a program is detached.
+        let watches = |config: &Vrrp| config.tracks.iter().any(|track| track.what == Tracked::Datapath);
+        if self.config.vrrp.iter().any(watches) {
+            self.refresh_links(None);
+        }
         if let Err(error) = self.places.renew(&self.router) {
             log::error!("{error:#}");
         }

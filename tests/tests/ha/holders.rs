@@ -44,12 +44,13 @@ impl Holders {
     pub(crate) fn finish(self) -> Result<Spans> {
         self.stop.store(true, Ordering::Relaxed);
         let mut looks = Vec::new();
+        let nodes = self.threads.len();
         for (node, thread) in self.threads.into_iter().enumerate() {
             let seen = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
             looks.extend(seen.into_iter().map(|(at, there)| (at, node, there)));
         }
         looks.sort_by_key(|(at, ..)| *at);
-        Ok(spans(&looks))
+        Ok(spans(&looks, nodes))
     }
 }
 
@@ -68,12 +69,16 @@ fn look(stop: &AtomicBool, address: IpAddr) -> Result<Vec<Look>> {
     Ok(looks)
 }
 
-fn spans(looks: &[(Instant, usize, bool)]) -> Spans {
+/// Of `nodes` nodes, from when each has been looked at.
+fn spans(looks: &[(Instant, usize, bool)], nodes: usize) -> Spans {
     let mut spans = Spans::default();
     let mut holders = std::collections::BTreeMap::new();
     let (mut absent_since, mut shared_since) = (None, None);
     for &(at, node, there) in looks {
         holders.insert(node, there);
+        if holders.len() < nodes {
+            continue;
+        }
         let count = holders.values().filter(|there| **there).count();
         for (since, longest, holds) in [
             (&mut absent_since, &mut spans.longest_absence, count == 0),

@@ -5,9 +5,7 @@
 use std::{thread, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
-use lb_tests::lab::{
-    Balancer, Kind, Lab, LbdVrrp, Limit, Load, Process, Speaker, require_root, vrrp::State, wait_for,
-};
+use lb_tests::lab::{Balancer, Kind, Lab, LbdVrrp, Limit, Load, Speaker, require_root, vrrp::State, wait_for};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -15,7 +13,7 @@ use nix::{
 
 use crate::{
     holders::Holders,
-    support::{SOON, instance, lab, virtual_ip},
+    support::{Balanced, SOON, instance, lab, virtual_ip},
 };
 
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -101,30 +99,6 @@ fn the_kernel_takes_the_address_off_when_nothing_of_ours_is_left_to_do_it() -> R
     ensure!(lab.balancer("lb").has_address(&address)?, "a crash takes nothing off");
     wait_for("the end of the lease", SOON, || Ok((!lab.balancer("lb").has_address(&address)?).then_some(())))?;
     lab.balancer("lb2").wait_for_vrrp("VI_1", "master", SOON)
-}
-
-/// A lab with services, in which `lbd run` has started the speakers.
-struct Balanced {
-    // In the order in which they are to end.
-    daemons: Vec<Process>,
-    _servers: Vec<Process>,
-    _decaps: Vec<Process>,
-    lab: Lab,
-}
-
-impl Balanced {
-    fn start(name: &str) -> Result<Self> {
-        let lab = Lab::builder(&lb_tests::lab::unique_name(name)).nodes(2).backends(2).build()?;
-        let servers = lab.start_servers()?;
-        let decaps = lab.start_decaps()?;
-        let mut daemons = Vec::new();
-        for (balancer, state) in lab.each_balancer().zip(["master", "backup"]) {
-            daemons.push(balancer.start_lbd()?);
-            balancer.wait_for_vrrp("vip4", state, SOON)?;
-            balancer.wait_until_healthy(SOON)?;
-        }
-        Ok(Self { daemons, _servers: servers, _decaps: decaps, lab })
-    }
 }
 
 /// The watcher that `lbd run` has started.
