@@ -293,13 +293,12 @@ impl Instance {
             return woken;
         }
         match &mut self.phase {
-            Phase::Initialize => Vec::new(),
             Phase::Backup(backup) if backup.holding.is_some_and(|until| until <= now) => {
                 backup.holding = None;
                 vec![Action::Release]
             }
             Phase::Backup(backup) if backup.master_down <= now => self.become_master(now),
-            Phase::Backup(_) => Vec::new(),
+            Phase::Initialize | Phase::Backup(_) => Vec::new(),
             Phase::Master(master) if now < master.advertise => Vec::new(),
             Phase::Master(master) => {
                 let interval = self.parameters.interval;
