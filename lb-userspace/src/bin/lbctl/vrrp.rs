@@ -101,7 +101,8 @@ fn instances(status: &VrrpView) -> String {
         ]);
     }
     let mut lines = vec![render(&rows)];
-    lines.extend(status.problems.iter().map(|problem| format!("PROBLEM  {problem}")));
+    lines.extend(status.strays.iter().map(|(reason, count)| format!("passed over  {count} packets: {reason}")));
+    lines.extend(status.problems.iter().map(|problem| format!("PROBLEM      {problem}")));
     lines.join("\n")
 }
 

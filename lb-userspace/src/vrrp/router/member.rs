@@ -198,13 +198,13 @@ impl Member {
 
     /// What its interface alone says.
     pub(super) fn standing_by_link(&self) -> Standing {
-        let Vrrp { name, interface, .. } = &self.config;
+        let interface = &self.config.interface;
         match &self.link {
-            LinkView::Unknown => Standing::Unclear(format!("{name}: interface {interface} is not known yet")),
-            LinkView::Missing => Standing::Unfit(format!("{name}: interface {interface} is missing")),
-            LinkView::Present(link) if !link.up => Standing::Unfit(format!("{name}: interface {interface} is down")),
+            LinkView::Unknown => Standing::Unclear(format!("interface {interface} is not known yet")),
+            LinkView::Missing => Standing::Unfit(format!("interface {interface} is missing")),
+            LinkView::Present(link) if !link.up => Standing::Unfit(format!("interface {interface} is down")),
             LinkView::Present(_) if self.source().is_none() => {
-                Standing::Unfit(format!("{name}: interface {interface} has no {}", self.wanted_source()))
+                Standing::Unfit(format!("interface {interface} has no {}", self.wanted_source()))
             }
             LinkView::Present(_) => Standing::Fit(self.base_priority()),
         }

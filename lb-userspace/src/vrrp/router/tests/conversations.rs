@@ -417,7 +417,7 @@ fn the_interface_of_one_instance_goes_down_and_the_group_moves() {
     lan.run(ms(4000));
     assert_snapshot!(lan.transcript(), @r"
     10000   -- eth1 of a goes down
-    10000 a A says farewell, A releases, A master -> fault (B: interface eth1 is down), B says farewell, B releases, B master -> fault (B: interface eth1 is down)
+    10000 a A says farewell, A releases, A master -> fault (interface eth1 is down), B says farewell, B releases, B master -> fault (interface eth1 is down)
     10610 b A advertises 100, A acquires, A announces 1, A backup -> master (no master was heard), B advertises 100, B acquires, B announces 1, B backup -> master (A: no master was heard)
     11610 b A advertises 100, B advertises 100
     12000   -- it comes up

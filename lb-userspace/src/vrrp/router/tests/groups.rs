@@ -85,9 +85,9 @@ fn when_the_interface_of_one_goes_down_all_of_its_group_are_out_and_come_back_wi
         [
             "A says farewell",
             "A releases",
-            "A master -> fault (B: interface eth1 is missing)",
+            "A master -> fault (interface eth1 is missing)",
             "B releases",
-            "B master -> fault (B: interface eth1 is missing)",
+            "B master -> fault (interface eth1 is missing)",
         ]
     );
     bench.link("eth1", Some(&link("eth1", &[node(5)])));

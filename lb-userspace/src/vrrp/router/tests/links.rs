@@ -18,10 +18,10 @@ fn an_instance_starts_once_its_interface_is_known() {
 #[test]
 fn without_its_interface_an_instance_takes_no_part_and_says_why() {
     for (found, reason) in [
-        (None, "VI_1: interface eth0 is missing"),
-        (Some(down()), "VI_1: interface eth0 is down"),
-        (Some(link("eth0", &[])), "VI_1: interface eth0 has no IPv4 address"),
-        (Some(link("eth0", &[ip("fe80::5")])), "VI_1: interface eth0 has no IPv4 address"),
+        (None, "interface eth0 is missing"),
+        (Some(down()), "interface eth0 is down"),
+        (Some(link("eth0", &[])), "interface eth0 has no IPv4 address"),
+        (Some(link("eth0", &[ip("fe80::5")])), "interface eth0 has no IPv4 address"),
     ] {
         let mut bench = Bench::master(vec![vrrp()]);
         let told = bench.link("eth0", found.as_ref());
@@ -40,7 +40,7 @@ fn without_its_interface_an_instance_takes_no_part_and_says_why() {
 fn a_master_whose_interface_goes_down_says_farewell_for_what_it_is_worth() {
     let mut bench = Bench::master(vec![vrrp()]);
     let told = bench.link("eth0", Some(&down()));
-    assert_eq!(told, ["says farewell", "releases", "master -> fault (VI_1: interface eth0 is down)"]);
+    assert_eq!(told, ["says farewell", "releases", "master -> fault (interface eth0 is down)"]);
 }
 
 #[test]
@@ -57,11 +57,7 @@ fn on_an_interface_that_was_made_anew_an_instance_begins_again() {
     let told = bench.link("eth0", Some(&LinkState { ifindex: 77, ..link("eth0", &[node(5)]) }));
     assert_eq!(
         told,
-        [
-            "releases",
-            "master -> fault (VI_1: interface eth0 is missing)",
-            "fault -> backup (all that it needs is there)"
-        ]
+        ["releases", "master -> fault (interface eth0 is missing)", "fault -> backup (all that it needs is there)"]
     );
     let payload = advertisement(200).encode(node(8), GROUP, ChecksumHabit::PseudoHeader);
     bench.deliver(Packet { ifindex: 77, ..packet(node(8), &payload) });
@@ -106,7 +102,7 @@ fn what_is_wanted_of_an_interface_is_named() {
     ] {
         let mut bench = Bench::new(vec![config]);
         bench.link("eth0", Some(&link("eth0", &[])));
-        let reason = format!("VI_1: interface eth0 has no {wanted}");
+        let reason = format!("interface eth0 has no {wanted}");
         assert_eq!(bench.router.members()[0].standing(), &Standing::Unfit(reason));
     }
 }
