@@ -195,6 +195,23 @@ impl Instance {
         }
     }
 
+    /// When a backup's patience with the master ends (`Active_Down_Timer`).
+    pub const fn master_down(&self) -> Option<Instant> {
+        match &self.phase {
+            Phase::Backup(backup) => Some(backup.master_down),
+            Phase::Initialize | Phase::Master(_) => None,
+        }
+    }
+
+    /// A backup whose patience has ended has some more, because its group does.
+    pub fn wait_until(&mut self, later: Instant, now: Instant) {
+        if let Phase::Backup(backup) = &mut self.phase
+            && backup.master_down <= now
+        {
+            backup.master_down = later;
+        }
+    }
+
     /// Whether this is a master that the others have not heard for as long as they wait before one of them takes over.
     ///
     /// Whatever comes next, be it the time, a packet or a wish, then finds a backup.

@@ -174,6 +174,7 @@ impl Router {
         let mut effects = Vec::new();
         for index in 0..self.members.len() {
             if self.members[index].next_deadline().is_some_and(|deadline| deadline <= now.instant) {
+                self.wait_for_group(index, now.instant);
                 let reason = self.members[index].reason("no master was heard", now);
                 let actions = self.members[index].instance.on_time(now.instant);
                 self.carry_out(index, actions, reason, now, &mut effects);
@@ -182,6 +183,15 @@ impl Router {
             }
         }
         effects
+    }
+
+    /// A group takes over when all of its instances would: as long as one of them hears the master, that one lives, and
+    /// would be master of all again one packet later.
+    fn wait_for_group(&mut self, index: usize, now: Instant) {
+        let deadlines = self.group_of(index).into_iter().filter_map(|other| self.members[other].instance.master_down());
+        if let Some(latest) = deadlines.max().filter(|latest| *latest > now) {
+            self.members[index].instance.wait_until(latest, now);
+        }
     }
 
     /// Takes in a packet.
