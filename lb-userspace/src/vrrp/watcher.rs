@@ -94,7 +94,7 @@ pub async fn run(config_path: PathBuf) -> anyhow::Result<()> {
                 bail!("the speaker finds {} invalid", config_path.display());
             }
             End::Done(status) => {
-                log::error!("VRRP speaker ended ({status}); its addresses are off, another one starts")
+                log::error!("VRRP speaker ended ({status}); its addresses are off, another one starts");
             }
             End::Silent(patience) => {
                 log::error!(
