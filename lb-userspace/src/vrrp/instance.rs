@@ -288,6 +288,15 @@ impl Instance {
         vec![Action::Advertise(0)]
     }
 
+    /// A master hands over because another one of its group is master no more. It does not come back before that one does.
+    pub fn follow(&mut self, leader: &Self, now: Instant) -> Vec<Action> {
+        let actions = self.hand_over(now);
+        if let (Phase::Backup(backup), Phase::Backup(leader)) = (&mut self.phase, &leader.phase) {
+            backup.yielding = leader.yielding;
+        }
+        actions
+    }
+
     /// Says farewell in the name of an earlier life of this process, which died as master: unless there is a master since.
     pub fn bury(&self) -> Vec<Action> {
         match &self.phase {

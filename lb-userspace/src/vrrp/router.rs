@@ -430,7 +430,8 @@ impl Router {
                     self.carry_out(other, actions, &reason, now, effects);
                 }
                 (Status::Master, Status::Backup) => {
-                    let actions = self.members[other].instance.hand_over(now.instant);
+                    let Ok([leader, follower]) = self.members.get_disjoint_mut([index, other]) else { continue };
+                    let actions = follower.instance.follow(&leader.instance, now.instant);
                     self.carry_out(other, actions, &reason, now, effects);
                 }
                 _ => {}

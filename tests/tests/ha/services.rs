@@ -108,6 +108,38 @@ fn with_virtual_macs_the_client_never_learns_another_address() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn an_operator_changes_the_priority_and_takes_that_back_and_is_refused_what_makes_no_sense() -> Result<()> {
+    if !require_root() {
+        return Ok(());
+    }
+    let balanced = Balanced::start("wishes")?;
+    let lab = &balanced.lab;
+    let vrrp = |node: &str, arguments: &[&str]| lab.balancer(node).lbctl(&[&["vrrp"], arguments].concat());
+    ensure!(vrrp("lb", &["priority", "vip4", "70"])?.status.success());
+    wait_for_master(lab, "lb2", "lb", "backup")?;
+    // The group follows.
+    ensure!(lab.balancer("lb").vrrp_instance("vip6")?.priority == 70);
+    let table = String::from_utf8(vrrp("lb", &["status"])?.stdout)?;
+    ensure!(table.contains("70 (configured 150)") && table.contains("10.77.0.3 (priority 100)"), "{table}");
+    ensure!(vrrp("lb", &["priority", "vip4", "default"])?.status.success());
+    wait_for_master(lab, "lb", "lb2", "backup")?;
+    let details = String::from_utf8(vrrp("lb", &["status", "vip4"])?.stdout)?;
+    ensure!(details.contains("master -> backup") && details.contains("skew 41.4 ms"), "{details}");
+
+    for (node, arguments, code, message) in [
+        ("lb2", vec!["failover", "vip4"], 1, "not master here but backup"),
+        ("lb", vec!["failover", "vip5"], 1, "\"vip4\", \"vip6\""),
+        ("lb", vec!["status", "vip5"], 1, "no VRRP instance \"vip5\""),
+        ("lb", vec!["priority", "vip4", "255"], 2, "1 to 254"),
+    ] {
+        let said = vrrp(node, &arguments)?;
+        let error = String::from_utf8_lossy(&said.stderr).into_owned();
+        ensure!(said.status.code() == Some(code) && error.contains(message), "{arguments:?}: {} {error}", said.status);
+    }
+    Ok(())
+}
+
 /// The lab's configuration with this track in both instances of the first node.
 fn with_track(track: &str) -> impl Fn(String) -> String {
     let track = format!("sync_group = \"vips\"\n\n  [[vrrp.track]]\n{track}\n");

@@ -64,7 +64,7 @@ pub(crate) fn probe(lab: &Lab) -> Result<RunningProbe> {
 pub(crate) struct Balanced {
     // In the order in which they are to end.
     pub(crate) daemons: Vec<Process>,
-    pub(crate) servers: Vec<Process>,
+    _servers: Vec<Process>,
     _decaps: Vec<Process>,
     pub(crate) lab: Lab,
 }
@@ -88,6 +88,6 @@ impl Balanced {
             balancer.wait_for_vrrp("vip4", state, SOON)?;
             balancer.wait_until_healthy(SOON)?;
         }
-        Ok(Self { daemons, servers, _decaps: decaps, lab })
+        Ok(Self { daemons, _servers: servers, _decaps: decaps, lab })
     }
 }

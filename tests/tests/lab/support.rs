@@ -1,7 +1,6 @@
 //! What the tests of several files need.
 
 use std::{
-    fs,
     net::SocketAddr,
     process::{Command, Output},
     time::Duration,

@@ -150,3 +150,29 @@ fn a_group_that_stood_still_says_no_farewell() {
         ]
     );
 }
+
+#[test]
+fn a_group_that_gave_way_to_a_better_master_comes_back_when_that_one_is_worse() {
+    let mut bench = Bench::master(pair());
+    bench.hear(8, 200);
+    hear_b(&mut bench, 8, 200);
+    assert_eq!(bench.statuses(), [Status::Backup; 2]);
+    for _ in 0..4 {
+        bench.wait(ms(1000));
+        bench.hear(8, 50);
+        hear_b(&mut bench, 8, 50);
+    }
+    assert_eq!(bench.statuses(), [Status::Master; 2]);
+}
+
+#[test]
+fn a_group_that_handed_over_on_request_does_not_come_back_while_its_successor_lives() {
+    let mut bench = Bench::master(pair());
+    bench.router.fail_over("A", bench.clock()).unwrap();
+    for _ in 0..10 {
+        bench.wait(ms(500));
+        bench.hear(8, 50);
+        hear_b(&mut bench, 8, 50);
+    }
+    assert_eq!(bench.statuses(), [Status::Backup; 2]);
+}
