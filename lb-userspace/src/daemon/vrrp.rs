@@ -30,6 +30,9 @@ const RELOAD: Duration = Duration::from_secs(5);
 /// For packets that are on their way here while the network learns who is master now.
 const LINGER: Duration = Duration::from_secs(1);
 
+/// How long it may take to hand over: two intervals, and an interval is 255 seconds at most.
+const HAND_OVER: Duration = Duration::from_secs(2 * 255 + 10);
+
 /// The VRRP process of this node, whoever started it.
 #[derive(Debug, Default)]
 pub(super) struct VrrpProcess(Option<AsyncFd<PidFd>>);
@@ -134,9 +137,7 @@ pub async fn stop(state: &Path) -> anyhow::Result<()> {
     let Some(process) = PidFd::open(pid).ok().and_then(PidFd::watch) else { return Ok(()) };
     log::info!("stopping lbd vrrp, pid {pid}: it hands over first");
     kill(pid, Signal::SIGTERM).with_context(|| format!("cannot stop lbd vrrp, pid {pid}"))?;
-    // It takes two intervals at most, and an interval is 255 seconds at most.
-    const LONGEST: Duration = Duration::from_secs(2 * 255 + 10);
-    if timeout(LONGEST, process.readable()).await.is_err() {
+    if timeout(HAND_OVER, process.readable()).await.is_err() {
         bail!("lbd vrrp, pid {pid}, does not end");
     }
     tokio::time::sleep(LINGER).await;

@@ -195,6 +195,23 @@ impl Instance {
         }
     }
 
+    /// When a backup's patience with the master ends (`Active_Down_Timer`).
+    pub const fn master_down(&self) -> Option<Instant> {
+        match &self.phase {
+            Phase::Backup(backup) => Some(backup.master_down),
+            Phase::Initialize | Phase::Master(_) => None,
+        }
+    }
+
+    /// A backup whose patience has ended has some more, because its group does.
+    pub fn wait_until(&mut self, later: Instant, now: Instant) {
+        if let Phase::Backup(backup) = &mut self.phase
+            && backup.master_down <= now
+        {
+            backup.master_down = later;
+        }
+    }
+
     /// Whether this is a master that the others have not heard for as long as they wait before one of them takes over.
     ///
     /// Whatever comes next, be it the time, a packet or a wish, then finds a backup.
@@ -271,6 +288,15 @@ impl Instance {
         vec![Action::Advertise(0)]
     }
 
+    /// A master hands over because another one of its group is master no more. It does not come back before that one does.
+    pub fn follow(&mut self, leader: &Self, now: Instant) -> Vec<Action> {
+        let actions = self.hand_over(now);
+        if let (Phase::Backup(backup), Phase::Backup(leader)) = (&mut self.phase, &leader.phase) {
+            backup.yielding = leader.yielding;
+        }
+        actions
+    }
+
     /// Says farewell in the name of an earlier life of this process, which died as master: unless there is a master since.
     pub fn bury(&self) -> Vec<Action> {
         match &self.phase {
@@ -293,13 +319,12 @@ impl Instance {
             return woken;
         }
         match &mut self.phase {
-            Phase::Initialize => Vec::new(),
             Phase::Backup(backup) if backup.holding.is_some_and(|until| until <= now) => {
                 backup.holding = None;
                 vec![Action::Release]
             }
             Phase::Backup(backup) if backup.master_down <= now => self.become_master(now),
-            Phase::Backup(_) => Vec::new(),
+            Phase::Initialize | Phase::Backup(_) => Vec::new(),
             Phase::Master(master) if now < master.advertise => Vec::new(),
             Phase::Master(master) => {
                 let interval = self.parameters.interval;

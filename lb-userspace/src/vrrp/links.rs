@@ -263,7 +263,15 @@ impl Links {
         let orders: Vec<_> =
             addresses.iter().map(|&(device, address)| address::put(device, address, lease, PutMode::Replace)).collect();
         let results = self.requests.order(&orders)?;
-        let refused = addresses.iter().zip(results).find_map(|(at, result)| Some((at, result.err()?)));
+        let mut refused = None;
+        for (at, result) in addresses.iter().zip(results) {
+            match result {
+                Ok(()) => {}
+                // The interface is gone. One that is made anew gets its addresses anew.
+                Err(error) if is_absent(&error) => drop(self.placed.remove(at)),
+                Err(error) => drop(refused.get_or_insert((at, error))),
+            }
+        }
         match refused {
             Some(((device, address), source)) => {
                 Err(LinkError::refused(format!("renew {address} on interface {}", device.ifindex))(source))

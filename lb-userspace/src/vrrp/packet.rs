@@ -111,7 +111,7 @@ impl Advertisement {
         let addresses: Vec<_> = of_family.take(u8::MAX.into()).collect();
 
         let mut message = BytesMut::with_capacity(HEADER_LEN + 16 * addresses.len() + AUTHENTICATION_LEN);
-        message.put_u8(number(self.version) << 4 | TYPE_ADVERTISEMENT);
+        message.put_u8(self.version.number() << 4 | TYPE_ADVERTISEMENT);
         message.put_u8(self.router_id);
         message.put_u8(self.priority);
         message.put_u8(u8::try_from(addresses.len()).unwrap_or(u8::MAX));
@@ -211,13 +211,6 @@ impl Advertisement {
             .collect();
         let password = authenticated.then(|| fields.get_u64().to_be_bytes());
         Ok((Self { version, router_id, priority, interval, addresses, password }, rest))
-    }
-}
-
-const fn number(version: VrrpVersion) -> u8 {
-    match version {
-        VrrpVersion::V2 => 2,
-        VrrpVersion::V3 => 3,
     }
 }
 

@@ -32,6 +32,7 @@ pub enum Standing {
 
 impl Standing {
     /// Both: what is unfit decides, then what is unclear, then the priority of the other.
+    #[must_use]
     pub fn and(self, other: Self) -> Self {
         match (&self, &other) {
             (Self::Unfit(_), _) | (Self::Unclear(_), Self::Unclear(_) | Self::Fit(_)) => self,

@@ -5,6 +5,8 @@
 
 mod member;
 mod reception;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -22,9 +24,6 @@ use super::{
     priority::{self, Reading, Standing},
 };
 use crate::config;
-
-/// Why a master that was not heard in time is none any more.
-const STOOD_STILL: &str = "this node stood still";
 
 /// A point in time, by both clocks.
 #[derive(Debug, Clone, Copy)]
@@ -175,15 +174,24 @@ impl Router {
         let mut effects = Vec::new();
         for index in 0..self.members.len() {
             if self.members[index].next_deadline().is_some_and(|deadline| deadline <= now.instant) {
-                let instance = &mut self.members[index].instance;
-                let reason = if instance.has_stood_still(now.instant) { STOOD_STILL } else { "no master was heard" };
-                let actions = instance.on_time(now.instant);
+                self.wait_for_group(index, now.instant);
+                let reason = self.members[index].reason("no master was heard", now);
+                let actions = self.members[index].instance.on_time(now.instant);
                 self.carry_out(index, actions, reason, now, &mut effects);
                 let again = self.members[index].announce_again(now.instant);
                 effects.extend(again.map(|frames| Effect::Announce(index, frames)));
             }
         }
         effects
+    }
+
+    /// A group takes over when all of its instances would: as long as one of them hears the master, that one lives, and
+    /// would be master of all again one packet later.
+    fn wait_for_group(&mut self, index: usize, now: Instant) {
+        let deadlines = self.group_of(index).into_iter().filter_map(|other| self.members[other].instance.master_down());
+        if let Some(latest) = deadlines.max().filter(|latest| *latest > now) {
+            self.members[index].instance.wait_until(latest, now);
+        }
     }
 
     /// Takes in a packet.
@@ -203,13 +211,10 @@ impl Router {
         };
         let checked = self.members[index].check(packet, &advertisement, seal, now.unix);
         if let Ok(heard) = checked {
-            let instance = &mut self.members[index].instance;
-            let reason = match instance.has_stood_still(now.instant) {
-                true => STOOD_STILL.to_owned(),
-                false => format!("{} advertises priority {}", heard.source, heard.priority),
-            };
-            let actions = instance.on_advertisement(heard, now.instant);
-            self.carry_out(index, actions, &reason, now, &mut effects);
+            let reason = format!("{} advertises priority {}", heard.source, heard.priority);
+            let reason = self.members[index].reason(&reason, now);
+            let actions = self.members[index].instance.on_advertisement(heard, now.instant);
+            self.carry_out(index, actions, reason, now, &mut effects);
         }
         effects
     }
@@ -230,10 +235,10 @@ impl Router {
             known.zip(link).is_some_and(|(known, link)| known.ifindex != link.ifindex)
         };
         // Made anew, with the same name: the addresses went with the old one.
-        let mut effects = match self.members.iter().any(is_another) {
-            true => self.on_link(interface, None, now),
-            false => Vec::new(),
-        };
+        let mut effects = Vec::new();
+        if self.members.iter().any(is_another) {
+            effects = self.on_link(interface, None, now);
+        }
         for member in &mut self.members {
             member.see_link(interface, link);
         }
@@ -259,8 +264,9 @@ impl Router {
             return Err(WishError::NotMaster { name: name.to_owned(), status: status.name() });
         }
         let mut effects = Vec::new();
+        let reason = self.members[index].reason("handed over on request", now);
         let actions = self.members[index].instance.hand_over(now.instant);
-        self.carry_out(index, actions, "handed over on request", now, &mut effects);
+        self.carry_out(index, actions, reason, now, &mut effects);
         Ok(effects)
     }
 
@@ -383,9 +389,10 @@ impl Router {
                 }
                 Standing::Fit(_) => {
                     let Some(parameters) = member.parameters() else { continue };
+                    let reason = member.reason("all that it needs is there", now);
                     let told = self.members[index].instance.set_parameters(parameters, now.instant);
                     let actions = [told, self.members[index].instance.startup(now.instant)].concat();
-                    self.carry_out(index, actions, "all that it needs is there", now, effects);
+                    self.carry_out(index, actions, reason, now, effects);
                 }
             }
         }
@@ -423,7 +430,8 @@ impl Router {
                     self.carry_out(other, actions, &reason, now, effects);
                 }
                 (Status::Master, Status::Backup) => {
-                    let actions = self.members[other].instance.hand_over(now.instant);
+                    let Ok([leader, follower]) = self.members.get_disjoint_mut([index, other]) else { continue };
+                    let actions = follower.instance.follow(&leader.instance, now.instant);
                     self.carry_out(other, actions, &reason, now, effects);
                 }
                 _ => {}

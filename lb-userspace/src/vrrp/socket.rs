@@ -57,7 +57,7 @@ pub struct AdvertSocket {
 }
 
 impl AdvertSocket {
-    /// Opens one on a device, in the network namespace of the calling thread, on a Tokio runtime. It needs CAP_NET_RAW.
+    /// Opens one on a device, in the network namespace of the calling thread, on a Tokio runtime. It needs `CAP_NET_RAW`.
     ///
     /// `listen`: whether to join the group; otherwise it only sends.
     pub fn open(device: &str, ifindex: u32, ipv4: bool, listen: bool) -> io::Result<Self> {

@@ -35,7 +35,7 @@ use super::{
 };
 use crate::{
     api::Refusal,
-    config::{Config, Tracked},
+    config::{Config, Tracked, Vrrp},
 };
 
 /// How often the leases of addresses are renewed.
@@ -169,11 +169,15 @@ impl Speaker {
         self.perform(effects);
     }
 
-    /// Carries out effects. Advertisements go first: the other nodes wait for them.
-    fn perform(&mut self, effects: Vec<Effect>) {
-        let (packets, others): (Vec<_>, Vec<_>) =
-            effects.into_iter().partition(|effect| matches!(effect, Effect::Send { .. }));
-        for effect in packets.into_iter().chain(others) {
+    /// Carries out effects: addresses first, because a predecessor drops them as soon as it hears the advertisement; then
+    /// advertisements, which other nodes wait for; then the rest.
+    fn perform(&mut self, mut effects: Vec<Effect>) {
+        effects.sort_by_key(|effect| match effect {
+            Effect::Acquire(_) | Effect::Release(_) => 0,
+            Effect::Send { .. } => 1,
+            Effect::Announce(..) | Effect::Changed(..) => 2,
+        });
+        for effect in effects {
             if let Err(error) = self.perform_one(effect) {
                 log::error!("{error:#}");
                 self.problems.insert(format!("{error:#}"));
@@ -304,7 +308,13 @@ impl Speaker {
         self.perform(effects);
     }
 
+    /// Once in a while: leases, and what nobody reports.
     fn renew(&mut self) {
+        // The kernel does not say when a program is detached.
+        let watches = |config: &Vrrp| config.tracks.iter().any(|track| track.what == Tracked::Datapath);
+        if self.config.vrrp.iter().any(watches) {
+            self.refresh_links(None);
+        }
         if let Err(error) = self.places.renew(&self.router) {
             log::error!("{error:#}");
         }

@@ -16,6 +16,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
+use lb_common::VirtualRouter;
 use nix::{
     errno::Errno,
     fcntl::{Flock, FlockArg},
@@ -35,7 +36,7 @@ use super::{
     links::{Device, Links},
     realtime,
 };
-use crate::config::Config;
+use crate::{config::Config, dataplane::VirtualMacs};
 
 /// How long a speaker may take until it says something.
 const START: Duration = Duration::from_secs(5);
@@ -73,26 +74,27 @@ pub async fn run(config_path: PathBuf) -> anyhow::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
     let mut links = Links::open()?;
     realtime::enter();
-    take_off(&mut links)?;
-
     let mut bury = Vec::new();
+    take_off(&mut links, &config_path, &bury)?;
+
     let mut pause = Duration::ZERO;
     loop {
         let started = Instant::now();
         let mut speaker = Speaker::start(&config_path, &bury)?;
         let end = tokio::select! {
             end = speaker.watch() => end,
-            _ = terminate.recv() => return speaker.stop().await,
-            _ = interrupt.recv() => return speaker.stop().await,
+            _ = terminate.recv() => return speaker.stop(&mut links, &config_path).await,
+            _ = interrupt.recv() => return speaker.stop(&mut links, &config_path).await,
         };
         speaker.kill().await;
-        take_off(&mut links)?;
+        bury = std::mem::take(&mut speaker.pulse.masters);
+        take_off(&mut links, &config_path, &bury)?;
         match end {
             End::Done(status) if status.code() == Some(INVALID_CONFIGURATION.into()) => {
                 bail!("the speaker finds {} invalid", config_path.display());
             }
             End::Done(status) => {
-                log::error!("VRRP speaker ended ({status}); its addresses are off, another one starts")
+                log::error!("VRRP speaker ended ({status}); its addresses are off, another one starts");
             }
             End::Silent(patience) => {
                 log::error!(
@@ -100,7 +102,6 @@ pub async fn run(config_path: PathBuf) -> anyhow::Result<()> {
                 );
             }
         }
-        bury = std::mem::take(&mut speaker.pulse.masters);
         pause = if started.elapsed() < SOON {
             (pause * 2).clamp(Duration::from_millis(50), LONGEST_PAUSE)
         } else {
@@ -175,7 +176,7 @@ impl Speaker {
     }
 
     /// Has it hand over, and waits until it has.
-    async fn stop(mut self) -> anyhow::Result<()> {
+    async fn stop(mut self, links: &mut Links, config: &Path) -> anyhow::Result<()> {
         if let Some(pid) = self.child.id() {
             kill(Pid::from_raw(pid.cast_signed()), Signal::SIGTERM)?;
         }
@@ -186,7 +187,7 @@ impl Speaker {
             Ok(status) => bail!("the VRRP speaker ended with {:?}", status?),
             Err(_) => {
                 self.kill().await;
-                take_off(&mut Links::open()?)?;
+                take_off(links, config, &self.pulse.masters)?;
                 bail!("the VRRP speaker hung when it was told to stop, and was killed")
             }
         }
@@ -213,11 +214,18 @@ async fn hear(lines: &mut Lines<BufReader<UnixStream>>, patience: Duration) -> S
     Said::Nothing
 }
 
-/// Takes all virtual addresses of VRRP off this node.
-fn take_off(links: &mut Links) -> anyhow::Result<()> {
+/// Takes all virtual addresses of VRRP off this node, and has the datapath no longer take frames to the MAC addresses of those
+/// instances that were master.
+fn take_off(links: &mut Links, config: &Path, masters: &[String]) -> anyhow::Result<()> {
     for (ifindex, address) in links.ours()? {
         log::warn!("taking {address} off interface {ifindex}");
         links.take(Device { ifindex, virtual_mac: false }, &[address])?;
+    }
+    // One that has become invalid is the next speaker's concern.
+    let Ok(Config { node, vrrp, .. }) = Config::load(config) else { return Ok(()) };
+    let datapath = VirtualMacs::new(&node.pins);
+    for instance in vrrp.iter().filter(|instance| instance.virtual_mac && masters.contains(&instance.name)) {
+        datapath.set(VirtualRouter { ipv6: !instance.is_ipv4(), id: instance.router_id }, None)?;
     }
     Ok(())
 }

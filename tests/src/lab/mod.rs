@@ -346,6 +346,16 @@ impl Lab {
         RunningProbe::new(self.spawn_with("probe", command, Some(Stdio::piped()))?)
     }
 
+    /// How often the client has had to send a SYN again: a packet of a new connection was lost.
+    pub fn syn_retransmissions(&self) -> Result<u64> {
+        let read = || Ok(std::fs::read_to_string("/proc/thread-self/net/netstat")?);
+        let text = self.node("client").namespace().inside(read)?;
+        let mut lines = text.lines().filter_map(|line| line.strip_prefix("TcpExt: "));
+        let (names, values) = (lines.next().context("names")?, lines.next().context("values")?);
+        let found = names.split(' ').zip(values.split(' ')).find(|(name, _)| *name == "TCPSynRetrans");
+        Ok(found.context("the kernel counts no TCPSynRetrans")?.1.parse()?)
+    }
+
     /// Leaves a [`Builder::detached`] lab and these processes of it behind; [`teardown`] removes them.
     pub fn leave_running(mut self, processes: impl IntoIterator<Item = Process>) -> Result<()> {
         assert_eq!(self.lifetime, Lifetime::Detached, "the lab's processes die with this one");

@@ -3,6 +3,14 @@
 //! | file | what is tried |
 //! |---|---|
 //! | `failover.rs` | a master that dies, stops, or hands over, as clients see it |
+//! | `processes.rs` | processes that are killed or hang: the daemon, the speaker, its watcher, several at once |
+//! | `faults.rs` | networks that lose, split and repeat; advertisements of strangers |
+//! | `services.rs` | services on virtual IPs that move, and what decides who is master |
 
 mod failover;
+mod faults;
+mod frames;
+mod holders;
+mod processes;
+mod services;
 mod support;

@@ -8,6 +8,7 @@ use std::{
 use anyhow::Result;
 use lb_tests::lab::{
     Kind, Lab, Probe, Process, RunningProbe, Speaker,
+    config::default_config,
     topology::virtual_ipv4,
     unique_name,
     vrrp::{Instance, State, VirtualAddress},
@@ -57,4 +58,36 @@ pub(crate) fn probe(lab: &Lab) -> Result<RunningProbe> {
     let mut probe = lab.start_probe(&Probe::new(SocketAddr::new(virtual_ip(), ECHO)))?;
     probe.wait_until_answered(SOON)?;
     Ok(probe)
+}
+
+/// A lab with services, in which `lbd run` has started the speakers.
+pub(crate) struct Balanced {
+    // In the order in which they are to end.
+    pub(crate) daemons: Vec<Process>,
+    _servers: Vec<Process>,
+    _decaps: Vec<Process>,
+    pub(crate) lab: Lab,
+}
+
+impl Balanced {
+    pub(crate) fn start(name: &str) -> Result<Self> {
+        Self::start_with(name, |config| config)
+    }
+
+    /// With what `edit` makes of the lab's configuration.
+    pub(crate) fn start_with(name: &str, edit: impl Fn(String) -> String) -> Result<Self> {
+        let lab = Lab::builder(&unique_name(name)).nodes(2).backends(2).build()?;
+        for balancer in lab.each_balancer() {
+            balancer.write_config(&edit(default_config(balancer)))?;
+        }
+        let servers = lab.start_servers()?;
+        let decaps = lab.start_decaps()?;
+        let mut daemons = Vec::new();
+        for (balancer, state) in lab.each_balancer().zip(["master", "backup"]) {
+            daemons.push(balancer.start_lbd()?);
+            balancer.wait_for_vrrp("vip4", state, SOON)?;
+            balancer.wait_until_healthy(SOON)?;
+        }
+        Ok(Self { daemons, _servers: servers, _decaps: decaps, lab })
+    }
 }

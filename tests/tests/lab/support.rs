@@ -1,7 +1,6 @@
 //! What the tests of several files need.
 
 use std::{
-    fs,
     net::SocketAddr,
     process::{Command, Output},
     time::Duration,
@@ -141,15 +140,6 @@ pub(crate) fn ensure_shares(service: &ServiceStats, weights: &[(&str, u32)]) -> 
     let expected = if total == 0 { 0 } else { service.slots };
     ensure!(given == expected, "{given} of {} slots have an owner: {service:?}", service.slots);
     Ok(())
-}
-
-/// How often the client has had to send a SYN again: a packet of a new connection was lost.
-pub(crate) fn syn_retransmissions(lab: &Lab) -> Result<u64> {
-    let text = lab.node("client").namespace().inside(|| Ok(fs::read_to_string("/proc/thread-self/net/netstat")?))?;
-    let mut lines = text.lines().filter_map(|line| line.strip_prefix("TcpExt: "));
-    let (names, values) = (lines.next().context("names")?, lines.next().context("values")?);
-    let found = names.split(' ').zip(values.split(' ')).find(|(name, _)| *name == "TCPSynRetrans");
-    Ok(found.context("the kernel counts no TCPSynRetrans")?.1.parse()?)
 }
 
 /// Waits until requests have been made: `more` than up to now.

@@ -6,7 +6,7 @@ use nix::sys::signal::Signal;
 
 use crate::{
     client::{PORTS, owners},
-    support::{Balanced, SOON, is_long, refused, syn_retransmissions, wait_for_requests},
+    support::{Balanced, SOON, is_long, refused, wait_for_requests},
 };
 
 #[test]
@@ -19,7 +19,7 @@ fn no_request_is_lost_when_lbd_is_killed_and_started_again_under_load() -> Resul
         let load = |url: String| lab.start_load(&Load { rate: Some(100), ..Load::new(url, Limit::None) });
         services().into_iter().map(|service| load(service.url())).collect()
     };
-    let retransmissions = syn_retransmissions(&balanced.lab)?;
+    let retransmissions = balanced.lab.syn_retransmissions()?;
     let loads = start(&balanced.lab)?;
     let more = || loads.iter().try_for_each(|load| wait_for_requests(load, 100));
     more()?;
@@ -45,7 +45,7 @@ fn no_request_is_lost_when_lbd_is_killed_and_started_again_under_load() -> Resul
     for load in loads {
         load.finish()?.ensure_all_answered()?;
     }
-    let lost = syn_retransmissions(&balanced.lab)? - retransmissions;
+    let lost = balanced.lab.syn_retransmissions()? - retransmissions;
     ensure!(lost == 0, "{lost} SYNs had to be sent again");
     Ok(())
 }

@@ -101,7 +101,8 @@ fn instances(status: &VrrpView) -> String {
         ]);
     }
     let mut lines = vec![render(&rows)];
-    lines.extend(status.problems.iter().map(|problem| format!("PROBLEM  {problem}")));
+    lines.extend(status.strays.iter().map(|(reason, count)| format!("passed over  {count} packets: {reason}")));
+    lines.extend(status.problems.iter().map(|problem| format!("PROBLEM      {problem}")));
     lines.join("\n")
 }
 
@@ -165,7 +166,7 @@ fn since(instance: &InstanceView) -> String {
     let Some(since) = instance.since else { return "-".to_owned() };
     let age = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().saturating_sub(since);
     // Below a minute tenths matter, above it they are noise.
-    let age = if age < Duration::from_secs(60) {
+    let age = if age < Duration::from_mins(1) {
         Duration::from_millis(u64::try_from(age.as_millis()).unwrap_or(0) / 100 * 100)
     } else {
         Duration::from_secs(age.as_secs())

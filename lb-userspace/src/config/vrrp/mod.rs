@@ -76,6 +76,11 @@ pub struct Vrrp {
 }
 
 impl Vrrp {
+    /// Whether its addresses, and so its advertisements, are IPv4.
+    pub fn is_ipv4(&self) -> bool {
+        self.addresses.iter().any(|entry| entry.address.is_ipv4())
+    }
+
     const DEFAULT_PRIORITY: u8 = 100;
     const DEFAULT_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -144,13 +149,6 @@ impl Vrrp {
     }
 }
 
-impl Vrrp {
-    /// Whether its addresses, and so its advertisements, are IPv4.
-    pub fn is_ipv4(&self) -> bool {
-        self.addresses.iter().any(|entry| entry.address.is_ipv4())
-    }
-}
-
 /// A version of the protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize)]
 pub enum VrrpVersion {
@@ -164,6 +162,14 @@ pub enum VrrpVersion {
 }
 
 impl VrrpVersion {
+    /// Its number.
+    pub const fn number(self) -> u8 {
+        match self {
+            Self::V2 => 2,
+            Self::V3 => 3,
+        }
+    }
+
     /// The intervals that an advertisement has room for.
     const fn intervals(self) -> RangeInclusive<Duration> {
         match self {
@@ -177,16 +183,6 @@ impl VrrpVersion {
         match self {
             Self::V2 => Duration::from_secs(1),
             Self::V3 => Duration::from_millis(10),
-        }
-    }
-}
-
-impl VrrpVersion {
-    /// Its number.
-    pub const fn number(self) -> u8 {
-        match self {
-            Self::V2 => 2,
-            Self::V3 => 3,
         }
     }
 }

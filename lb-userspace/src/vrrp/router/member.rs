@@ -74,10 +74,8 @@ pub struct Member {
 impl Member {
     pub(super) fn new(config: Vrrp) -> Self {
         let (sealer, verifier) = seals(&config);
-        let unspecified = match config.is_ipv4() {
-            true => IpAddr::from(Ipv4Addr::UNSPECIFIED),
-            false => IpAddr::from(Ipv6Addr::UNSPECIFIED),
-        };
+        let unspecified: IpAddr =
+            if config.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
         Self {
             instance: Instance::new(parameters(&config, config.priority, unspecified)),
             standing: Standing::Unclear(format!("interface {} is not known yet", config.interface)),
@@ -200,13 +198,13 @@ impl Member {
 
     /// What its interface alone says.
     pub(super) fn standing_by_link(&self) -> Standing {
-        let Vrrp { name, interface, .. } = &self.config;
+        let interface = &self.config.interface;
         match &self.link {
-            LinkView::Unknown => Standing::Unclear(format!("{name}: interface {interface} is not known yet")),
-            LinkView::Missing => Standing::Unfit(format!("{name}: interface {interface} is missing")),
-            LinkView::Present(link) if !link.up => Standing::Unfit(format!("{name}: interface {interface} is down")),
+            LinkView::Unknown => Standing::Unclear(format!("interface {interface} is not known yet")),
+            LinkView::Missing => Standing::Unfit(format!("interface {interface} is missing")),
+            LinkView::Present(link) if !link.up => Standing::Unfit(format!("interface {interface} is down")),
             LinkView::Present(_) if self.source().is_none() => {
-                Standing::Unfit(format!("{name}: interface {interface} has no {}", self.wanted_source()))
+                Standing::Unfit(format!("interface {interface} has no {}", self.wanted_source()))
             }
             LinkView::Present(_) => Standing::Fit(self.base_priority()),
         }
@@ -263,10 +261,7 @@ impl Member {
                 Some(Authentication::Hmac(_)) | None => None,
             },
         };
-        let group = [match self.config.is_ipv4() {
-            true => IpAddr::from(GROUP_V4),
-            false => IpAddr::from(GROUP_V6),
-        }];
+        let group: [IpAddr; 1] = [if self.config.is_ipv4() { GROUP_V4.into() } else { GROUP_V6.into() }];
         let destinations = if self.config.unicast_peers.is_empty() { &group[..] } else { &self.config.unicast_peers };
         let mut packets = Vec::with_capacity(destinations.len());
         for &destination in destinations {
@@ -312,6 +307,11 @@ impl Member {
             State::Initialize | State::Backup => [None, None],
         };
         announcements.into_iter().flatten().chain(self.instance.next_deadline()).min()
+    }
+
+    /// Why its state changes by what happens now: a standstill goes before anything else.
+    pub(super) fn reason<'a>(&self, reason: &'a str, now: Now) -> &'a str {
+        if self.instance.has_stood_still(now.instant) { "this node stood still" } else { reason }
     }
 
     /// Remembers a change of state, if there is one.

@@ -254,7 +254,7 @@ fn cases() -> Vec<Case> {
 }
 
 impl Row {
-    fn is_for(&self, case: &Case) -> bool {
+    fn is_for(&self, case: Case) -> bool {
         let guard = match self.guard {
             Always => true,
             Preempts => case.preempt == AtOnce,
@@ -265,7 +265,7 @@ impl Row {
 }
 
 impl Case {
-    fn parameters(&self) -> Parameters {
+    fn parameters(self) -> Parameters {
         Parameters {
             version: self.version,
             preempt: self.preempt != Never,
@@ -276,7 +276,7 @@ impl Case {
     }
 
     /// Where a version allows it, no two nodes have the same interval.
-    fn interval(&self, whose: Whose) -> Duration {
+    fn interval(self, whose: Whose) -> Duration {
         match (self.version, whose) {
             (VrrpVersion::V2, _) | (VrrpVersion::V3, Own) => INTERVAL,
             (VrrpVersion::V3, Masters) => 3 * INTERVAL,
@@ -285,7 +285,7 @@ impl Case {
     }
 
     /// The address speaks against what the priority says, so that the priority has to decide.
-    fn address(&self, who: Who) -> IpAddr {
+    fn address(self, who: Who) -> IpAddr {
         let is_above = !matches!(self.event, Hears(_, EqualLower | Higher));
         address(match (who, is_above) {
             (TheMaster, false) => 1,
@@ -296,7 +296,7 @@ impl Case {
     }
 
     /// An instance in this situation, and since when.
-    fn instance(&self) -> (Instance, Instant) {
+    fn instance(self) -> (Instance, Instant) {
         let start = Instant::now();
         let mut instance = Instance::new(self.parameters());
         let the_master =
@@ -323,7 +323,7 @@ impl Case {
         (instance, since)
     }
 
-    fn time(&self, instance: &Instance, since: Instant) -> Instant {
+    fn time(self, instance: &Instance, since: Instant) -> Instant {
         match self.event {
             Due => instance.next_deadline().unwrap_or(since),
             StoodStill => since + 100 * INTERVAL,
@@ -331,7 +331,7 @@ impl Case {
         }
     }
 
-    fn heard(&self, who: Who, what: What) -> Heard {
+    fn heard(self, who: Who, what: What) -> Heard {
         let priority = match what {
             Farewell => 0,
             Lower => PRIORITY - 1,
@@ -341,7 +341,7 @@ impl Case {
         Heard { source: self.address(who), priority, interval: self.interval(Theirs) }
     }
 
-    fn run(&self, instance: &mut Instance, now: Instant) -> Vec<Action> {
+    fn run(self, instance: &mut Instance, now: Instant) -> Vec<Action> {
         let parameters = self.parameters();
         match self.event {
             Startup => instance.startup(now),
@@ -357,7 +357,7 @@ impl Case {
         }
     }
 
-    fn deadline(&self, timer: Timer, before: Option<Instant>, since: Instant, now: Instant) -> Option<Instant> {
+    fn deadline(self, timer: Timer, before: Option<Instant>, since: Instant, now: Instant) -> Option<Instant> {
         let own = if self.event == NewInterval { NEW_INTERVAL } else { INTERVAL };
         Some(match (timer, self.initial_state) {
             (Off, _) => return None,
@@ -372,7 +372,7 @@ impl Case {
     }
 
     /// Who is the master in the eyes of an instance in this situation.
-    fn master(&self, to: Situation, timer: Timer) -> Option<IpAddr> {
+    fn master(self, to: Situation, timer: Timer) -> Option<IpAddr> {
         match (to, self.event) {
             (Follows | HasHandedOver, Hears(who, _)) if timer == Down(Theirs) => Some(self.address(who)),
             (Follows | HasHandedOver, _) => Some(self.address(TheMaster)),
@@ -384,7 +384,7 @@ impl Case {
 #[test]
 fn every_event_leads_from_every_state_to_what_the_table_says() {
     for case in cases() {
-        let rows: Vec<_> = TABLE.iter().filter(|row| row.is_for(&case)).collect();
+        let rows: Vec<_> = TABLE.iter().filter(|row| row.is_for(case)).collect();
         let [row] = rows[..] else { panic!("{} rows for {case:?}", rows.len()) };
 
         let (mut instance, since) = case.instance();
@@ -414,7 +414,7 @@ fn every_row_of_the_table_is_for_something() {
     for row in TABLE {
         for from in row.from {
             for event in row.events {
-                let is_used = |case: &Case| row.is_for(case) && case.situation == *from && case.event == *event;
+                let is_used = |case: &Case| row.is_for(*case) && case.situation == *from && case.event == *event;
                 assert!(cases.iter().any(is_used), "{}: {from:?}, {event:?}", row.source);
             }
         }
