@@ -1,6 +1,9 @@
 //! Benchmarks.
 
-use std::path::{self, PathBuf};
+use std::{
+    path::{self, PathBuf},
+    process::Command,
+};
 
 use anyhow::Result;
 use clap::{Args, Subcommand};
@@ -19,11 +22,25 @@ pub(crate) struct Options {
 #[derive(Debug, Subcommand)]
 enum What {
     /// Time the XDP programs, packet by packet
-    Datapath(Datapath),
+    Datapath(Output),
+    /// Fail over, with our VRRP and with keepalived, and see how long nobody answers
+    Ha(Ha),
 }
 
 #[derive(Debug, Args)]
-struct Datapath {
+struct Ha {
+    /// How often each case is tried with each speaker
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..))]
+    trials: u16,
+    /// Draw the distribution of the gaps, as SVG
+    #[arg(long, value_name = "FILE")]
+    plot: Option<PathBuf>,
+    #[command(flatten)]
+    output: Output,
+}
+
+#[derive(Debug, Args)]
+struct Output {
     /// Write the results to this file, too
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -33,16 +50,39 @@ struct Datapath {
 }
 
 pub(crate) fn run(options: Options) -> Result<()> {
-    let What::Datapath(datapath) = options.what;
-    setup::ensure(Level::Run)?;
+    match options.what {
+        What::Datapath(output) => {
+            setup::ensure(Level::Run)?;
+            cargo::run(output.tell(&mut bench("datapath"))?)
+        }
+        What::Ha(Ha { trials, plot, output }) => {
+            setup::ensure(Level::Test)?;
+            cargo::build_release()?;
+            let mut command = bench("ha");
+            command.arg("--trials").arg(trials.to_string());
+            if let Some(file) = plot {
+                command.arg("--plot").arg(path::absolute(file)?);
+            }
+            cargo::run(output.tell(&mut command)?)
+        }
+    }
+}
+
+fn bench(name: &str) -> Command {
     let mut command = cargo::command();
-    command.args(root::cargo_runner()).args(["bench", "--package", "lb-tests", "--bench", "datapath", "--"]);
-    if let Some(file) = datapath.json {
-        // The benchmark runs in another folder.
-        command.arg("--json").arg(path::absolute(file)?);
+    command.args(root::cargo_runner()).args(["bench", "--package", "lb-tests", "--bench", name, "--"]);
+    command
+}
+
+impl Output {
+    fn tell(self, command: &mut Command) -> Result<&mut Command> {
+        if let Some(file) = self.json {
+            // The benchmark runs in another folder.
+            command.arg("--json").arg(path::absolute(file)?);
+        }
+        if self.markdown {
+            command.arg("--markdown");
+        }
+        Ok(command)
     }
-    if datapath.markdown {
-        command.arg("--markdown");
-    }
-    cargo::run(&mut command)
 }

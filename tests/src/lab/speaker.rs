@@ -7,7 +7,6 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use nix::{
-    errno::Errno,
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
@@ -17,7 +16,7 @@ use super::{
     balancer::Balancer,
     config::node_config,
     keepalived::Keepalived,
-    process::Process,
+    process::{Identity, Process},
     run::wait_for,
     state::record,
     vrrp::{Instance, State, Transition},
@@ -184,7 +183,9 @@ impl LbdVrrp<'_> {
         kill(speaker, Signal::SIGKILL).context("kill the speaker")?;
         self.process.kill(Signal::SIGKILL)?;
         self.process.wait(START)?;
-        wait_for("the end of the speaker", START, || Ok((kill(speaker, None) == Err(Errno::ESRCH)).then_some(())))
+        // Whoever inherits it from the watcher may take a second or two to reap it.
+        let speaker = u32::try_from(speaker.as_raw())?;
+        wait_for("the end of the speaker", START, || Ok(Identity::of(speaker).is_none().then_some(())))
     }
 }
 
@@ -194,6 +195,14 @@ impl Speaker<'_> {
         match self {
             Self::Ours(_) => Kind::Ours,
             Self::Keepalived(_) => Kind::Keepalived,
+        }
+    }
+
+    /// Its first process, which has started the one that speaks, and ends it when it is told to end.
+    pub fn process(&mut self) -> &mut Process {
+        match self {
+            Self::Ours(ours) => ours.watcher(),
+            Self::Keepalived(keepalived) => keepalived.process(),
         }
     }
 

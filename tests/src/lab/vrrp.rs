@@ -92,7 +92,12 @@ impl Instance {
 
     /// How long it waits for an advert until it takes the master for gone: three intervals and the skew (RFC 9568, section 6.1).
     pub fn master_down_interval(&self) -> Duration {
-        self.interval * 3 + self.interval * (256 - u32::from(self.priority)) / 256
+        self.interval * 3 + self.skew_time()
+    }
+
+    /// How long it waits after a farewell of the master (RFC 9568, section 6.1).
+    pub fn skew_time(&self) -> Duration {
+        self.interval * (256 - u32::from(self.priority)) / 256
     }
 
     /// Its `[[vrrp]]` table.
