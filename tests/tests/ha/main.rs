@@ -3,6 +3,8 @@
 //! | file | what is tried |
 //! |---|---|
 //! | `failover.rs` | a master that dies, stops, or hands over, as clients see it |
+//! | `interop.rs` | keepalived and ours in one virtual router: who is master, and what passes between them |
 
 mod failover;
+mod interop;
 mod support;
