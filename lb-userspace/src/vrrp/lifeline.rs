@@ -24,13 +24,14 @@ use tokio::{
 use super::{instance::State, router::Router};
 use crate::config::Vrrp;
 
-/// In quarters of an interval. Others take over three intervals and their skew after the last advertisement, which is two
-/// intervals and more after the speaker has come to a standstill: the addresses are gone before.
-const PATIENCE: u32 = 5;
+/// In quarters of an interval; with the grace that the watcher gives, it is two intervals. Others take over three intervals and
+/// their skew after the last advertisement, which the speaker sent at most one interval before it came to a standstill: the
+/// addresses are gone before.
+const PATIENCE: u32 = 7;
 /// How often it beats in its time of patience.
-const BEATS: u32 = 5;
+const BEATS: u32 = 7;
 /// No process can be relied on to come to its turn sooner.
-const LEAST_PATIENCE: Duration = Duration::from_millis(20);
+const LEAST_PATIENCE: Duration = Duration::from_millis(30);
 const MOST_PATIENCE: Duration = Duration::from_secs(2);
 
 /// What the speaker says of itself. An empty line says that nothing has changed.

@@ -93,6 +93,10 @@ impl Keepalived {
         &mut self.process
     }
 
+    pub(super) fn into_process(self) -> Process {
+        self.process
+    }
+
     /// Ends all of it at once, as a crash does: it takes no address off, and tells nobody.
     pub fn crash(mut self) -> Result<()> {
         let speaker = fs::read_to_string(&self.files.speaker_pid).context("the pid of keepalived's speaker")?;
@@ -131,7 +135,8 @@ impl Keepalived {
 /// The whole configuration file.
 fn config(files: &Files, instances: &[Instance]) -> Result<String, fmt::Error> {
     let mut text = String::new();
-    writeln!(text, "global_defs {{\n    script_user root")?;
+    // As ours has it, or it would be late on a busy machine; keepalived's own limit for that is 10 ms of work, and then it is killed.
+    writeln!(text, "global_defs {{\n    script_user root\n    vrrp_rt_priority 10\n    vrrp_rlimit_rttime 1000000")?;
     writeln!(text, "    vrrp_notify_fifo {}", files.fifo.display())?;
     writeln!(text, "    vrrp_notify_fifo_script {}\n}}", files.note_taker.display())?;
     let mut groups: BTreeMap<&str, Vec<&str>> = BTreeMap::new();

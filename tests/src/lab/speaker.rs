@@ -5,7 +5,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -243,6 +243,19 @@ impl Speaker<'_> {
         }
         transitions.sort_by_key(|transition| transition.at);
         Ok(transitions)
+    }
+
+    /// Ends it in order, for which it has the time it needs: a master of ours waits two intervals for its successor.
+    pub fn stop(self) -> Result<()> {
+        let kind = self.kind();
+        let mut process = match self {
+            Self::Keepalived(keepalived) => keepalived.into_process(),
+            Self::Ours(ours) => ours.process,
+        };
+        process.kill(Signal::SIGTERM)?;
+        let status = process.wait(START)?;
+        ensure!(status.success(), "{}: {status}", kind.name());
+        Ok(())
     }
 
     /// Ends all of it at once, as a crash of the machine does.

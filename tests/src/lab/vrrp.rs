@@ -3,6 +3,7 @@
 use std::{
     fmt::{self, Write as _},
     net::IpAddr,
+    path::PathBuf,
     time::{Duration, SystemTime},
 };
 
@@ -33,6 +34,25 @@ pub struct Instance {
     pub password: Option<String>,
     /// The instances that change state together have the same word here.
     pub sync_group: Option<String>,
+    /// What its priority depends on; in a sync group, with keepalived, only what has no weight.
+    pub tracks: Vec<Track>,
+}
+
+/// Something that the priority of an instance depends on.
+#[derive(Clone, Debug)]
+pub struct Track {
+    pub what: Tracked,
+    /// What it does to the priority. `None`: the instance takes no part while it fails.
+    pub weight: Option<i16>,
+}
+
+/// What can be tracked by both speakers.
+#[derive(Clone, Debug)]
+pub enum Tracked {
+    /// The number in a file, by which the weight is multiplied; without a weight, other numbers than zero are a failure.
+    File(PathBuf),
+    /// A program, which is run each second and fails by its exit status. A negative weight counts while it fails.
+    Script(PathBuf),
 }
 
 /// A version of the protocol.
@@ -87,6 +107,7 @@ impl Instance {
             source: None,
             password: None,
             sync_group: None,
+            tracks: Vec::new(),
         }
     }
 
@@ -133,11 +154,30 @@ impl Instance {
         if let Some(password) = &self.password {
             writeln!(to, "\n  [vrrp.authentication]\n  type = \"pass\"\n  password = {password:?}")?;
         }
+        for Track { what, weight } in &self.tracks {
+            let (kind, key, path) = match what {
+                Tracked::File(path) => ("file", "path", path),
+                Tracked::Script(path) => ("script", "command", path),
+            };
+            writeln!(to, "\n  [[vrrp.track]]\n  type = \"{kind}\"\n  {key} = \"{}\"", path.display())?;
+            if let Some(weight) = weight {
+                writeln!(to, "  weight = {weight}")?;
+            }
+        }
         Ok(())
     }
 
-    /// Its `vrrp_instance` block for keepalived.
+    /// Its `vrrp_instance` block for keepalived, and before it the blocks of what it tracks.
     pub(super) fn write_keepalived(&self, to: &mut String) -> fmt::Result {
+        for (number, track) in self.tracks.iter().enumerate() {
+            let name = self.track_name(number);
+            match &track.what {
+                Tracked::File(path) => writeln!(to, "track_file {name} {{\n    file {}\n}}", path.display())?,
+                Tracked::Script(path) => {
+                    writeln!(to, "vrrp_script {name} {{\n    script {}\n    interval 1\n}}", path.display())?;
+                }
+            }
+        }
         writeln!(to, "vrrp_instance {} {{\n    interface {}", self.name, self.interface)?;
         writeln!(to, "    version {}\n    virtual_router_id {}", self.version.number(), self.router_id)?;
         writeln!(to, "    priority {}\n    advert_int {}", self.priority, self.interval.as_secs_f64())?;
@@ -162,8 +202,22 @@ impl Instance {
         if let Some(password) = &self.password {
             writeln!(to, "    authentication {{\n        auth_type PASS\n        auth_pass {password}\n    }}")?;
         }
+        for (number, Track { what, weight }) in self.tracks.iter().enumerate() {
+            let kind = match what {
+                Tracked::File(_) => "track_file",
+                Tracked::Script(_) => "track_script",
+            };
+            // Zero is keepalived's word for none.
+            let weight = weight.unwrap_or_default();
+            writeln!(to, "    {kind} {{\n        {} weight {weight}\n    }}", self.track_name(number))?;
+        }
         let addresses = texts(&self.addresses).join("\n        ");
         writeln!(to, "    virtual_ipaddress {{\n        {addresses}\n    }}\n}}")
+    }
+
+    /// What keepalived calls a track.
+    fn track_name(&self, number: usize) -> String {
+        format!("{}-{number}", self.name)
     }
 }
 
