@@ -42,10 +42,11 @@ struct Tool {
     level: Level,
 }
 
-const TOOLS: [Tool; 9] = [
+const TOOLS: [Tool; 10] = [
     tool("ip", "iproute2", Level::Run),
     tool("nsenter", "util-linux", Level::Run),
     tool("curl", "curl", Level::Test),
+    tool("ethtool", "ethtool", Level::Test),
     tool("keepalived", "keepalived", Level::Test),
     tool("nft", "nftables", Level::Test),
     tool("nginx", "nginx-light", Level::Test),

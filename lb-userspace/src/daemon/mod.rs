@@ -22,7 +22,7 @@ use tokio::{
 };
 
 use self::{executor::Executor, vrrp::VrrpProcess};
-pub use self::{setup::unload, state::StateDir, vrrp::stop as stop_vrrp};
+pub use self::{setup::unload, state::StateDir};
 use crate::{
     api::{Refusal, Request},
     config::Config,

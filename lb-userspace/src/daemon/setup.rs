@@ -10,7 +10,12 @@ use nix::{
 };
 use tokio::sync::mpsc;
 
-use super::{Daemon, Events, Options, StateDir, executor::Executor, interfaces, vrrp::VrrpProcess};
+use super::{
+    Daemon, Events, Options, StateDir,
+    executor::Executor,
+    interfaces,
+    vrrp::{self, VrrpProcess},
+};
 use crate::{
     api,
     config::Config,
@@ -87,10 +92,15 @@ fn attach(dataplane: &mut Dataplane, config: &Config) -> anyhow::Result<Vec<Atta
     Ok(attachments)
 }
 
-/// Takes the announced addresses off, detaches the program, and frees the maps below `pins`. The state folder stays.
-pub async fn unload(pins: &Path) -> anyhow::Result<()> {
+/// Takes the announced addresses off, detaches the program, and frees the maps below `pins`. The state folder stays; with it,
+/// the VRRP process of this node is known, and ends before.
+pub async fn unload(pins: &Path, state: Option<&Path>) -> anyhow::Result<()> {
     // Held until the end: no daemon may run on them, and none may start.
-    let Some(found) = Pins::existing(pins)? else {
+    let found = Pins::existing(pins)?;
+    if let Some(state) = state {
+        vrrp::stop(state).await?;
+    }
+    let Some(found) = found else {
         log::warn!("nothing is loaded: there are no pins in {}", pins.display());
         return withdraw_leftovers(&[], &mut Announcer::new()?).await;
     };

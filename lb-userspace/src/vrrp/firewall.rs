@@ -4,13 +4,18 @@
 //! It has an effect only while an address is on an interface, so all addresses can be in it from the start: taking over does not
 //! wait for `nft`.
 
-use std::{fmt::Write as _, io, net::IpAddr, process::Stdio};
+use std::{fmt::Write as _, io, net::IpAddr, process::Stdio, time::Duration};
 
 use thiserror::Error;
-use tokio::{io::AsyncWriteExt as _, process::Command};
+use tokio::{io::AsyncWriteExt as _, process::Command, time::timeout};
+
+use crate::config::Vrrp;
 
 /// The table; each network namespace has its own.
 const TABLE: &str = "inet lb_vrrp";
+
+/// How long `nft` may take.
+const TIMEOUT: Duration = Duration::from_secs(4);
 
 /// What can go wrong with `nft`.
 #[derive(Debug, Error)]
@@ -21,24 +26,38 @@ pub enum FirewallError {
     /// It cannot be run.
     #[error("cannot run nft: {0}")]
     Run(#[source] io::Error),
+    /// It does not end.
+    #[error("nft does not end: it was killed after {TIMEOUT:?}")]
+    Hangs,
     /// It refuses.
     #[error("nft cannot keep packets to virtual addresses from this host: {0}")]
     Refused(String),
 }
 
-/// From now on this host gets no packets to these addresses, but for those of neighbour discovery; packets to addresses that
-/// were blocked before, and are not among them, it gets again.
+/// Keeps packets to the addresses of instances with `accept = false` from this host, but for those of neighbour discovery. What
+/// was kept from it before, and is not any more, it gets again.
+pub async fn guard(instances: &[Vrrp]) -> Result<(), FirewallError> {
+    let closed = instances.iter().filter(|instance| !instance.accept);
+    let addresses: Vec<_> = closed.flat_map(|instance| &instance.addresses).map(|entry| entry.address).collect();
+    if addresses.is_empty() { clear().await } else { block(&addresses).await }
+}
+
+/// From now on this host gets no packets to these addresses, and to no others that were blocked before.
 pub async fn block(addresses: &[IpAddr]) -> Result<(), FirewallError> {
-    run(&rules(addresses)).await
+    within(&rules(addresses)).await
 }
 
 /// Undoes [`block`].
 pub async fn clear() -> Result<(), FirewallError> {
-    match run(&removal()).await {
+    match within(&removal()).await {
         // Then nothing was blocked.
         Err(FirewallError::Missing) => Ok(()),
         result => result,
     }
+}
+
+async fn within(script: &str) -> Result<(), FirewallError> {
+    timeout(TIMEOUT, run(script)).await.unwrap_or(Err(FirewallError::Hangs))
 }
 
 async fn run(script: &str) -> Result<(), FirewallError> {

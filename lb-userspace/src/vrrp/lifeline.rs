@@ -33,6 +33,8 @@ const BEATS: u32 = 7;
 /// No process can be relied on to come to its turn sooner.
 const LEAST_PATIENCE: Duration = Duration::from_millis(30);
 const MOST_PATIENCE: Duration = Duration::from_secs(2);
+/// For taking away devices and the firewall's table at the end.
+const LAST_PATIENCE: Duration = Duration::from_secs(10);
 
 /// What the speaker says of itself. An empty line says that nothing has changed.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,25 +55,30 @@ pub(super) struct Lifeline {
 }
 
 impl Lifeline {
-    /// Takes standard input, if it is a Unix socket.
-    pub(super) fn open(instances: &[Vrrp]) -> Self {
+    /// Takes standard input, if it is a Unix socket. The watcher is patient until it hears of the instances.
+    pub(super) fn open() -> Self {
         let stream = watcher();
         if stream.is_none() {
             log::warn!("nobody watches this process: if it dies, its addresses stay until their leases end");
         }
-        let patience = patience(instances);
-        let mut lifeline = Self { stream, beat: beat(patience), pulse: Pulse { patience, masters: Vec::new() } };
-        lifeline.say_all();
-        lifeline
+        let patience = MOST_PATIENCE;
+        Self { stream, beat: beat(patience), pulse: Pulse { patience, masters: Vec::new() } }
     }
 
+    /// From now on it beats as the shortest interval of the instances demands.
     pub(super) fn set_instances(&mut self, instances: &[Vrrp]) {
-        let patience = patience(instances);
-        if patience != self.pulse.patience {
-            self.pulse.patience = patience;
-            self.beat = beat(patience);
-            self.say_all();
-        }
+        self.set_patience(patience(instances));
+    }
+
+    /// Nothing is on this node any more: what is left to do may take its time.
+    pub(super) fn take_leave(&mut self) {
+        self.set_patience(LAST_PATIENCE);
+    }
+
+    fn set_patience(&mut self, patience: Duration) {
+        self.pulse.patience = patience;
+        self.beat = beat(patience);
+        self.say_all();
     }
 
     /// Says which instances are master, if that has changed.

@@ -192,7 +192,11 @@ impl Links {
             match result {
                 Ok(()) => drop(self.placed.insert((device, address))),
                 Err(error) if error.raw_os_error() == Some(libc::EEXIST) => present.push(address),
-                Err(error) => drop(refused.get_or_insert((address, error))),
+                Err(error) => {
+                    // Renewing tries again.
+                    self.placed.insert((device, address));
+                    refused.get_or_insert((address, error));
+                }
             }
         }
         if !present.is_empty() {

@@ -18,7 +18,8 @@
 //! | `links.rs` | interfaces and virtual addresses, by netlink; the frames that announce them |
 //! | `firewall.rs` | keeps packets to virtual addresses from this host, where it is not to accept them |
 //! | `tracks.rs` | watches scripts, files, the daemon |
-//! | `notify.rs` | runs the operator's programs |
+//! | `launch.rs`, `notify.rs` | starts the operator's programs; tells them of changes |
+//! | `firewall.rs` | keeps packets from this host where it is not to accept them |
 //! | `place.rs` | where the addresses of an instance are put, and announced |
 //! | `realtime.rs` | a place before everything else on the processor |
 //! | `lifeline.rs` | how the speaker shows its watcher that it lives |
@@ -29,6 +30,7 @@
 pub mod api;
 pub mod firewall;
 pub mod instance;
+mod launch;
 mod lifeline;
 pub mod links;
 mod notify;

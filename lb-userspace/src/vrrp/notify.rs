@@ -1,10 +1,9 @@
 //! Tells the operator's programs of changes of state.
 
-use std::process::Stdio;
-
-use tokio::process::Command;
-
-use super::router::{Change, Status};
+use super::{
+    launch::launch,
+    router::{Change, Status},
+};
 use crate::config::{self, Vrrp};
 
 /// Starts the programs that are to hear of a change, and does not wait for them.
@@ -17,31 +16,24 @@ pub(super) fn notify(instance: &Vrrp, change: &Change) {
         Status::Stopped => ("STOP", stop),
     };
     if let Some(command) = special {
-        start(command, &[]);
+        tokio::spawn(run(command.clone(), Vec::new()));
     }
     if let Some(command) = any {
-        start(command, &["INSTANCE", &instance.name, word, &change.priority.to_string()]);
+        let arguments = ["INSTANCE", &instance.name, word, &change.priority.to_string()].map(str::to_owned);
+        tokio::spawn(run(command.clone(), arguments.into()));
     }
 }
 
-fn start(command: &config::Command, more: &[&str]) {
-    let program = command.program.display().to_string();
-    let child = Command::new(&command.program)
-        .args(&command.arguments)
-        .args(more)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .spawn();
-    match child {
-        Err(error) => log::warn!("cannot start {program}: {error}"),
-        Ok(mut child) => {
-            tokio::spawn(async move {
-                match child.wait().await {
-                    Ok(status) if status.success() => {}
-                    Ok(status) => log::warn!("{program} ended with {status}"),
-                    Err(error) => log::warn!("{program}: {error}"),
-                }
-            });
-        }
+async fn run(command: config::Command, arguments: Vec<String>) {
+    let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+    let ended = match launch(&command, &arguments).await {
+        Ok(mut launched) => launched.wait().await,
+        Err(error) => Err(error),
+    };
+    let program = command.program.display();
+    match ended {
+        Ok(status) if status.success() => {}
+        Ok(status) => log::warn!("{program} ended with {status}"),
+        Err(error) => log::warn!("{program}: {error}"),
     }
 }

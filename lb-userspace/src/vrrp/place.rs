@@ -12,7 +12,6 @@ use anyhow::Context as _;
 use lb_common::{MacAddress, VirtualRouter};
 
 use super::{
-    firewall,
     instance::State,
     links::{AnnounceSocket, Device, LinkError, LinkState, Links},
     router::{Member, Router},
@@ -37,8 +36,6 @@ pub(super) struct Places {
     devices: HashMap<(u32, VirtualRouter), VirtualDevice>,
     /// The virtual routers whose frames the datapath takes for some time yet, and until when.
     lingering: HashMap<VirtualRouter, Instant>,
-    /// Whether the firewall was asked for anything.
-    blocks: bool,
 }
 
 #[derive(Debug)]
@@ -48,17 +45,17 @@ struct VirtualDevice {
     sender: AdvertSocket,
 }
 
+impl VirtualDevice {
+    /// Whether nobody has removed it.
+    fn is_there(&self) -> bool {
+        nix::net::if_::if_indextoname(self.device.ifindex).is_ok()
+    }
+}
+
 impl Places {
     /// `pins`: where the datapath is.
     pub(super) fn new(links: Links, announcer: AnnounceSocket, pins: &Path) -> Self {
-        Self {
-            links,
-            announcer,
-            datapath: VirtualMacs::new(pins),
-            devices: HashMap::new(),
-            lingering: HashMap::new(),
-            blocks: false,
-        }
+        Self { links, announcer, datapath: VirtualMacs::new(pins), devices: HashMap::new(), lingering: HashMap::new() }
     }
 
     /// How an interface is; `None` if there is no such interface.
@@ -70,7 +67,7 @@ impl Places {
     pub(super) fn prepare(&mut self, member: &Member) -> anyhow::Result<()> {
         let (config, Some(link)) = (member.config(), member.link()) else { return Ok(()) };
         let key = (link.ifindex, virtual_router(config));
-        if !config.virtual_mac || self.devices.contains_key(&key) {
+        if !config.virtual_mac || self.devices.get(&key).is_some_and(VirtualDevice::is_there) {
             return Ok(());
         }
         let device = self.links.create_virtual_mac(&config.interface, key.1)?;
@@ -78,17 +75,6 @@ impl Places {
         let sender = AdvertSocket::open(&name.to_string_lossy(), device.ifindex, config.is_ipv4(), false)
             .with_context(|| format!("cannot open a socket for advertisements on {}", name.to_string_lossy()))?;
         self.devices.insert(key, VirtualDevice { device, sender });
-        Ok(())
-    }
-
-    /// Keeps packets to the addresses of instances with `accept = false` from this host.
-    pub(super) async fn guard(&mut self, instances: &[Vrrp]) -> anyhow::Result<()> {
-        let closed = instances.iter().filter(|instance| !instance.accept);
-        let addresses: Vec<_> = closed.flat_map(|instance| &instance.addresses).map(|entry| entry.address).collect();
-        if self.blocks || !addresses.is_empty() {
-            firewall::block(&addresses).await?;
-            self.blocks = !addresses.is_empty();
-        }
         Ok(())
     }
 
@@ -104,6 +90,17 @@ impl Places {
                 log::warn!("taking {address} off interface {ifindex}: it belongs to no instance that is master here");
                 self.links.take(Device { ifindex, virtual_mac: false }, &[address])?;
             }
+        }
+        let is_used = |&(ifindex, virtual_router): &(u32, VirtualRouter)| {
+            router.members().iter().any(|member| {
+                let uses = |link: &LinkState| {
+                    link.ifindex == ifindex && self::virtual_router(member.config()) == virtual_router
+                };
+                member.config().virtual_mac && member.link().is_some_and(uses)
+            })
+        };
+        for (_, VirtualDevice { device, .. }) in self.devices.extract_if(|key, _| !is_used(key)) {
+            self.links.remove_virtual_mac(device)?;
         }
         Ok(())
     }
@@ -175,15 +172,12 @@ impl Places {
     }
 
     /// Takes away what only this process needs.
-    pub(super) async fn end(&mut self) -> anyhow::Result<()> {
+    pub(super) fn end(&mut self) -> anyhow::Result<()> {
         for (_, VirtualDevice { device, .. }) in self.devices.drain() {
             self.links.remove_virtual_mac(device)?;
         }
         for (router, _) in self.lingering.drain() {
             self.datapath.set(router, None)?;
-        }
-        if self.blocks {
-            firewall::clear().await?;
         }
         Ok(())
     }

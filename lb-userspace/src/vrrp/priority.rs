@@ -1,5 +1,6 @@
 //! What tracking does to the priority: pure.
 
+use super::links::LinkState;
 use crate::config::{Track, Tracked};
 
 /// The lowest and the highest priority that tracking can lead to: 0 says farewell, 255 is for the owner of the addresses.
@@ -17,6 +18,13 @@ pub enum Reading {
     Bad,
     /// The number in a file.
     Number(i32),
+}
+
+impl Reading {
+    /// An interface is good while it is there, and up.
+    pub fn of_link(link: Option<&LinkState>) -> Self {
+        if link.is_some_and(|link| link.up) { Self::Good } else { Self::Bad }
+    }
 }
 
 /// What the readings make of an instance.
@@ -59,7 +67,9 @@ pub fn standing<'a>(base: u8, readings: impl IntoIterator<Item = (&'a Track, Rea
             (Some(weight), Reading::Number(number)) => {
                 priority = priority.saturating_add(weight.saturating_mul(number));
             }
-            (Some(weight @ ..=0), Reading::Bad) | (Some(weight @ 1..), Reading::Good) => priority += weight,
+            (Some(weight @ ..=0), Reading::Bad) | (Some(weight @ 1..), Reading::Good) => {
+                priority = priority.saturating_add(weight);
+            }
             (None, Reading::Good | Reading::Number(_)) | (Some(_), _) => {}
         }
     }
@@ -119,6 +129,7 @@ mod tests {
             Standing::Fit(254)
         );
         assert_eq!(of(100, &[(Some(-253), Reading::Number(i32::MIN))]), Standing::Fit(254));
+        assert_eq!(of(100, &[(Some(253), Reading::Number(i32::MAX)), (Some(20), Reading::Good)]), Standing::Fit(254));
     }
 
     #[test]

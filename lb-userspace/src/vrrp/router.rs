@@ -228,6 +228,11 @@ impl Router {
         }
     }
 
+    /// Whether an interface is another way than it was.
+    pub fn is_news(&self, interface: &str, link: Option<&LinkState>) -> bool {
+        self.members.iter().any(|member| member.is_news(interface, link))
+    }
+
     /// Takes in what has become of an interface; `None` if it is gone.
     pub fn on_link(&mut self, interface: &str, link: Option<&LinkState>, now: Now) -> Vec<Effect> {
         let is_another = |member: &Member| {
@@ -242,8 +247,7 @@ impl Router {
         for member in &mut self.members {
             member.see_link(interface, link);
         }
-        self.by_key =
-            self.members.iter().enumerate().filter_map(|(index, member)| Some((member.key()?, index))).collect();
+        self.find_keys();
         self.reconsider(now, &mut effects);
         effects
     }
@@ -329,8 +333,7 @@ impl Router {
                 None => Member::new(config),
             })
             .collect();
-        self.by_key =
-            self.members.iter().enumerate().filter_map(|(index, member)| Some((member.key()?, index))).collect();
+        self.find_keys();
         let mut effects = Vec::new();
         self.reconsider(now, &mut effects);
         for index in 0..self.members.len() {
@@ -352,6 +355,11 @@ impl Router {
             }
         }
         effects
+    }
+
+    fn find_keys(&mut self) {
+        let keys = self.members.iter().enumerate().filter_map(|(index, member)| Some((member.key()?, index)));
+        self.by_key = keys.collect();
     }
 
     fn find(&self, name: &str) -> Result<usize, WishError> {

@@ -25,6 +25,8 @@ const TTL: u8 = 255;
 const TRAFFIC_CLASS: u32 = 0xc0;
 /// The kernel's priority of control traffic in queues (`TC_PRIO_CONTROL`).
 const QUEUE_PRIORITY: u32 = 7;
+/// Of `linux/in6.h`; the C library does not have it.
+const IPV6_FREEBIND: i32 = 78;
 /// More than any advertisement has: 255 IPv6 addresses, headers, a seal.
 const BUFFER: usize = 8192;
 /// So many packets are read at once; then others have their turn.
@@ -85,6 +87,8 @@ impl AdvertSocket {
             socket.set_multicast_if_v6(ifindex)?;
             setsockopt(&socket, Ipv6RecvHopLimit, &true)?;
             setsockopt(&socket, Ipv6RecvPacketInfo, &true)?;
+            // A virtual router's device has no link-local address: the source is that of the interface which it is on.
+            set_option(socket.as_fd(), libc::IPPROTO_IPV6, IPV6_FREEBIND, &1_i32)?;
             if listen {
                 socket.join_multicast_v6(&GROUP_V6, ifindex)?;
             }

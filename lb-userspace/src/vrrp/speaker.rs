@@ -7,6 +7,7 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     future::poll_fn,
     net::IpAddr,
+    os::fd::BorrowedFd,
     path::PathBuf,
     task::Poll,
     time::{Duration, Instant},
@@ -14,7 +15,7 @@ use std::{
 
 use anyhow::Context as _;
 use futures_util::StreamExt as _;
-use nix::sys::signal::Signal;
+use nix::sys::{prctl, signal::Signal};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::mpsc,
@@ -23,6 +24,7 @@ use tokio::{
 
 use super::{
     api::{self, Request},
+    firewall,
     lifeline::Lifeline,
     links::{self, AnnounceSocket, LinkChange, Links},
     notify::notify,
@@ -32,9 +34,10 @@ use super::{
     socket::{AdvertSocket, Received},
     tracks::{TrackReport, Tracks},
     view::{self, VrrpView, now},
+    watcher::set_close_on_exec,
 };
 use crate::{
-    api::Refusal,
+    api::{Refusal, Reply},
     config::{Config, Tracked, Vrrp},
 };
 
@@ -52,6 +55,8 @@ pub struct Options {
     pub config: PathBuf,
     /// Instances that an earlier speaker left as master when it died.
     pub bury: Vec<String>,
+    /// The descriptor of the watcher's lock, which this process holds as long as it lives.
+    pub lock: Option<i32>,
 }
 
 struct Speaker {
@@ -65,6 +70,8 @@ struct Speaker {
     places: Places,
     tracks: Tracks,
     reports: mpsc::Receiver<TrackReport>,
+    /// For configurations that only have to be adopted yet.
+    next: mpsc::Sender<(Box<Config>, Reply<()>)>,
     lifeline: Lifeline,
     /// What could not be done lately.
     problems: BTreeSet<String>,
@@ -72,6 +79,12 @@ struct Speaker {
 
 /// Speaks until it is told to stop, or nobody watches it any more.
 pub async fn run(options: Options) -> anyhow::Result<()> {
+    if let Some(lock) = options.lock {
+        // The operator's programs live as long as they like.
+        // SAFETY: the watcher has handed it over, and nobody closes it.
+        set_close_on_exec(unsafe { BorrowedFd::borrow_raw(lock) }, true).context("no lock from the watcher")?;
+    }
+    prctl::set_name(c"lbd").context("cannot name this process")?;
     let config = Config::load(&options.config)?;
     let realtime = realtime::enter();
     let links = Links::open()?;
@@ -79,12 +92,15 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let mut changes = links::changes()?.ready_chunks(LINK_BATCH);
     let (requests_sender, mut requests) = mpsc::channel(QUEUE);
     api::start(&config.node.socket, requests_sender)?;
-    let (tracks, reports) = watch(&config);
+    let (next_sender, mut next) = mpsc::channel(1);
+    let router = Router::new(config.vrrp.clone());
+    let (tracks, reports) = watch(&config, &router);
     let mut speaker = Speaker {
-        router: Router::new(config.vrrp.clone()),
+        router,
+        next: next_sender,
         sockets: HashMap::new(),
         places: Places::new(links, announcer, &config.node.pins),
-        lifeline: Lifeline::open(&config.vrrp),
+        lifeline: Lifeline::open(),
         started: Instant::now(),
         problems: BTreeSet::new(),
         options,
@@ -94,8 +110,9 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         reports,
     };
     speaker.places.sweep(&speaker.router)?;
-    speaker.places.guard(&speaker.config.vrrp).await?;
+    firewall::guard(&speaker.config.vrrp).await?;
     speaker.refresh_links(None);
+    speaker.lifeline.set_instances(&speaker.config.vrrp);
     let buried = speaker.router.bury(&speaker.options.bury.clone(), now());
     speaker.perform(buried);
     log::info!("{} VRRP instances; real-time priority: {}", speaker.router.members().len(), realtime.is_some());
@@ -114,20 +131,27 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
             }
         };
         tokio::select! {
+            // What comes seldom first: whoever floods this node with packets is not to keep it from anything. Packets and timers
+            // have their turn after each of these.
             biased;
-            () = receive(&speaker.sockets, &mut received) => {}
-            () = wait => {}
             () = speaker.lifeline.hold() => speaker.stop(None),
-            Some(changes) = changes.next() => speaker.on_link_changes(&changes),
-            Some(report) = speaker.reports.recv() => speaker.on_report(report),
-            Some(request) = requests.recv() => speaker.answer(request).await,
-            _ = renewal.tick() => speaker.renew(),
             _ = terminate.recv() => speaker.stop(Some(Signal::SIGTERM)),
             _ = interrupt.recv() => speaker.stop(Some(Signal::SIGINT)),
+            _ = renewal.tick() => speaker.renew(),
+            changes = changes.next() => {
+                speaker.on_link_changes(&changes.context("the kernel's reports of interfaces have ended")?);
+            }
+            Some(report) = speaker.reports.recv() => speaker.on_report(report),
+            Some(request) = requests.recv() => speaker.answer(request),
+            Some((config, reply)) = next.recv() => drop(reply.send(speaker.adopt(*config))),
+            () = wait => {}
+            () = receive(&speaker.sockets, &mut received) => {}
         }
         speaker.catch_up(&mut received);
     }
-    speaker.places.end().await?;
+    speaker.lifeline.take_leave();
+    speaker.places.end()?;
+    firewall::guard(&[]).await?;
     log::info!("VRRP has ended");
     Ok(())
 }
@@ -148,9 +172,9 @@ async fn receive(sockets: &HashMap<(u32, bool), AdvertSocket>, received: &mut Ve
     .await;
 }
 
-fn watch(config: &Config) -> (Tracks, mpsc::Receiver<TrackReport>) {
+fn watch(config: &Config, router: &Router) -> (Tracks, mpsc::Receiver<TrackReport>) {
     let (sender, reports) = mpsc::channel(QUEUE);
-    (Tracks::start(&config.vrrp, &config.node.socket, &sender), reports)
+    (Tracks::start(router, &config.node.socket, &sender), reports)
 }
 
 impl Speaker {
@@ -259,6 +283,9 @@ impl Speaker {
                     continue;
                 }
             };
+            if !self.router.is_news(&name, link.as_ref()) {
+                continue;
+            }
             let effects = self.router.on_link(&name, link.as_ref(), now());
             self.open_sockets();
             self.prepare_places();
@@ -331,7 +358,7 @@ impl Speaker {
     }
 
     /// An answer that nobody waits for any more is dropped.
-    async fn answer(&mut self, request: Request) {
+    fn answer(&mut self, request: Request) {
         match request {
             Request::Status(reply) => drop(reply.send(Ok(self.status()))),
             Request::FailOver(name, reply) => {
@@ -342,7 +369,7 @@ impl Speaker {
                 let effects = self.router.set_priority(&name, priority, now());
                 drop(reply.send(self.wish(effects)));
             }
-            Request::Reload(reply) => drop(reply.send(self.reload().await)),
+            Request::Reload(reply) => self.reload(reply),
         }
     }
 
@@ -375,10 +402,28 @@ impl Speaker {
         }
     }
 
-    /// Reads the configuration again. An invalid one changes nothing.
-    async fn reload(&mut self) -> Result<(), Refusal> {
-        let next = Config::load(&self.options.config)
-            .map_err(|error| Refusal::Configuration(format!("{:#}", anyhow::Error::from(error))))?;
+    /// Reads the configuration again. An invalid one changes nothing, nor does one that the firewall cannot follow. Because the
+    /// firewall takes its time, what follows is done when the new configuration comes back.
+    fn reload(&self, reply: Reply<()>) {
+        let next = match Config::load(&self.options.config) {
+            Ok(next) => next,
+            Err(error) => {
+                let refusal = Refusal::Configuration(format!("{:#}", anyhow::Error::from(error)));
+                return drop(reply.send(Err(refusal)));
+            }
+        };
+        let adopt = self.next.clone();
+        tokio::spawn(async move {
+            match firewall::guard(&next.vrrp).await {
+                // The loop is gone at the very end only.
+                Ok(()) => drop(adopt.send((Box::new(next), reply)).await),
+                Err(error) => drop(reply.send(Err(Refusal::Failed(error.to_string())))),
+            }
+        });
+    }
+
+    /// Goes by another configuration from now on.
+    fn adopt(&mut self, next: Config) -> Result<(), Refusal> {
         if self.router.is_stopping() {
             return Err(Refusal::Failed("VRRP is stopping".to_owned()));
         }
@@ -388,12 +433,11 @@ impl Speaker {
         let effects = self.router.reconfigure(next.vrrp.clone(), now());
         self.lifeline.set_instances(&next.vrrp);
         self.config = next;
-        (self.tracks, self.reports) = watch(&self.config);
-        self.refresh_links(None);
+        (self.tracks, self.reports) = watch(&self.config, &self.router);
         self.perform(effects);
+        self.refresh_links(None);
         let failed = |error: anyhow::Error| Refusal::Failed(format!("{error:#}"));
         self.places.sweep(&self.router).map_err(failed)?;
-        self.places.guard(&self.config.vrrp).await.map_err(failed)?;
         log::info!("reloaded {}", self.options.config.display());
         Ok(())
     }

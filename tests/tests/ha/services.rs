@@ -89,6 +89,11 @@ fn with_virtual_macs_the_client_never_learns_another_address() -> Result<()> {
         config.replace("sync_group = \"vips\"", "sync_group = \"vips\"\nvirtual_mac = true")
     })?;
     let lab = &balanced.lab;
+    for (node, instance) in [("lb2", "vip4"), ("lb2", "vip6")] {
+        wait_for(&format!("advertisements of {instance}"), SOON, || {
+            Ok((lab.balancer(node).vrrp_instance(instance)?.counters.received > 0).then_some(()))
+        })?;
+    }
     let loads = load_all(lab)?;
     let client = lab.node("client");
     let wanted = [("10.77.0.100", mac_text([0, 0, 0x5e, 0, 1, 51])), ("fd77::100", mac_text([0, 0, 0x5e, 0, 2, 61]))];

@@ -48,6 +48,9 @@ enum Command {
         /// Instances that died as master.
         #[arg(long)]
         bury: Vec<String>,
+        /// The descriptor of the watcher's lock.
+        #[arg(long)]
+        lock: Option<i32>,
     },
     /// Check a configuration file and change nothing.
     Check {
@@ -86,7 +89,9 @@ async fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Run { config, ebpf_log, no_vrrp } => daemon::run(daemon::Options { config, ebpf_log, no_vrrp }).await,
         Command::Vrrp { config } => vrrp::watcher::run(config).await,
-        Command::VrrpSpeaker { config, bury } => vrrp::speaker::run(vrrp::speaker::Options { config, bury }).await,
+        Command::VrrpSpeaker { config, bury, lock } => {
+            vrrp::speaker::run(vrrp::speaker::Options { config, bury, lock }).await
+        }
         Command::Check { config } => {
             let Config { services, interfaces, vrrp, .. } = Config::load(&config)?;
             println!(
@@ -98,11 +103,10 @@ async fn run(command: Command) -> anyhow::Result<()> {
             );
             Ok(())
         }
-        Command::Unload { pins: Some(pins), .. } => daemon::unload(&pins).await,
+        Command::Unload { pins: Some(pins), .. } => daemon::unload(&pins, None).await,
         Command::Unload { config, pins: None } => {
             let Config { node, .. } = Config::load(&config)?;
-            daemon::stop_vrrp(&node.state).await?;
-            daemon::unload(&node.pins).await
+            daemon::unload(&node.pins, Some(&node.state)).await
         }
         Command::Decap(options) => decap::run(options).await,
     }

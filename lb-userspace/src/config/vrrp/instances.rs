@@ -33,6 +33,7 @@ pub(in crate::config) fn read(tables: Vec<Table<'_>>, services: &Tally<'_>) -> V
         }
         if let Some(vrrp) = vrrp {
             check_router_id(&table, &vrrp, &instances);
+            check_virtual_mac(&table, &vrrp, &instances);
             check_sync_group(&table, &vrrp, &instances);
             check_announced(&table, &vrrp, services);
             instances.push(vrrp);
@@ -57,6 +58,25 @@ fn check_router_id(table: &Table<'_>, vrrp: &Vrrp, others: &[Vrrp]) {
                     vrrp.router_id, other.name, vrrp.interface
                 ),
                 "write another router_id, or put the addresses into one instance",
+            ),
+        );
+    }
+}
+
+/// Checks that no other instance has the same virtual MAC address: the datapath knows one interface for each.
+fn check_virtual_mac(table: &Table<'_>, vrrp: &Vrrp, others: &[Vrrp]) {
+    let same = others.iter().find(|other| {
+        other.virtual_mac
+            && other.router_id == vrrp.router_id
+            && other.is_ipv4() == vrrp.is_ipv4()
+            && other.interface != vrrp.interface
+    });
+    if let Some(other) = same.filter(|_| vrrp.virtual_mac) {
+        table.reject(
+            "router_id",
+            Problem::new(
+                format!("router_id {} makes the virtual MAC address of {:?}, too", vrrp.router_id, other.name),
+                "write another router_id: the MAC address follows from it",
             ),
         );
     }

@@ -40,7 +40,9 @@ impl Links {
         let parent = parent.ok_or_else(|| refused("find")(io::Error::from_raw_os_error(libc::ENODEV)))?.header.index;
 
         let name = device_name(router, parent);
-        let created = LinkMacVlan::new(&name, parent, MacVlanMode::Private).address(router.mac().to_vec()).build();
+        // Not private: frames of the other nodes have the same source address, and a private device would keep those to
+        // itself that are for the interface, too.
+        let created = LinkMacVlan::new(&name, parent, MacVlanMode::Bridge).address(router.mac().to_vec()).build();
         let created = self.one_order(RouteNetlinkMessage::NewLink(created), NLM_F_CREATE | NLM_F_EXCL)?;
         if let Err(source) = created
             && source.raw_os_error() != Some(libc::EEXIST)

@@ -172,17 +172,37 @@ impl Member {
         self
     }
 
+    /// Whether an interface that matters here is another way than it was.
+    pub(super) fn is_news(&self, interface: &str, link: Option<&LinkState>) -> bool {
+        let own = self.config.interface == interface
+            && match (&self.link, link) {
+                (LinkView::Present(known), Some(link)) => known != link,
+                (LinkView::Missing, None) => false,
+                _ => true,
+            };
+        let reading = Reading::of_link(link);
+        let tracked = self.config.tracks.iter().zip(&self.readings).any(|(track, known)| {
+            *known != reading && matches!(&track.what, Tracked::Interface { name } if name == interface)
+        });
+        own || tracked
+    }
+
     /// Takes in what has become of an interface, be it its own or a tracked one.
     pub(super) fn see_link(&mut self, interface: &str, link: Option<&LinkState>) {
         if self.config.interface == interface {
             self.link = link.map_or(LinkView::Missing, |link| LinkView::Present(link.clone()));
         }
-        let reading = if link.is_some_and(|link| link.up) { Reading::Good } else { Reading::Bad };
+        let reading = Reading::of_link(link);
         for (track, known) in self.config.tracks.iter().zip(&mut self.readings) {
             if matches!(&track.what, Tracked::Interface { name } if name == interface) {
                 *known = reading;
             }
         }
+    }
+
+    /// What was last known of something tracked.
+    pub fn reading(&self, track: usize) -> Reading {
+        self.readings.get(track).copied().unwrap_or_default()
     }
 
     pub(super) fn set_reading(&mut self, track: usize, reading: Reading) {

@@ -140,8 +140,9 @@ impl Member {
             return Err(Discard::Own);
         }
         let peers = &self.config.unicast_peers;
-        // keepalived 2.2 sends IPv6 unicast with the default hop limit, so that it says nothing there.
-        let is_unicast_v6 = !peers.is_empty() && packet.source.is_ipv6();
+        // keepalived 2.2 sends IPv6 unicast with the default hop limit, so that it says nothing there, unless a seal says that
+        // this is not keepalived.
+        let is_unicast_v6 = !peers.is_empty() && packet.source.is_ipv6() && self.verifier.is_none();
         if packet.ttl != TTL && !is_unicast_v6 {
             return Err(Discard::Ttl);
         }
