@@ -177,7 +177,8 @@ impl LbdVrrp<'_> {
 
     /// Ends all of it at once, as a crash of the machine does: it takes no address off, and tells nobody.
     pub fn crash(mut self) -> Result<()> {
-        let speaker = self.speaker()?;
+        // Its watcher may be about to start another one.
+        let speaker = wait_for("a speaker", START, || Ok(self.speaker().ok()))?;
         // The one would act on the other's end.
         self.process.kill(Signal::SIGSTOP)?;
         kill(speaker, Signal::SIGKILL).context("kill the speaker")?;
@@ -220,7 +221,9 @@ impl Speaker<'_> {
             Self::Keepalived(keepalived) => keepalived.wait_for_state(instance, wanted, timeout),
             Self::Ours(ours) => wait_for(&format!("{instance} to be {wanted:?}"), timeout, || {
                 ours.process.ensure_running()?;
-                Ok((state(&ours.balancer.vrrp_instance(instance)?.state) == Some(wanted)).then_some(()))
+                // Its watcher may be about to start another speaker.
+                let found = ours.balancer.vrrp_instance(instance).ok();
+                Ok(found.is_some_and(|found| state(&found.state) == Some(wanted)).then_some(()))
             }),
         }
     }
