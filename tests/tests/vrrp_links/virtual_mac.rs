@@ -80,7 +80,7 @@ fn devices_are_found_again_and_leave_nothing_behind() -> Result<()> {
 
         let mac = mac_text(ROUTER.mac());
         let shown = balancer.ip(&format!("-d link show vrrp.7.{}", state(&mut links, "eth0")?.ifindex))?;
-        ensure!(shown.contains(&mac) && shown.contains("macvlan mode private") && shown.contains("@eth0"), "{shown}");
+        ensure!(shown.contains(&mac) && shown.contains("macvlan mode bridge") && shown.contains("@eth0"), "{shown}");
         assert_eq!(arp_settings(), restricted);
         links.remove_virtual_mac(device)?;
         assert_eq!(arp_settings(), restricted, "the other device is there still");
