@@ -200,13 +200,13 @@ impl Router {
         let (advertisement, seal) = match reception::read(packet) {
             Ok(read) => read,
             Err(discard) => {
-                self.stray(packet, discard);
+                self.stray(packet, discard, now);
                 return effects;
             }
         };
         let key = (packet.ifindex, advertisement.router_id, packet.source.is_ipv4());
         let Some(&index) = self.by_key.get(&key) else {
-            self.stray(packet, Discard::UnknownRouter);
+            self.stray(packet, Discard::UnknownRouter, now);
             return effects;
         };
         let checked = self.members[index].check(packet, &advertisement, seal, now.unix);
@@ -220,10 +220,10 @@ impl Router {
     }
 
     /// Counts a packet that cannot be read or has no instance; where the router id can be guessed, with that instance.
-    fn stray(&mut self, packet: Packet<'_>, discard: Discard) {
+    fn stray(&mut self, packet: Packet<'_>, discard: Discard, now: Now) {
         let guess = packet.payload.get(1).map(|id| (packet.ifindex, *id, packet.source.is_ipv4()));
         match guess.and_then(|key| self.by_key.get(&key)) {
-            Some(&index) => self.members[index].count_discard(discard, packet.source),
+            Some(&index) => self.members[index].count_discard(discard, packet.source, now.unix),
             None => *self.strays.entry(discard.name()).or_default() += 1,
         }
     }

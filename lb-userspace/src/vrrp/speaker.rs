@@ -384,7 +384,7 @@ impl Speaker {
 
     fn status(&self) -> VrrpView {
         let now: Now = now();
-        let mut problems = view::problems(&self.router);
+        let mut problems = view::problems(&self.router, now);
         problems.extend(self.problems.iter().cloned());
         if self.realtime.is_none() && !self.router.members().is_empty() {
             problems.push("no real-time priority (CAP_SYS_NICE): a busy node may advertise late".to_owned());

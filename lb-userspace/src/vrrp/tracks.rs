@@ -157,14 +157,12 @@ impl Script {
                 return false;
             }
         };
-        match timeout(self.timeout, script.wait()).await {
-            Ok(status) => status.is_ok_and(|status| status.success()),
-            Err(_) => {
-                log::warn!("{}: killed after {:?}", self.name, self.timeout);
-                script.kill().await;
-                false
-            }
-        }
+        let Ok(status) = timeout(self.timeout, script.wait()).await else {
+            log::warn!("{}: killed after {:?}", self.name, self.timeout);
+            script.kill().await;
+            return false;
+        };
+        status.is_ok_and(|status| status.success())
     }
 }
 

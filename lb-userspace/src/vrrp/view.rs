@@ -225,8 +225,11 @@ fn instance(member: &Member, now: Now) -> InstanceView {
     }
 }
 
+/// What has not happened for this time is no problem any more.
+const RECENT: Duration = Duration::from_mins(1);
+
 /// What an operator should look at.
-pub(super) fn problems(router: &Router) -> Vec<String> {
+pub(super) fn problems(router: &Router, now: Now) -> Vec<String> {
     let mut problems = Vec::new();
     for member in router.members() {
         let (name, counters) = (&member.config().name, member.counters());
@@ -236,7 +239,9 @@ pub(super) fn problems(router: &Router) -> Vec<String> {
         if counters.other_addresses > 0 {
             problems.push(format!("{name}: another node advertises other addresses for this router id"));
         }
-        if let Some((source, discard)) = counters.last_discarded {
+        if let Some((source, discard)) = counters.last_discarded
+            && now.unix.saturating_sub(counters.last_discarded_at) < RECENT
+        {
             let total: u64 = counters.discarded.values().sum();
             problems.push(format!("{name}: {total} packets discarded, the last from {source}: {}", discard.name()));
         }

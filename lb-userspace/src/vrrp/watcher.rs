@@ -262,7 +262,7 @@ async fn reload(hangup: &mut Signals, daemon: &Path) {
             log::error!("reload: {error}");
         }
     }
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 /// Whether the programs that this process becomes or starts inherit a descriptor.

@@ -49,6 +49,8 @@ pub struct Counters {
     pub discarded: BTreeMap<Discard, u64>,
     /// The source of the last one.
     pub last_discarded: Option<(IpAddr, Discard)>,
+    /// When that came, since the Unix epoch.
+    pub last_discarded_at: Duration,
 }
 
 /// One instance with all that this node knows of it.

@@ -119,14 +119,15 @@ impl Member {
                 self.counters.farewells_received += u64::from(heard.priority == 0);
                 self.counters.other_addresses += u64::from(!self.has_addresses(&advertisement.addresses));
             }
-            Err(discard) => self.count_discard(discard, packet.source),
+            Err(discard) => self.count_discard(discard, packet.source, unix),
         }
         checked
     }
 
-    pub(super) fn count_discard(&mut self, discard: Discard, source: IpAddr) {
+    pub(super) fn count_discard(&mut self, discard: Discard, source: IpAddr, unix: Duration) {
         *self.counters.discarded.entry(discard).or_default() += 1;
         self.counters.last_discarded = Some((source, discard));
+        self.counters.last_discarded_at = unix;
     }
 
     fn examine(
