@@ -355,6 +355,20 @@ fn a_virtual_mac_with_unicast_peers_is_refused() {
 }
 
 #[test]
+fn a_virtual_mac_on_two_interfaces_is_refused() {
+    let instance = |name: &str, interface: &str, address: &str| {
+        format!(
+            "[[vrrp]]\nname = '{name}'\ninterface = '{interface}'\nrouter_id = 7\nvirtual_mac = true\naddresses = ['{address}']\n"
+        )
+    };
+    let file = [instance("A", "eth0", "10.0.0.9"), instance("B", "eth1", "10.1.0.9")].concat();
+    assert_snapshot!(refusal(&file), @r#"
+    lb.toml:10: VRRP instance "B": router_id 7 makes the virtual MAC address of "A", too
+        write another router_id: the MAC address follows from it
+    "#);
+}
+
+#[test]
 fn an_unknown_state_is_refused() {
     assert_snapshot!(refusal_with(r#"state = "master""#, r#"state = "fault""#), @r#"
     lb.toml:78: VRRP instance "VI_1": state "fault" is not known
