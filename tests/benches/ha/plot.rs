@@ -41,8 +41,9 @@ fn draw_panel<'a>(
     let bound = killed.iter().map(|failover| failover.bound_ms).fold(0.0, f64::max);
     let shortest = killed.iter().map(|failover| failover.gaps_ms.min()).fold(bound, f64::min);
     let longest = killed.iter().map(|failover| failover.gaps_ms.max()).fold(bound, f64::max);
-    let margin = (longest - shortest) * 0.1;
-    let (from, to) = ((shortest - margin).max(0.0), longest + margin);
+    let margin = (bound - shortest) * 0.2;
+    // One that takes a hundred times as long would leave no room for the others.
+    let (from, to) = ((shortest - margin).max(0.0), longest.min(bound * 2.0) + margin);
     let caption = format!("the master dies, an advertisement each {} ms", interval.as_millis());
     let mut chart = ChartBuilder::on(panel)
         .caption(caption, (FONT, 19))
@@ -72,17 +73,23 @@ fn draw_panel<'a>(
     }
     chart
         .configure_series_labels()
-        .position(SeriesLabelPosition::UpperLeft)
+        .position(SeriesLabelPosition::LowerRight)
         .background_style(WHITE)
         .label_font((FONT, 16))
         .draw()?;
     Ok(())
 }
 
-/// The corners of the empirical distribution function, in per cent.
+/// The corners of the empirical distribution function between two gaps, in per cent.
 fn steps(sorted: &[f64], from: f64, to: f64) -> Vec<(f64, f64)> {
     let trials = u32::try_from(sorted.len()).expect("trials are a u16");
     let share = |count: u32| f64::from(count) / f64::from(trials) * 100.0;
-    let corners = (0..).zip(sorted).flat_map(|(count, figure)| [(*figure, share(count)), (*figure, share(count + 1))]);
-    [(from, 0.0)].into_iter().chain(corners).chain([(to, 100.0)]).collect()
+    let mut corners = vec![(from, 0.0)];
+    let mut reached = 0.0;
+    for (count, figure) in (1..).zip(sorted).take_while(|(_, figure)| **figure <= to) {
+        corners.extend([(*figure, reached), (*figure, share(count))]);
+        reached = share(count);
+    }
+    corners.push((to, reached));
+    corners
 }
