@@ -33,6 +33,8 @@ const BEATS: u32 = 7;
 /// No process can be relied on to come to its turn sooner.
 const LEAST_PATIENCE: Duration = Duration::from_millis(30);
 const MOST_PATIENCE: Duration = Duration::from_secs(2);
+/// Without a master among the instances.
+const BACKUP_PATIENCE: Duration = Duration::from_millis(500);
 /// For taking away devices and the firewall's table at the end.
 const LAST_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -51,6 +53,8 @@ pub(super) struct Lifeline {
     /// `None` without a watcher.
     stream: Option<UnixStream>,
     beat: Interval,
+    /// How long a master may be silent.
+    master_patience: Duration,
     pulse: Pulse,
 }
 
@@ -62,7 +66,8 @@ impl Lifeline {
             log::warn!("nobody watches this process: if it dies, its addresses stay until their leases end");
         }
         let patience = MOST_PATIENCE;
-        Self { stream, beat: beat(patience), pulse: Pulse { patience, masters: Vec::new() } }
+        let pulse = Pulse { patience, masters: Vec::new() };
+        Self { stream, beat: beat(patience), master_patience: patience, pulse }
     }
 
     /// From now on it beats as the shortest interval of the instances demands.
@@ -76,9 +81,15 @@ impl Lifeline {
     }
 
     fn set_patience(&mut self, patience: Duration) {
-        self.pulse.patience = patience;
+        self.master_patience = patience;
+        self.pulse.patience = self.patience();
         self.beat = beat(patience);
         self.say_all();
+    }
+
+    /// Where nothing is held, a standstill of the machine is more likely than a hang, and does no harm.
+    fn patience(&self) -> Duration {
+        if self.pulse.masters.is_empty() { self.master_patience.max(BACKUP_PATIENCE) } else { self.master_patience }
     }
 
     /// Says which instances are master, if that has changed.
@@ -91,6 +102,7 @@ impl Lifeline {
             return;
         }
         self.pulse.masters = masters.map(|member| member.config().name.clone()).collect();
+        self.pulse.patience = self.patience();
         self.say_all();
     }
 
