@@ -3,6 +3,7 @@
 use std::{
     io,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -10,9 +11,12 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::{Method, StatusCode, client::conn::http1};
 use hyper_util::rt::TokioIo;
 use serde::{Serialize, de::DeserializeOwned};
-use tokio::net::UnixStream;
+use tokio::{net::UnixStream, time::timeout};
 
 use super::ErrorView;
+
+/// No request takes longer, be it a reload.
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Why a request has no answer.
 #[derive(Debug, thiserror::Error)]
@@ -24,6 +28,12 @@ pub enum ClientError {
         path: PathBuf,
         /// Why.
         source: io::Error,
+    },
+    /// It takes the connection, and hangs.
+    #[error("lbd at {} does not answer within {TIMEOUT:?}: it hangs", path.display())]
+    Hangs {
+        /// The socket.
+        path: PathBuf,
     },
     /// The connection broke, or what came back is not an answer.
     #[error("no answer from lbd: {0}")]
@@ -70,6 +80,11 @@ impl Client {
     }
 
     async fn request<T: DeserializeOwned>(&self, method: Method, path: &str, body: Bytes) -> Result<T, ClientError> {
+        let hangs = || ClientError::Hangs { path: self.socket.clone() };
+        timeout(TIMEOUT, self.exchange(method, path, body)).await.unwrap_or_else(|_| Err(hangs()))
+    }
+
+    async fn exchange<T: DeserializeOwned>(&self, method: Method, path: &str, body: Bytes) -> Result<T, ClientError> {
         let stream = UnixStream::connect(&self.socket)
             .await
             .map_err(|source| ClientError::Unreachable { path: self.socket.clone(), source })?;

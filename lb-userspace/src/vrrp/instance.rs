@@ -128,6 +128,8 @@ struct Backup {
     preempt_from: Option<Instant>,
     /// It handed over, and does not take back what it gave away.
     yielding: bool,
+    /// Its patience has ended, and it waits for its group.
+    waits: bool,
     /// The addresses are still here, at the latest until then.
     holding: Option<Instant>,
 }
@@ -209,7 +211,18 @@ impl Instance {
             && backup.master_down <= now
         {
             backup.master_down = later;
+            backup.waits = true;
         }
+    }
+
+    /// Whether this is a backup that would be master if its group were not to be.
+    pub const fn waits_for_group(&self) -> bool {
+        matches!(&self.phase, Phase::Backup(backup) if backup.waits)
+    }
+
+    /// Whether this is a backup that has handed over, and takes nothing back while its successor lives.
+    pub const fn is_yielding(&self) -> bool {
+        matches!(&self.phase, Phase::Backup(backup) if backup.yielding)
     }
 
     /// Whether this is a master that the others have not heard for as long as they wait before one of them takes over.
@@ -369,7 +382,7 @@ impl Instance {
 
 impl Backup {
     const fn new(master_down: Instant) -> Self {
-        Self { master_down, master: None, preempt_from: None, yielding: false, holding: None }
+        Self { master_down, master: None, preempt_from: None, yielding: false, waits: false, holding: None }
     }
 
     fn hear(&mut self, heard: Heard, parameters: &Parameters, now: Instant) -> Vec<Action> {
@@ -389,6 +402,7 @@ impl Backup {
             return Vec::new();
         }
         self.master = Some(heard);
+        self.waits = false;
         self.master_down = now + parameters.master_down_interval(heard.interval);
         if heard.priority >= parameters.priority {
             self.preempt_from = None;

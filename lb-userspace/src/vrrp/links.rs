@@ -249,6 +249,11 @@ impl Links {
         Ok(())
     }
 
+    /// The virtual addresses that were put and not taken.
+    pub fn placed(&self) -> Vec<(u32, VirtualAddress)> {
+        self.placed.iter().map(|(device, address)| (device.ifindex, *address)).collect()
+    }
+
     /// All addresses that bear our mark, those of an earlier run included, with the index of their interface.
     pub fn ours(&mut self) -> Result<Vec<(u32, VirtualAddress)>, LinkError> {
         let present = self.addresses(None)?.into_iter();

@@ -2,7 +2,7 @@
 //! address.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     net::IpAddr,
     path::Path,
     time::{Duration, Instant},
@@ -17,7 +17,10 @@ use super::{
     router::{Member, Router},
     socket::AdvertSocket,
 };
-use crate::{config::Vrrp, dataplane::VirtualMacs};
+use crate::{
+    config::{VirtualAddress, Vrrp},
+    dataplane::VirtualMacs,
+};
 
 /// So long an address stays without renewal: the kernel takes it off by itself when everything of ours has been killed.
 pub(super) const LEASE: Duration = Duration::from_secs(3);
@@ -81,7 +84,12 @@ impl Places {
     /// Takes off what is ours and belongs to no instance that holds its addresses: an earlier run has left it, or the
     /// configuration does not have it any more.
     pub(super) fn sweep(&mut self, router: &Router) -> anyhow::Result<()> {
-        for (ifindex, address) in self.links.ours()? {
+        // Another VRRP process of this host may have others.
+        let is_known = |(_, address): &(u32, VirtualAddress)| {
+            router.members().iter().any(|member| member.config().addresses.contains(address))
+        };
+        let left = self.links.ours()?.into_iter().filter(is_known).chain(self.links.placed());
+        for (ifindex, address) in left.collect::<BTreeSet<_>>() {
             let held = router
                 .members()
                 .iter()

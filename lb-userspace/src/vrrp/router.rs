@@ -175,7 +175,7 @@ impl Router {
         for index in 0..self.members.len() {
             if self.members[index].next_deadline().is_some_and(|deadline| deadline <= now.instant) {
                 self.wait_for_group(index, now.instant);
-                let reason = self.members[index].reason("no master was heard", now);
+                let reason = self.members[index].reason("no better master was heard", now);
                 let actions = self.members[index].instance.on_time(now.instant);
                 self.carry_out(index, actions, reason, now, &mut effects);
                 let again = self.members[index].announce_again(now.instant);

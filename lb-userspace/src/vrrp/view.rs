@@ -63,6 +63,8 @@ pub struct InstanceView {
     pub source: Option<IpAddr>,
     /// The master: this node itself, or the one that it hears.
     pub master: Option<MasterView>,
+    /// Whether it has handed over on request, and takes nothing back while its successor lives.
+    pub yields: bool,
     /// The virtual addresses, with prefix lengths.
     pub addresses: Vec<String>,
     /// Whether they are on this node.
@@ -177,6 +179,7 @@ fn instance(member: &Member, now: Now) -> InstanceView {
         source: member.source(),
         master: match instance.state() {
             State::Initialize => None,
+            State::Backup if instance.waits_for_group() => None,
             State::Backup => instance.master().map(|master| MasterView {
                 address: master.source,
                 priority: master.priority,
@@ -186,6 +189,7 @@ fn instance(member: &Member, now: Now) -> InstanceView {
                 member.source().map(|address| MasterView { address, priority: parameters.priority, here: true })
             }
         },
+        yields: instance.is_yielding(),
         addresses: config.addresses.iter().map(ToString::to_string).collect(),
         holds_addresses: instance.holds_addresses(),
         sync_group: config.sync_group.clone(),
@@ -235,6 +239,31 @@ pub(super) fn problems(router: &Router, now: Now) -> Vec<String> {
         let (name, counters) = (&member.config().name, member.counters());
         if let Standing::Unfit(reason) = member.standing() {
             problems.push(format!("{name}: takes no part: {reason}"));
+        }
+        if member.instance().waits_for_group() {
+            problems.push(format!(
+                "{name}: hears no master, and waits because others of its sync group do: are they the same on all nodes?"
+            ));
+        }
+        if let Some(link) = member.link() {
+            let foreign = member.config().addresses.iter().filter(|entry| link.addresses.contains(&entry.address));
+            problems.extend(foreign.map(|entry| {
+                let interface = &member.config().interface;
+                format!(
+                    "{name}: {} is on {interface}, and was not put there by VRRP: this node answers for it whoever is master; \
+                     ip address delete {entry} dev {interface}",
+                    entry.address
+                )
+            }));
+        }
+        if let Some(master) = member.instance().master()
+            && master.interval != member.config().interval
+        {
+            let (theirs, ours) = (master.interval, member.config().interval);
+            problems.push(format!(
+                "{name}: {} advertises every {theirs:?}, and this node is to every {ours:?}",
+                master.source
+            ));
         }
         if counters.other_addresses > 0 {
             problems.push(format!("{name}: another node advertises other addresses for this router id"));

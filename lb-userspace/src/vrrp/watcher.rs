@@ -80,7 +80,7 @@ pub fn running(state: &Path) -> Option<Pid> {
 pub async fn run(config_path: PathBuf) -> anyhow::Result<()> {
     // It may have been started by another name.
     prctl::set_name(c"lbd").context("cannot name this process")?;
-    let config = Config::load(&config_path)?;
+    let mut config = Config::load(&config_path)?;
     let longest = config.vrrp.iter().map(|instance| instance.interval).max().unwrap_or_default();
     let lock = lock(&config.node.state, TAKE_OVER + 2 * longest).await?;
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
@@ -88,7 +88,7 @@ pub async fn run(config_path: PathBuf) -> anyhow::Result<()> {
     let mut hangup = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
     let mut links = Links::open()?;
     realtime::enter();
-    take_off(&mut links, &config_path)?;
+    take_off(&mut links, &config)?;
 
     let mut bury = Vec::new();
     let mut pause = Duration::ZERO;
@@ -98,12 +98,14 @@ pub async fn run(config_path: PathBuf) -> anyhow::Result<()> {
         let end = tokio::select! {
             end = speaker.watch() => end,
             () = reload(&mut hangup, &config.node.socket) => unreachable!("it goes on for ever"),
-            _ = terminate.recv() => return speaker.stop(&mut links, &config_path).await,
-            _ = interrupt.recv() => return speaker.stop(&mut links, &config_path).await,
+            _ = terminate.recv() => return speaker.stop(&mut links, &config).await,
+            _ = interrupt.recv() => return speaker.stop(&mut links, &config).await,
         };
         speaker.kill().await;
         bury = std::mem::take(&mut speaker.pulse.masters);
-        take_off(&mut links, &config_path)?;
+        // It may have been reloaded; one that has become invalid is the next speaker's concern.
+        config = Config::load(&config_path).unwrap_or(config);
+        take_off(&mut links, &config)?;
         match end {
             End::Done(status) if status.code() == Some(INVALID_CONFIGURATION.into()) => {
                 bail!("the speaker finds {} invalid", config_path.display());
@@ -197,7 +199,7 @@ impl Speaker {
     }
 
     /// Has it hand over, and waits until it has.
-    async fn stop(mut self, links: &mut Links, config: &Path) -> anyhow::Result<()> {
+    async fn stop(mut self, links: &mut Links, config: &Config) -> anyhow::Result<()> {
         if let Some(pid) = self.child.id() {
             kill(Pid::from_raw(pid.cast_signed()), Signal::SIGTERM)?;
         }
@@ -235,19 +237,21 @@ async fn hear(lines: &mut Lines<BufReader<UnixStream>>, patience: Duration) -> S
     Said::Nothing
 }
 
-/// Takes all virtual addresses of VRRP off this node, and has the datapath take frames to no virtual router's MAC address. What
-/// cannot be taken off keeps nothing else from it; the first such error is returned.
-fn take_off(links: &mut Links, config: &Path) -> anyhow::Result<()> {
+/// Takes all addresses of these instances off this node, and has the datapath take frames to none of their virtual MAC addresses.
+/// What cannot be taken off keeps nothing else from it; the first such error is returned.
+///
+/// Addresses that have left the configuration meanwhile go with their lease.
+fn take_off(links: &mut Links, config: &Config) -> anyhow::Result<()> {
     let mut result = Ok(());
     for (ifindex, address) in links.ours()? {
-        log::warn!("taking {address} off interface {ifindex}");
-        let taken = links.take(Device { ifindex, virtual_mac: false }, &[address]);
-        result = result.and(taken.map_err(anyhow::Error::from));
+        if config.vrrp.iter().any(|instance| instance.addresses.contains(&address)) {
+            log::warn!("taking {address} off interface {ifindex}");
+            let taken = links.take(Device { ifindex, virtual_mac: false }, &[address]);
+            result = result.and(taken.map_err(anyhow::Error::from));
+        }
     }
-    // One that has become invalid is the next speaker's concern.
-    let Ok(Config { node, vrrp, .. }) = Config::load(config) else { return result };
-    let datapath = VirtualMacs::new(&node.pins);
-    for instance in vrrp.iter().filter(|instance| instance.virtual_mac) {
+    let datapath = VirtualMacs::new(&config.node.pins);
+    for instance in config.vrrp.iter().filter(|instance| instance.virtual_mac) {
         let cleared = datapath.set(VirtualRouter { ipv6: !instance.is_ipv4(), id: instance.router_id }, None);
         result = result.and(cleared.map(drop).map_err(anyhow::Error::from));
     }

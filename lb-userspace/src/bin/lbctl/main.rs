@@ -152,7 +152,7 @@ async fn main() -> ExitCode {
             ExitCode::from(match error {
                 ClientError::Refused(_) | ClientError::NoAnswer(_) => 1,
                 ClientError::Configuration(_) => 3,
-                ClientError::Unreachable { .. } => 4,
+                ClientError::Unreachable { .. } | ClientError::Hangs { .. } => 4,
             })
         }
     }

@@ -90,7 +90,7 @@ fn instances(status: &VrrpView) -> String {
     for instance in &status.instances {
         rows.add_row([
             instance.name.clone(),
-            instance.state.name().to_owned(),
+            format!("{}{}", instance.state.name(), if instance.yields { " (handed over)" } else { "" }),
             since(instance),
             weight(instance),
             master(instance),
@@ -129,6 +129,11 @@ fn details(instance: &InstanceView) -> String {
         milliseconds(timers.skew),
         milliseconds(timers.master_down),
     ));
+    if instance.yields {
+        lines.push(
+            "handed over     takes nothing back while its successor lives; fail over there undoes that".to_owned(),
+        );
+    }
     if let Some(group) = &instance.sync_group {
         lines.push(format!("sync group      {group}"));
     }

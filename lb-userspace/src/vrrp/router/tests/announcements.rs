@@ -41,7 +41,7 @@ fn addresses_are_acquired_before_they_are_announced() {
     let mut bench = Bench::started(vec![announcing(0, 0)]);
     assert_eq!(
         bench.wait(ms(3700)),
-        ["advertises 100", "acquires", "announces 3", "backup -> master (no master was heard)"]
+        ["advertises 100", "acquires", "announces 3", "backup -> master (no better master was heard)"]
     );
 }
 

@@ -24,7 +24,7 @@ fn two_nodes_start() {
     assert_snapshot!(lan.transcript(), @r"
        0 a stopped -> backup (all that it needs is there)
        0 b stopped -> backup (all that it needs is there)
-    3218 a advertises 200, acquires, announces 1, backup -> master (no master was heard)
+    3218 a advertises 200, acquires, announces 1, backup -> master (no better master was heard)
     4218 a advertises 200
     5218 a advertises 200
     ");
@@ -39,7 +39,7 @@ fn a_second_node_joins_and_does_not_disturb_a_better_master() {
     lan.run(ms(5000));
     assert_snapshot!(lan.transcript(), @r"
        0 a stopped -> backup (all that it needs is there)
-    3218 a advertises 200, acquires, announces 1, backup -> master (no master was heard)
+    3218 a advertises 200, acquires, announces 1, backup -> master (no better master was heard)
     4218 a advertises 200
     5000 b stopped -> backup (all that it needs is there)
     5218 a advertises 200
@@ -58,7 +58,7 @@ fn the_master_dies() {
     lan.run(ms(5000));
     assert_snapshot!(lan.transcript(), @r"
     10000   -- a dies
-    12829 b advertises 100, acquires, announces 1, backup -> master (no master was heard)
+    12829 b advertises 100, acquires, announces 1, backup -> master (no better master was heard)
     13829 b advertises 100
     14829 b advertises 100
     ");
@@ -73,7 +73,7 @@ fn the_master_stops() {
     assert_snapshot!(lan.transcript(), @r"
     10000   -- a stops
     10000 a says farewell, master -> backup (this node stops)
-    10610 b advertises 100, acquires, announces 1, backup -> master (no master was heard)
+    10610 b advertises 100, acquires, announces 1, backup -> master (no better master was heard)
     10611 a releases, backup -> stopped (10.0.0.2 advertises priority 100)
     11610 b advertises 100
     12610 b advertises 100
@@ -96,7 +96,7 @@ fn a_node_comes_back_and_preempts() {
     15829 b advertises 100
     16829 b advertises 100
     17829 b advertises 100
-    18218 a advertises 200, acquires, announces 1, backup -> master (no master was heard)
+    18218 a advertises 200, acquires, announces 1, backup -> master (no better master was heard)
     18219 b releases, master -> backup (10.0.0.1 advertises priority 200)
     19218 a advertises 200
     ");
@@ -122,7 +122,7 @@ fn a_node_comes_back_and_preempts_after_its_delay() {
     18829 b advertises 100
     19829 b advertises 100
     20829 b advertises 100
-    21048 a advertises 200, acquires, announces 1, backup -> master (no master was heard)
+    21048 a advertises 200, acquires, announces 1, backup -> master (no better master was heard)
     21049 b releases, master -> backup (10.0.0.1 advertises priority 200)
     22048 a advertises 200
     23048 a advertises 200
@@ -162,14 +162,14 @@ fn the_master_is_asked_to_hand_over_and_later_its_successor_is_too() {
     assert_snapshot!(lan.transcript(), @r"
     10000   -- a is asked to hand over
     10000 a says farewell, master -> backup (handed over on request)
-    10610 b advertises 100, acquires, announces 1, backup -> master (no master was heard)
+    10610 b advertises 100, acquires, announces 1, backup -> master (no better master was heard)
     10611 a releases
     11610 b advertises 100
     12610 b advertises 100
     13610 b advertises 100
     14000   -- b is asked to hand over
     14000 b says farewell, master -> backup (handed over on request)
-    14219 a advertises 200, acquires, announces 1, backup -> master (no master was heard)
+    14219 a advertises 200, acquires, announces 1, backup -> master (no better master was heard)
     14220 b releases
     15219 a advertises 200
     16219 a advertises 200
@@ -190,7 +190,7 @@ fn a_node_that_has_handed_over_succeeds_its_successor_when_that_stops() {
     assert_snapshot!(lan.transcript(), @r"
     15000   -- b stops
     15000 b says farewell, master -> backup (this node stops)
-    15219 a advertises 200, acquires, announces 1, backup -> master (no master was heard)
+    15219 a advertises 200, acquires, announces 1, backup -> master (no better master was heard)
     15220 b releases, backup -> stopped (10.0.0.1 advertises priority 200)
     16219 a advertises 200
     17219 a advertises 200
@@ -207,7 +207,7 @@ fn nobody_succeeds_a_node_that_is_alone_and_asked_to_hand_over() {
     10000   -- a is asked to hand over
     10000 a says farewell, master -> backup (handed over on request)
     12000 a releases
-    13218 a advertises 200, acquires, announces 1, backup -> master (no master was heard)
+    13218 a advertises 200, acquires, announces 1, backup -> master (no better master was heard)
     ");
 }
 
@@ -225,7 +225,7 @@ fn the_link_splits_and_heals() {
     10218 a advertises 200
     11218 a advertises 200
     12218 a advertises 200
-    12829 b advertises 100, acquires, announces 1, backup -> master (no master was heard)
+    12829 b advertises 100, acquires, announces 1, backup -> master (no better master was heard)
     13218 a advertises 200
     13829 b advertises 100
     14218 a advertises 200
@@ -249,7 +249,7 @@ fn the_master_stands_still_and_wakes() {
     lan.run(ms(5000));
     assert_snapshot!(lan.transcript(), @r"
     10000   -- a stands still
-    12829 b advertises 100, acquires, announces 1, backup -> master (no master was heard)
+    12829 b advertises 100, acquires, announces 1, backup -> master (no better master was heard)
     13829 b advertises 100
     14829 b advertises 100
     15000   -- a wakes
@@ -257,7 +257,7 @@ fn the_master_stands_still_and_wakes() {
     15829 b advertises 100
     16829 b advertises 100
     17829 b advertises 100
-    18218 a advertises 200, acquires, announces 1, backup -> master (no master was heard)
+    18218 a advertises 200, acquires, announces 1, backup -> master (no better master was heard)
     18219 b releases, master -> backup (10.0.0.1 advertises priority 200)
     19218 a advertises 200
     ");
@@ -287,8 +287,8 @@ fn two_nodes_of_the_same_priority_become_master_at_once_and_the_higher_address_s
     assert_snapshot!(lan.transcript(), @r"
        0 a stopped -> backup (all that it needs is there)
        0 b stopped -> backup (all that it needs is there)
-    3609 a advertises 100, acquires, announces 1, backup -> master (no master was heard)
-    3609 b advertises 100, acquires, announces 1, backup -> master (no master was heard)
+    3609 a advertises 100, acquires, announces 1, backup -> master (no better master was heard)
+    3609 b advertises 100, acquires, announces 1, backup -> master (no better master was heard)
     3610 b advertises 100, announces 1
     3610 a releases, master -> backup (10.0.0.2 advertises priority 100)
     4610 b advertises 100
@@ -305,7 +305,7 @@ fn of_two_backups_the_better_succeeds_a_master_that_stops() {
     assert_snapshot!(lan.transcript(), @r"
     10000   -- a stops
     10000 a says farewell, master -> backup (this node stops)
-    10415 c advertises 150, acquires, announces 1, backup -> master (no master was heard)
+    10415 c advertises 150, acquires, announces 1, backup -> master (no better master was heard)
     10416 a releases, backup -> stopped (10.0.0.3 advertises priority 150)
     11415 c advertises 150
     12415 c advertises 150
@@ -323,11 +323,11 @@ fn three_nodes_lose_their_master_and_then_the_next() {
     }
     assert_snapshot!(lan.transcript(), @r"
     10000   -- a dies
-    12633 c advertises 150, acquires, announces 1, backup -> master (no master was heard)
+    12633 c advertises 150, acquires, announces 1, backup -> master (no better master was heard)
     13633 c advertises 150
     14633 c advertises 150
     15000   -- c dies
-    18244 b advertises 100, acquires, announces 1, backup -> master (no master was heard)
+    18244 b advertises 100, acquires, announces 1, backup -> master (no better master was heard)
     19244 b advertises 100
     ");
 }
@@ -343,11 +343,11 @@ fn version_2_has_its_skew_in_parts_of_a_second_whatever_the_interval() {
     assert_snapshot!(lan.transcript(), @r"
         0 a stopped -> backup (all that it needs is there)
         0 b stopped -> backup (all that it needs is there)
-     6218 a advertises 200, acquires, announces 1, backup -> master (no master was heard)
+     6218 a advertises 200, acquires, announces 1, backup -> master (no better master was heard)
      8218 a advertises 200
      8500   -- a stops
      8500 a says farewell, master -> backup (this node stops)
-     9110 b advertises 100, acquires, announces 1, backup -> master (no master was heard)
+     9110 b advertises 100, acquires, announces 1, backup -> master (no better master was heard)
      9111 a releases, backup -> stopped (10.0.0.2 advertises priority 100)
     11110 b advertises 100
     ");
@@ -362,7 +362,7 @@ fn a_backup_goes_by_the_interval_of_its_master() {
     lan.run(ms(9000));
     assert_snapshot!(lan.transcript(), @r"
     10000   -- a dies
-    15657 b advertises 100, acquires, announces 1, backup -> master (no master was heard)
+    15657 b advertises 100, acquires, announces 1, backup -> master (no better master was heard)
     16657 b advertises 100
     17657 b advertises 100
     18657 b advertises 100
@@ -385,7 +385,7 @@ fn tracking_lowers_the_priority_of_the_master_and_raises_it_again() {
     10000 a advertises 50
     11000 a advertises 50
     12000 a advertises 50
-    12829 b advertises 100, acquires, announces 1, backup -> master (no master was heard)
+    12829 b advertises 100, acquires, announces 1, backup -> master (no better master was heard)
     12830 a releases, master -> backup (10.0.0.2 advertises priority 100)
     13829 b advertises 100
     14829 b advertises 100
@@ -394,7 +394,7 @@ fn tracking_lowers_the_priority_of_the_master_and_raises_it_again() {
     16829 b advertises 100
     17829 b advertises 100
     18829 b advertises 100
-    19634 a advertises 200, acquires, announces 1, backup -> master (no master was heard)
+    19634 a advertises 200, acquires, announces 1, backup -> master (no better master was heard)
     19635 b releases, master -> backup (10.0.0.1 advertises priority 200)
     20634 a advertises 200
     ");
@@ -418,14 +418,14 @@ fn the_interface_of_one_instance_goes_down_and_the_group_moves() {
     assert_snapshot!(lan.transcript(), @r"
     10000   -- eth1 of a goes down
     10000 a A says farewell, A releases, A master -> fault (interface eth1 is down), B says farewell, B releases, B master -> fault (interface eth1 is down)
-    10610 b A advertises 100, A acquires, A announces 1, A backup -> master (no master was heard), B advertises 100, B acquires, B announces 1, B backup -> master (A: no master was heard)
+    10610 b A advertises 100, A acquires, A announces 1, A backup -> master (no better master was heard), B advertises 100, B acquires, B announces 1, B backup -> master (A: no better master was heard)
     11610 b A advertises 100, B advertises 100
     12000   -- it comes up
     12000 a A fault -> backup (all that it needs is there), B fault -> backup (all that it needs is there)
     12610 b A advertises 100, B advertises 100
     13610 b A advertises 100, B advertises 100
     14610 b A advertises 100, B advertises 100
-    15218 a A advertises 200, A acquires, A announces 1, A backup -> master (no master was heard), B advertises 200, B acquires, B announces 1, B backup -> master (A: no master was heard)
+    15218 a A advertises 200, A acquires, A announces 1, A backup -> master (no better master was heard), B advertises 200, B acquires, B announces 1, B backup -> master (A: no better master was heard)
     15219 b A releases, A master -> backup (10.0.0.1 advertises priority 200), B says farewell, B master -> backup (A: 10.0.0.1 advertises priority 200)
     15219 b B releases
     15220 a B advertises 200

@@ -23,6 +23,8 @@ fn a_group_takes_over_when_the_last_of_its_instances_would() {
         assert!(hear_b(&mut bench, 8, 200).is_empty());
         assert_eq!(bench.statuses(), [Status::Backup; 2], "A hears nobody, but B does");
     }
+    let waits: Vec<_> = bench.router.members().iter().map(|member| member.instance().waits_for_group()).collect();
+    assert_eq!(waits, [true, false]);
     assert!(bench.wait(ms(3600)).is_empty());
     assert_eq!(
         bench.wait(ms(10)),
@@ -30,11 +32,11 @@ fn a_group_takes_over_when_the_last_of_its_instances_would() {
             "A advertises 100",
             "A acquires",
             "A announces 1",
-            "A backup -> master (no master was heard)",
+            "A backup -> master (no better master was heard)",
             "B advertises 100",
             "B acquires",
             "B announces 1",
-            "B backup -> master (A: no master was heard)",
+            "B backup -> master (A: no better master was heard)",
         ]
     );
 }

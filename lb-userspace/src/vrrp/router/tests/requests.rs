@@ -20,7 +20,7 @@ fn a_node_that_stops_has_stopped_after_two_intervals_although_nobody_succeeds_it
     bench.router.stop(bench.clock());
     assert_eq!(bench.wait(ms(1999)), [] as [&str; 0]);
     assert!(!bench.router.is_stopped());
-    assert_eq!(bench.wait(ms(1)), ["releases", "backup -> stopped (no master was heard)"]);
+    assert_eq!(bench.wait(ms(1)), ["releases", "backup -> stopped (no better master was heard)"]);
     assert!(bench.router.is_stopped());
 }
 
@@ -28,7 +28,7 @@ fn a_node_that_stops_has_stopped_after_two_intervals_although_nobody_succeeds_it
 fn a_node_that_stops_stops_although_it_stands_still_meanwhile() {
     let mut bench = Bench::master(vec![vrrp()]);
     bench.router.stop(bench.clock());
-    assert_eq!(bench.stand_still(ms(60_000)), ["releases", "backup -> stopped (no master was heard)"]);
+    assert_eq!(bench.stand_still(ms(60_000)), ["releases", "backup -> stopped (no better master was heard)"]);
     assert!(bench.router.is_stopped());
 }
 
