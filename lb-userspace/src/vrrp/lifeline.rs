@@ -1,6 +1,6 @@
 //! The connection between the speaker and who watches it: a socket that is the speaker's standard input.
 //!
-//! The speaker writes a line at every beat, and at every change: which addresses it holds, and for how long it may be silent.
+//! The speaker writes a line at every beat, and at every change: which instances are master, and for how long it may be silent.
 //! When the lines stop, it hangs; when the connection ends, one of the two is dead.
 
 use std::{
@@ -33,7 +33,7 @@ const BEATS: u32 = 7;
 /// No process can be relied on to come to its turn sooner.
 const LEAST_PATIENCE: Duration = Duration::from_millis(30);
 const MOST_PATIENCE: Duration = Duration::from_secs(2);
-/// Without a master among the instances.
+/// Where no address is held.
 const BACKUP_PATIENCE: Duration = Duration::from_millis(500);
 /// For taking away devices and the firewall's table at the end.
 const LAST_PATIENCE: Duration = Duration::from_secs(10);
@@ -56,6 +56,8 @@ pub(super) struct Lifeline {
     /// How long a master may be silent.
     master_patience: Duration,
     pulse: Pulse,
+    /// Whether addresses are here: those of masters, and of instances that hand over.
+    holds: bool,
 }
 
 impl Lifeline {
@@ -67,7 +69,7 @@ impl Lifeline {
         }
         let patience = MOST_PATIENCE;
         let pulse = Pulse { patience, masters: Vec::new() };
-        Self { stream, beat: beat(patience), master_patience: patience, pulse }
+        Self { stream, beat: beat(patience), master_patience: patience, pulse, holds: false }
     }
 
     /// From now on it beats as the shortest interval of the instances demands.
@@ -89,19 +91,22 @@ impl Lifeline {
 
     /// Where nothing is held, a standstill of the machine is more likely than a hang, and does no harm.
     fn patience(&self) -> Duration {
-        if self.pulse.masters.is_empty() { self.master_patience.max(BACKUP_PATIENCE) } else { self.master_patience }
+        if self.holds { self.master_patience } else { self.master_patience.max(BACKUP_PATIENCE) }
     }
 
     /// Says which instances are master, if that has changed.
     pub(super) fn tell(&mut self, router: &Router) {
         let is_master = |name: &str| self.pulse.masters.iter().any(|master| master == name);
         let masters = router.members().iter().filter(|member| member.instance().state() == State::Master);
-        if masters.clone().count() == self.pulse.masters.len()
+        let holds = router.members().iter().any(|member| member.instance().holds_addresses());
+        if holds == self.holds
+            && masters.clone().count() == self.pulse.masters.len()
             && masters.clone().all(|member| is_master(&member.config().name))
         {
             return;
         }
         self.pulse.masters = masters.map(|member| member.config().name.clone()).collect();
+        self.holds = holds;
         self.pulse.patience = self.patience();
         self.say_all();
     }
