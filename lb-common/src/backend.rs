@@ -75,6 +75,22 @@ impl Encapsulation {
     }
 }
 
+/// Whether a backend takes the packets of the flows that it has, and if not, what becomes of them.
+///
+/// A bare byte with named values: the datapath reads it from a map, where an enum of Rust may not hold every value.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(transparent)]
+pub struct Condition(pub u8);
+
+impl Condition {
+    /// It takes them.
+    pub const SERVING: Self = Self(0);
+    /// It does not; its flows go to the backend that their slot has now.
+    pub const RESCHEDULE: Self = Self(1);
+    /// It does not; TCP connections are reset, and the packets of others dropped.
+    pub const RESET: Self = Self(2);
+}
+
 /// The outer IP header of an encapsulated packet, ready but for what each packet changes.
 ///
 /// An IPv4 header takes the first 20 bytes. Its checksum field holds the folded sum, not complemented, of the header
@@ -107,8 +123,10 @@ pub struct BackendRow {
     pub egress_ifindex: u32,
     /// The largest IP packet that the way to the backend takes, the outer header included, in bytes.
     pub mtu: u16,
+    /// Whether it takes the packets of its flows.
+    pub condition: Condition,
     /// Always zero.
-    pub padding: [u8; 2],
+    pub padding: u8,
     /// The next hop.
     pub destination_mac: MacAddress,
     /// The egress interface.

@@ -51,12 +51,39 @@ verdicts! {
         Transmitted => "transmitted",
         /// Sent from another interface.
         Redirected => "redirected",
+        /// Answered with a TCP reset: the flow's backend is gone, and its service wants that.
+        Reset => "reset",
         /// Dropped: the service has no backend that can take the flow.
         DropNoBackend => "drop-no-backend",
+        /// Dropped: the flow's backend is gone, its service resets connections then, and this is no TCP segment to reset.
+        DropBackendGone => "drop-backend-gone",
         /// Dropped: larger than the way to the backend takes.
         DropTooBig => "drop-too-big",
         /// Dropped: no room for the outer header, or a map that the daemon did not fill.
         DropInternal => "drop-internal",
+    }
+}
+
+verdicts! {
+    /// What became of the flows of packets whose slot asks for a look into the flow table. Not every packet counts, and some
+    /// count twice.
+    Tracking {
+        /// The flow was in the table.
+        Hit => "hits",
+        /// The flow was not in the table.
+        Miss => "misses",
+        /// The flow was put into the table.
+        Remembered => "remembered",
+        /// Another flow, one that had been seen for a short time only, was taken out for it.
+        Evicted => "evicted",
+        /// The flow should have been put into the table, which had no room for it.
+        Full => "full",
+        /// The flow's backend is gone, and it was given to another.
+        Rescheduled => "rescheduled",
+        /// A flow with the same addresses and ports as one that was over: it was scheduled anew.
+        Reopened => "reopened",
+        /// The flow was found in a table that is being replaced, and copied to the new one.
+        Carried => "carried-over",
     }
 }
 

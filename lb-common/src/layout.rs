@@ -4,7 +4,7 @@
 //! [`VERSION`], which names the folder of the pins.
 
 /// Version of the map layout.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// Slots in one chunk: 4 KiB, one page of the memory-mapped slot array.
 pub const CHUNK_SLOTS: u32 = 1024;
@@ -25,6 +25,8 @@ pub const DIRECTORIES: u32 = 2;
 pub const BACKEND_ROWS: u32 = 2 * crate::BackendId::COUNT;
 /// Interface indices that the datapath can tell apart.
 pub const MAX_INTERFACES: u32 = 1 << 14;
+/// Flow tables: the one in use, and one that is being replaced.
+pub const FLOW_TABLES: u32 = 2;
 /// Places for virtual routers: one for each identifier in each address family.
 pub const VIRTUAL_ROUTERS: u32 = 2 << 8;
 
@@ -51,6 +53,18 @@ pub mod names {
     pub const VIRTUAL_MACS: &str = "VIRTUAL_MACS";
     /// Interface index → device to redirect to.
     pub const EGRESS: &str = "EGRESS";
+    /// The flow tables.
+    pub const FLOW_TABLES: &str = "FLOW_TABLES";
+    /// Which of them are in use.
+    pub const FLOW_TABLES_IN_USE: &str = "FLOW_TABLES_IN_USE";
+    /// What became of flows that were looked up.
+    pub const TRACKING: &str = "TRACKING";
+    /// QUIC server id → backend.
+    pub const QUIC_SERVERS: &str = "QUIC_SERVERS";
+    /// The time, for a program that was loaded with [`USE_TEST_CLOCK`].
+    pub const TEST_CLOCK: &str = "TEST_CLOCK";
+    /// Whether the program reads the time from [`TEST_CLOCK`], a constant that is set when it is loaded.
+    pub const USE_TEST_CLOCK: &str = "USE_TEST_CLOCK";
     /// Packets per verdict.
     pub const VERDICTS: &str = "VERDICTS";
     /// Traffic per service id.

@@ -13,16 +13,20 @@ pub mod checksum;
 mod counters;
 mod directory;
 mod flow;
+pub mod flow_table;
 pub mod layout;
+mod quic;
 mod service;
 mod slot;
 mod virtual_router;
 
 pub use address::{Address, NetU16, NetU32};
-pub use backend::{BackendId, BackendRow, Encapsulation, MacAddress, OuterHeader, RowIndex, mac_word};
-pub use counters::{DecapVerdict, Traffic, Verdict};
+pub use backend::{BackendId, BackendRow, Condition, Encapsulation, MacAddress, OuterHeader, RowIndex, mac_word};
+pub use counters::{DecapVerdict, Tracking, Traffic, Verdict};
 pub use directory::{Directory, ServiceEntry};
 pub use flow::{Flow, FlowHash, HashKey};
+pub use flow_table::{FlowEntry, FlowState, FlowTables, FlowTime};
+pub use quic::{QuicIds, QuicServer};
 pub use service::{Service, ServiceId, ServiceKey};
 pub use slot::SlotWord;
 pub use virtual_router::VirtualRouter;
@@ -31,7 +35,7 @@ pub use virtual_router::VirtualRouter;
 mod pod {
     //! aya copies values between maps and memory byte by byte, so it wants to know that they are plain data.
 
-    use crate::{Address, BackendRow, RowIndex, Traffic, bench::Template};
+    use crate::{Address, BackendId, BackendRow, QuicServer, RowIndex, Traffic, bench::Template};
 
     macro_rules! pod {
         ($($type:ty),+) => {
@@ -41,5 +45,5 @@ mod pod {
         };
     }
 
-    pod!(Address, BackendRow, RowIndex, Template, Traffic);
+    pod!(Address, BackendId, BackendRow, QuicServer, RowIndex, Template, Traffic);
 }

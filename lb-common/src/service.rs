@@ -1,4 +1,4 @@
-use crate::{Address, NetU16, layout};
+use crate::{Address, NetU16, QuicIds, layout};
 
 /// What a packet's destination is looked up by.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -58,6 +58,8 @@ pub struct Service {
     pub first_chunk: u32,
     /// The number of its slots, less one: a power of two less one.
     pub slot_mask: u32,
+    /// What its QUIC connection ids look like, if it speaks QUIC.
+    pub quic: QuicIds,
 }
 
 impl Service {
