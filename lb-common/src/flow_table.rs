@@ -153,11 +153,15 @@ impl FlowState {
     /// 34.4 s for those that last minutes or hours. The count has eight bits.
     #[inline(always)]
     const fn tick_shift(self) -> u32 {
-        match self {
-            Self::Opening | Self::Closing => 30,
-            Self::Sighted | Self::Established => 35,
-        }
+        tick_shift(self as u32)
     }
+}
+
+/// See [`FlowState::tick_shift`]; calculated, because the verifier follows each branch of a program on its own.
+#[inline(always)]
+const fn tick_shift(state: u32) -> u32 {
+    let is_long = (state ^ state >> 1) & 1;
+    30 + 5 * is_long
 }
 
 /// What a packet says about its flow.
@@ -257,8 +261,13 @@ impl FlowEntry {
     /// Ticks of its state since it was last seen, the one that has begun among them; after 256 it starts over.
     #[inline(always)]
     const fn age(self, now: FlowTime) -> u8 {
-        let now = now.0 >> self.state().tick_shift();
+        let now = now.0 >> tick_shift(self.state_bits());
         now.wrapping_sub(self.0 >> TIME_SHIFT) as u8
+    }
+
+    #[inline(always)]
+    const fn state_bits(self) -> u32 {
+        (self.0 >> STATE_SHIFT) as u32 & 3
     }
 
     /// How long ago it was last seen, at least, in nanoseconds.
@@ -311,21 +320,28 @@ impl FlowEntry {
         Self(self.0 >> TAG_SHIFT << TAG_SHIFT | low)
     }
 
-    /// How easily its way is given to another flow: the lowest rank first, `None` never. A flow that was seen often is
+    /// Flows of this rank and above keep their way.
+    const KEPT: u16 = 0x0f00;
+
+    /// How easily its way is given to another flow: the lowest rank first, from [`FlowEntry::KEPT`] on
+    /// never. A flow that was seen often is
     /// kept for as long as `idle_ticks` of 34.4 s, one that is opening for 3 s; of the others those go first that end, then
     /// those that never opened, then those that were seen once, each the oldest first.
     #[inline(always)]
-    const fn rank(self, now: FlowTime, idle_ticks: u8) -> Option<u16> {
-        let age = self.age(now);
-        let class = match self.state() {
-            _ if self.is_free() => return Some(0),
-            FlowState::Closing => 1,
-            FlowState::Sighted | FlowState::Established if age > idle_ticks => 1,
-            FlowState::Opening if age >= Self::OPENING_GUARD => 2,
-            FlowState::Sighted => 3,
-            FlowState::Opening | FlowState::Established => return None,
-        };
-        Some(class << 8 | (u8::MAX - age) as u16)
+    const fn rank(self, now: FlowTime, idle_ticks: u8) -> u16 {
+        if self.is_free() {
+            return 0;
+        }
+        // A byte for each state: from which age on it is old; its class when old, and when young, in four bits each. Calculated,
+        // because the verifier follows each branch of a program on its own.
+        const CLASSES: u32 = 0x11_1f_13_2f;
+        let state = self.state_bits();
+        let age = self.age(now) as u32;
+        let idle_ticks = idle_ticks as u32 + 1;
+        let old_from = (Self::OPENING_GUARD as u32 | idle_ticks << 8 | idle_ticks << 16) >> (8 * state) & 0xff;
+        let is_young = age.wrapping_sub(old_from) >> 31;
+        let class = CLASSES >> (8 * state + 4 - 4 * is_young) & 0xf;
+        (class << 8 | (0xff - age)) as u16
     }
 }
 
@@ -337,43 +353,59 @@ pub trait Bucket {
     /// Compare-and-swap: puts `new` there if `old` still is; whether it was.
     fn replace(&self, way: usize, old: FlowEntry, new: FlowEntry) -> bool;
 
+    /// `value` itself, in a form from which the verifier of eBPF programs cannot tell what it is. The verifier follows every
+    /// value that a loop can end with on its own, through all that comes after; of what it does not know there is only one.
+    #[inline(always)]
+    fn veil(&self, value: usize) -> usize {
+        value
+    }
+
     /// Where the flow with this tag stands.
     #[inline(always)]
     fn find(&self, tag: FlowTag) -> Option<(usize, FlowEntry)> {
-        for way in 0..WAYS {
-            let entry = self.load(way);
-            if entry.is(tag) {
-                return Some((way, entry));
+        // The way and the entry in variables of the loop: there is one way out of it.
+        let mut found = WAYS;
+        for way in (0..WAYS).rev() {
+            if self.load(way).is(tag) {
+                found = way;
             }
+            found = self.veil(found);
         }
-        None
+        if found >= WAYS {
+            return None;
+        }
+        let entry = self.load(found);
+        // Otherwise it has just gone.
+        entry.is(tag).then_some((found, entry))
     }
 
     /// The way that is given away most easily, and its rank.
     #[inline(always)]
     fn weakest(&self, now: FlowTime, idle_ticks: u8) -> Weakest {
-        let mut weakest = Weakest { rank: u16::MAX, way: 0, entry: FlowEntry::FREE };
+        // Rank and way in one number: the lowest wins.
+        let mut lowest = usize::MAX;
         for way in 0..WAYS {
-            let entry = self.load(way);
-            if let Some(rank) = entry.rank(now, idle_ticks)
-                && rank < weakest.rank
-            {
-                weakest = Weakest { rank, way, entry };
-            }
+            let rank = self.veil(self.load(way).rank(now, idle_ticks).into());
+            lowest = self.veil(lowest.min(rank << WAY_BITS | way));
         }
-        weakest
+        let way = lowest & (WAYS - 1);
+        let entry = self.load(way);
+        // It may have changed meanwhile.
+        Weakest { rank: entry.rank(now, idle_ticks), way, entry }
     }
 }
+
+const WAY_BITS: u32 = WAYS.trailing_zeros();
 
 /// See [`Bucket::weakest`].
 #[derive(Clone, Copy, Debug)]
 pub struct Weakest {
-    /// `u16::MAX` if no way can be given away.
-    pub rank: u16,
+    /// See [`FlowEntry::rank`].
+    rank: u16,
     /// Which way.
-    pub way: usize,
+    way: usize,
     /// What stands there.
-    pub entry: FlowEntry,
+    entry: FlowEntry,
 }
 
 /// What came of an attempt to remember a flow.
@@ -391,7 +423,7 @@ pub enum Inserted {
 }
 
 /// How often an insertion is tried again when others change the same ways at the same time.
-const ATTEMPTS: usize = 3;
+const ATTEMPTS: usize = 2;
 
 /// Puts `entry`, a flow that was found in neither bucket, into the one with more room.
 ///
@@ -404,7 +436,7 @@ pub fn insert<B: Bucket>(buckets: [&B; 2], entry: FlowEntry, now: FlowTime, idle
         let (one, other) = (first.weakest(now, idle_ticks), second.weakest(now, idle_ticks));
         let into_first = one.rank <= other.rank;
         let (bucket, weakest) = if into_first { (first, one) } else { (second, other) };
-        if weakest.rank == u16::MAX {
+        if weakest.rank >= FlowEntry::KEPT {
             return Inserted::Full;
         }
         if !bucket.replace(weakest.way, weakest.entry, entry) {
