@@ -16,6 +16,10 @@ pub struct Template {
     pub destination_offset: u32,
     /// Number of services that get traffic, less one: a power of two less one.
     pub destination_mask: u32,
+    /// One packet in so many is the first one of another flow each time, of 2^32; zero is none.
+    pub flood_every: u32,
+    /// Where the TCP flags stand.
+    pub flags_offset: u32,
     /// Which program to run: its index in [`names::TARGETS`].
     pub target: u32,
 }

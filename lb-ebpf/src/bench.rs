@@ -55,7 +55,20 @@ fn prepare(ctx: &mut XdpContext) -> Option<u32> {
     let flow = run.wrapping_mul(0x9e37_79b1);
     vary(ctx, template.source_offset, flow & template.source_mask)?;
     vary(ctx, template.destination_offset, flow >> 16 & template.destination_mask)?;
+    if template.flood_every != 0 && run % template.flood_every == 0 {
+        flood(ctx, template, flow)?;
+    }
     Some(template.target)
+}
+
+/// Turns the packet into the first one of a flow of its own.
+#[inline(always)]
+fn flood(ctx: &mut XdpContext, template: &Template, flow: u32) -> Option<()> {
+    const SYN: u8 = 2;
+    vary(ctx, template.source_offset, flow)?;
+    let offset = (template.flags_offset & 0x3f) as usize;
+    let [_, window]: [u8; 2] = read(ctx, offset)?;
+    write(ctx, offset, [SYN, window])
 }
 
 /// Sets low bits of the address whose last word is at `offset`, where the template has zeros.

@@ -27,7 +27,7 @@ use self::{census::CensusTaker, executor::Executor, vrrp::VrrpProcess};
 pub use self::{setup::unload, state::StateDir};
 use crate::{
     api::{Refusal, Request},
-    config::Config,
+    config::{self, Config},
     dataplane::{Attachment, FlowTables, LogLevel},
     health::Report,
     model::{Applied, Change, Core, Effect},
@@ -184,17 +184,32 @@ impl Daemon {
         let desired = self.executor.state.merge(config.services.clone()).map_err(failed)?;
         let effects = self.core.apply(desired, Instant::now()).map_err(|full| Refusal::Failed(full.to_string()))?;
         self.config = config;
+        let resized = self.resize_flow_table();
         log::info!("reloaded {}", self.options.config.display());
         let done = self.executor.run(effects, &self.core).await;
         self.restore_announced().await;
         let vrrp = self.reload_vrrp().await;
-        done.map_err(failed).and(vrrp)
+        done.map_err(failed).and(resized).and(vrrp)
+    }
+
+    /// Gives the flow table the size and the idle timeout of the configuration. Packets go on to use it meanwhile.
+    fn resize_flow_table(&mut self) -> Result<(), Refusal> {
+        // One that runs looks at the table of before.
+        self.census.discard();
+        let idle_ticks = setup::idle_ticks(&self.config.services);
+        let opened = self
+            .flow_tables
+            .resize(self.config.node.flow_table, idle_ticks)
+            .map_err(|error| Refusal::Failed(format!("cannot resize the flow table: {:#}", anyhow::Error::from(error))))?;
+        setup::report(opened);
+        Ok(())
     }
 
     /// What cannot change while the daemon runs.
     fn check_reload(&self, config: &Config) -> Result<(), Refusal> {
+        let node = config::Node { flow_table: config.node.flow_table, ..self.config.node.clone() };
         for (section, same) in [
-            ("[node]", config.node == self.config.node),
+            ("[node]", config.node == node),
             ("[[interface]]", config.interfaces == self.config.interfaces),
         ] {
             if !same {

@@ -6,10 +6,7 @@ mod list;
 mod open;
 mod table;
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
-};
+use std::sync::Arc;
 
 use lb_common::{FlowEntry, FlowState, FlowTime, flow_table};
 
@@ -20,12 +17,11 @@ pub use self::{
     open::Opened,
     table::FlowTable,
 };
-use super::mapped::Mapped;
 
 /// The flow table in use, and the word by which the datapath finds it.
 #[derive(Debug)]
 pub struct FlowTables {
-    in_use: Mapped,
+    places: Places,
     table: Arc<FlowTable>,
 }
 
@@ -33,19 +29,6 @@ impl FlowTables {
     /// The table, to be read and changed by whichever thread.
     pub fn table(&self) -> Arc<FlowTable> {
         Arc::clone(&self.table)
-    }
-
-    /// From now on flows without a packet for `idle_ticks` give their way to others, see [`flow_table::idle_ticks`].
-    pub fn set_idle_ticks(&self, idle_ticks: u8) {
-        let word = lb_common::FlowTables::from_bits(self.word().load(Ordering::Relaxed));
-        if let Some((place, bits)) = word.current() {
-            let word = lb_common::FlowTables::new(place, bits, word.old().map(|(_, bits)| bits), idle_ticks);
-            self.word().store(word.to_bits(), Ordering::Release);
-        }
-    }
-
-    fn word(&self) -> &AtomicU64 {
-        &self.in_use.words64()[0]
     }
 }
 

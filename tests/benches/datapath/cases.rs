@@ -2,17 +2,25 @@
 
 use std::{fs, path::PathBuf, process};
 
-use lb_common::{Encapsulation, HashKey, bench::Template};
+use lb_common::{
+    Encapsulation, HashKey,
+    bench::Template,
+    flow_table::{BucketBits, idle_ticks},
+};
 use lb_userspace::dataplane::Dataplane;
 
 use crate::{
     frames::{Kind, frame},
-    measure::{Bench, Sample, Target, rounds},
+    measure::{Bench, PACKETS, Sample, Target, rounds},
     report::CaseResult,
     services::{ONE_SERVICE, Scale, THOUSAND_SERVICES, fill},
+    slots::{Slots, Table},
 };
 
 const KEY: HashKey = HashKey([0x0123_4567_89ab_cdef, 0xfedc_ba98_7654_3210]);
+/// A table of 1,048,576 flows.
+const TABLE_BITS: BucketBits = BucketBits::new(17).expect("that is a size");
+const IDLE_SECONDS: u64 = 900;
 const MANY: u32 = 1 << 16;
 const VERY_MANY: u32 = 1 << 20;
 
@@ -20,8 +28,13 @@ const VERY_MANY: u32 = 1 << 20;
 pub(crate) struct Case {
     pub(crate) name: String,
     pub(crate) frame: Vec<u8>,
+    pub(crate) ipv4: bool,
     pub(crate) template: Template,
     pub(crate) target: Target,
+    /// Packets per sample.
+    pub(crate) packets: u32,
+    /// What the slots do.
+    pub(crate) slots: Slots,
 }
 
 impl Case {
@@ -33,21 +46,58 @@ impl Case {
         Self {
             name: format!("maglev/{mode}/{family}/{}/{flows}{services}", kind.name()),
             frame,
+            ipv4,
             template: Template { source_mask: flows - 1, destination_mask: u32::from(scale.services) - 1, ..template },
             target: Target::Balance,
+            packets: PACKETS,
+            slots: Slots::Stable,
         }
     }
 
     fn not_ours(kind: Kind, ipv4: bool) -> Self {
         let (frame, template) = frame(kind, ipv4, false);
         let family = if ipv4 { "v4" } else { "v6" };
-        Self { name: format!("not-ours/-/{family}/{}/1", kind.name()), frame, template, target: Target::Balance }
+        Self {
+            name: format!("not-ours/-/{family}/{}/1", kind.name()),
+            frame,
+            ipv4,
+            template,
+            target: Target::Balance,
+            packets: PACKETS,
+            slots: Slots::Stable,
+        }
     }
 
     /// A floor, on the same frame and with as many flows as the cases that are compared with it.
     fn floor(name: &str, target: Target) -> Self {
         let (frame, template) = frame(Kind::Established, true, true);
-        Self { name: name.to_owned(), frame, template: Template { source_mask: MANY - 1, ..template }, target }
+        Self {
+            name: name.to_owned(),
+            frame,
+            ipv4: true,
+            template: Template { source_mask: MANY - 1, ..template },
+            target,
+            packets: PACKETS,
+            slots: Slots::Stable,
+        }
+    }
+
+    /// A case whose slots have to be looked behind.
+    fn tracked(slots: Slots, kind: Kind, ipv4: bool, flows: u32) -> Self {
+        let case = Self::balanced("ipip", kind, ipv4, flows, ONE_SERVICE);
+        let name = format!("{}/{}", case.name, slots.name());
+        // Of new flows each comes once.
+        let packets = if slots == Slots::Always { flows } else { PACKETS };
+        Self { name, packets, slots, ..case }
+    }
+
+    /// The same with one packet of a flood for each ten packets, or nothing but the flood.
+    fn flooded(self, what: &str, flood_every: u32) -> Self {
+        Self {
+            name: format!("{}/{what}", self.name),
+            template: Template { flood_every, ..self.template },
+            ..self
+        }
     }
 }
 
@@ -78,8 +128,24 @@ fn groups() -> Vec<Group> {
         encapsulation,
         cases: cases(mode, ipv4, ONE_SERVICE, kinds, &all),
     };
+    let moving = || Case::tracked(Slots::AllMoving, Kind::Established, true, MANY);
+    let tracked_v4 = vec![
+        Case::tracked(Slots::Tracked, Kind::Established, true, MANY),
+        Case::tracked(Slots::Always, Kind::Syn, true, MANY),
+        Case::tracked(Slots::OnePercentMoving, Kind::Established, true, VERY_MANY),
+        moving(),
+        moving().flooded("syn-flood-1:10", 11),
+        moving().flooded("syn-flood-only", 1),
+        Case::balanced("ipip", Kind::Established, true, MANY, ONE_SERVICE).flooded("syn-flood-1:10", 11),
+    ];
+    let tracked_v6 = vec![
+        Case::tracked(Slots::Tracked, Kind::Established, false, MANY),
+        Case::tracked(Slots::Always, Kind::Syn, false, MANY),
+    ];
     vec![
         Group { scale: ONE_SERVICE, ipv4: true, encapsulation: Encapsulation::IPV4, cases: ipip_v4 },
+        Group { scale: ONE_SERVICE, ipv4: true, encapsulation: Encapsulation::IPV4, cases: tracked_v4 },
+        Group { scale: ONE_SERVICE, ipv4: false, encapsulation: Encapsulation::IPV6, cases: tracked_v6 },
         group("ipip", false, Encapsulation::IPV6, &every),
         group("ipip-4in6", true, Encapsulation::IPV6, &established),
         group("ipip-6in4", false, Encapsulation::IPV4, &established),
@@ -100,11 +166,13 @@ pub(crate) fn run() -> anyhow::Result<Vec<CaseResult>> {
     for (number, group) in groups().into_iter().enumerate() {
         let pins = Pins::new(number);
         let mut dataplane = Dataplane::load(&pins.0, KEY, None)?;
-        fill(&mut dataplane, group.scale, group.ipv4, group.encapsulation)?;
+        let slots = fill(&mut dataplane, group.scale, group.ipv4, group.encapsulation)?;
+        let (tables, _) = dataplane.open_flow_tables(TABLE_BITS, idle_ticks(IDLE_SECONDS))?;
+        let table = Table { slots, words: dataplane.maps.words(), flows: tables.table() };
         let mut bench = Bench::new(&mut dataplane)?;
         let mut cases = vec![Case::floor("noop", Target::Noop), Case::floor("encap", Target::Encap)];
         cases.extend(group.cases);
-        let samples: Vec<Sample> = rounds(&mut bench, &cases)?;
+        let samples: Vec<Sample> = rounds(&mut bench, &cases, |bench, case| table.prepare(bench, case))?;
         results.extend(CaseResult::of_group(number, &cases, &samples));
     }
     Ok(results)

@@ -32,6 +32,8 @@ const PAYLOAD: [u8; 32] = [0; 32];
 /// Where the last four bytes of the addresses stand in an untagged frame.
 const V4_ADDRESSES: (u32, u32) = (14 + 12, 14 + 16);
 const V6_ADDRESSES: (u32, u32) = (14 + 8 + 12, 14 + 24 + 12);
+/// Where the flags of TCP over IPv4 stand in an untagged frame.
+const V4_TCP_FLAGS: u32 = 14 + 20 + 13;
 
 /// A frame to a service, or to an address that has none, and how the wrapper varies it.
 pub(crate) fn frame(kind: Kind, ipv4: bool, ours: bool) -> (Vec<u8>, Template) {
@@ -67,6 +69,8 @@ pub(crate) fn frame(kind: Kind, ipv4: bool, ours: bool) -> (Vec<u8>, Template) {
         source_mask: 0,
         destination_offset,
         destination_mask: 0,
+        flood_every: 0,
+        flags_offset: V4_TCP_FLAGS,
         target: 0,
     };
     (frame, template)

@@ -7,6 +7,7 @@ mod frames;
 mod measure;
 mod report;
 mod services;
+mod slots;
 
 use clap::Parser;
 use lb_tests::benchmark::{Machine, Output};

@@ -21,7 +21,7 @@ use nix::{
 use crate::{cases::Case, report::CaseResult};
 
 /// Packets per sample: every flow of the largest case comes by once.
-const PACKETS: u32 = 1 << 20;
+pub(crate) const PACKETS: u32 = 1 << 20;
 /// Samples per case. They are taken in rounds, case after case, so that a drift of the machine meets all alike.
 const ROUNDS: usize = 9;
 
@@ -60,7 +60,7 @@ impl Bench {
         Ok(Self { ebpf, template, _targets: targets })
     }
 
-    fn sample(&mut self, case: &Case, packets: u32) -> anyhow::Result<f64> {
+    pub(crate) fn sample(&mut self, case: &Case, packets: u32) -> anyhow::Result<f64> {
         let template = Template { target: case.target as u32, ..case.template };
         self.template.set(0, template, 0)?;
         let wrapper = program(&mut self.ebpf, names::WRAPPER)?;
@@ -89,15 +89,21 @@ pub(crate) fn stay_on_one_cpu(cpus: usize) -> anyhow::Result<()> {
     sched_setaffinity(Pid::from_raw(0), &last).context("cannot stay on one CPU")
 }
 
-/// Measures the cases in turn, [`ROUNDS`] times.
-pub(crate) fn rounds(bench: &mut Bench, cases: &[Case]) -> anyhow::Result<Vec<Sample>> {
+/// Measures the cases in turn, [`ROUNDS`] times, each after what it needs to be prepared.
+pub(crate) fn rounds(
+    bench: &mut Bench,
+    cases: &[Case],
+    mut prepare: impl FnMut(&mut Bench, &Case) -> anyhow::Result<()>,
+) -> anyhow::Result<Vec<Sample>> {
     let mut samples = vec![Sample::new(); cases.len()];
     for case in cases {
-        bench.sample(case, PACKETS / 4)?;
+        prepare(bench, case)?;
+        bench.sample(case, case.packets.min(PACKETS / 4))?;
     }
     for _ in 0..ROUNDS {
         for (case, samples) in cases.iter().zip(&mut samples) {
-            samples.push(bench.sample(case, PACKETS)?);
+            prepare(bench, case)?;
+            samples.push(bench.sample(case, case.packets)?);
         }
     }
     Ok(samples)

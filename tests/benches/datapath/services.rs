@@ -38,19 +38,19 @@ pub(crate) fn service_v6(number: u16) -> Ipv6Addr {
 }
 
 /// Fills the maps: every service takes TCP and UDP on port 80 over `ipv4` or IPv6, with backends behind
-/// `encapsulation`.
+/// `encapsulation`. Returns the services, and the owners of their slots.
 pub(crate) fn fill(
     dataplane: &mut Dataplane,
     scale: Scale,
     ipv4: bool,
     encapsulation: Encapsulation,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Vec<(Service, Vec<BackendId>)>> {
     let maps = &mut dataplane.maps;
     maps.put_interface(INGRESS, INTERFACE_MAC)?;
     let members: Vec<Member> =
         (0..scale.backends).map(|backend| Member { name: backend.to_string().into_bytes(), weight: 1 }).collect();
     let owners = table(&members, scale.slots);
-    let mut entries = Vec::new();
+    let (mut entries, mut tables) = (Vec::new(), Vec::new());
     for number in 0..scale.services {
         let address: IpAddr = if ipv4 { service_v4(number).into() } else { service_v6(number).into() };
         let first_backend = u32::from(number) * u32::from(scale.backends) + 1;
@@ -64,15 +64,19 @@ pub(crate) fn fill(
             let id = first_backend + backend;
             maps.put_row(BackendId::truncate(id), RowIndex(id), &row(encapsulation, id))?;
         }
+        let owners: Vec<BackendId> =
+            owners.iter().map(|owner| BackendId::truncate(first_backend + owner)).collect();
         for (slot, owner) in (0..).zip(&owners) {
-            maps.store_slot(&service, slot, SlotWord::stable(BackendId::truncate(first_backend + owner)));
+            maps.store_slot(&service, slot, SlotWord::stable(*owner));
         }
+        tables.push((service, owners));
         for protocol in [6, 17] {
             let key = ServiceKey::new(Address::from(address), NetU16::new(80), protocol);
             entries.push(ServiceEntry { key, service });
         }
     }
-    Ok(maps.store_services(&entries)?)
+    maps.store_services(&entries)?;
+    Ok(tables)
 }
 
 fn row(encapsulation: Encapsulation, id: u32) -> BackendRow {

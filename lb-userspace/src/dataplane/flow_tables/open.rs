@@ -44,6 +44,7 @@ pub enum Opened {
 }
 
 /// The places for flow tables: the array of maps, the pins, and the word.
+#[derive(Debug)]
 pub(in crate::dataplane) struct Places {
     pub(in crate::dataplane) outer: MapData,
     pub(in crate::dataplane) in_use: Mapped,
@@ -75,21 +76,31 @@ impl FlowTables {
         wanted: BucketBits,
         idle_ticks: u8,
     ) -> Result<(Self, Opened), DataplaneError> {
-        // Some may still use what an interrupted change was about to take away.
-        wait_for_packets();
-        let (table, opened) = match places.word().current() {
-            None => (places.start(wanted, idle_ticks)?, Opened::Created),
-            Some((place, bits)) => {
-                places.store(Word::new(place, bits, places.word().old().map(|(_, bits)| bits), idle_ticks));
-                let found = places.existing(place, bits)?;
-                places.resume(place, found, wanted)?
-            }
-        };
-        Ok((Self { in_use: places.in_use, table: Arc::new(table) }, opened))
+        let (table, opened) = places.settle(wanted, idle_ticks)?;
+        Ok((Self { places, table: Arc::new(table) }, opened))
+    }
+
+    /// Replaces the table by one of `wanted` size, if that is possible. It takes as long as its flows take to be copied.
+    pub fn resize(&mut self, wanted: BucketBits, idle_ticks: u8) -> Result<Opened, DataplaneError> {
+        let (table, opened) = self.places.settle(wanted, idle_ticks)?;
+        self.table = Arc::new(table);
+        Ok(opened)
     }
 }
 
 impl Places {
+    /// The table that is there, in the size that is wanted.
+    fn settle(&self, wanted: BucketBits, idle_ticks: u8) -> Result<(FlowTable, Opened), DataplaneError> {
+        // Some may still use what an interrupted change was about to take away.
+        wait_for_packets();
+        let Some((place, bits)) = self.word().current() else {
+            return Ok((self.start(wanted, idle_ticks)?, Opened::Created));
+        };
+        self.store(Word::new(place, bits, self.word().old().map(|(_, bits)| bits), idle_ticks));
+        let found = self.existing(place, bits)?;
+        self.resume(place, found, wanted)
+    }
+
     /// The first table.
     fn start(&self, bits: BucketBits, idle_ticks: u8) -> Result<FlowTable, DataplaneError> {
         self.clear(1)?;

@@ -69,6 +69,16 @@ impl FlowTable {
         flow_table::insert(self.pair(self.bits.buckets_of(hash)), entry, now, idle_ticks)
     }
 
+    /// Forgets all flows, also those that packets insert meanwhile or not: for tests and benchmarks.
+    pub fn clear(&self) {
+        self.memory.words64().iter().for_each(|way| way.store(FlowEntry::FREE.to_bits(), Ordering::Relaxed));
+    }
+
+    /// How many flows are in the table.
+    pub fn count(&self) -> usize {
+        self.places().count()
+    }
+
     pub(super) fn pair(&self, numbers: [u32; 2]) -> [&Bucket; 2] {
         numbers.map(|number| &self.buckets()[number as usize])
     }
