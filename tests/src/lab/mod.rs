@@ -31,6 +31,8 @@ pub mod bpffs;
 mod capture;
 pub mod config;
 mod faults;
+mod flood;
+mod hold;
 mod http;
 mod inject;
 mod keepalived;
@@ -51,6 +53,8 @@ mod xdp_pass;
 pub use self::{
     balancer::Balancer,
     capture::{Capture, Captured},
+    flood::{Flood, FloodPacket, RunningFlood},
+    hold::{Broken, HeldKind, Hold, HoldCounts, HoldLine, HoldReport, RunningHold, now_ms},
     http::Server,
     inject::Injection,
     keepalived::Keepalived,
