@@ -25,6 +25,17 @@ impl Sum {
         Self(self.0 + (raw >> 16) + (raw & 0xffff))
     }
 
+    /// Adds another sum.
+    #[inline(always)]
+    #[must_use]
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "sums are added in chains of methods, and trait methods are not const"
+    )]
+    pub const fn add(self, other: Self) -> Self {
+        Self(self.0 + other.0)
+    }
+
     /// Adds all bytes. Behind an odd last one stands a zero that is not there (RFC 1071, section 1), so that nothing can
     /// be added after it.
     #[must_use]

@@ -120,7 +120,12 @@ mod tests {
     fn entry(number: u32, address: IpAddr, port: u16) -> ServiceEntry {
         ServiceEntry {
             key: ServiceKey::new(address.into(), NetU16::new(port), 6),
-            service: Service { id: ServiceId::new(number).unwrap(), first_chunk: number, slot_mask: 1023 },
+            service: Service {
+                id: ServiceId::new(number).unwrap(),
+                first_chunk: number,
+                slot_mask: 1023,
+                ..Service::default()
+            },
         }
     }
 

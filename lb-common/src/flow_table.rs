@@ -7,19 +7,19 @@
 //! Which bits of the flow's hash are where:
 //!
 //! ```text
-//!  63       52 51        39 38           16 15         0
-//! ┌───────────┬────────────┬───────────────┬────────────┐
-//! │  unused   │ base (13)  │               │ slot bits  │
-//! └───────────┴────────────┴───────────────┴────────────┘
-//!               │           └─ upper bits ┘             │
-//!               │                                       │
-//!               └─> bucket  └──────── tag (39) ─────────┘
+//!  63       51 50      39 38 37           16 15         0
+//! ┌───────────┬──────────┬──┬───────────────┬────────────┐
+//! │  unused   │  base (13)  │               │ slot bits  │
+//! └───────────┴──────────┴──┴───────────────┴────────────┘
+//!                        │    └ upper bits ┘             │
+//!                        └────────── tag (39) ───────────┘
 //! ```
 //!
-//! The number of a bucket is base bits below, upper bits above; the other bucket differs in the base only, by a number that
-//! follows from the tag. So from the tag and the place of an entry follow its slot and the two buckets it may stand in in a
-//! table of any size: the daemon can copy entries to a larger or smaller table without knowing the flows. The base is
-//! independent of the slot: when one slot in a hundred moves, its flows spread over all buckets.
+//! The number of a bucket is base bits below, upper bits above; the other bucket differs in the base only, by an odd number
+//! that follows from the tag. So from the tag and the place of an entry follow its slot and the two buckets it may stand in in
+//! a table of any size: the daemon can copy entries to a larger or smaller table without knowing the flows. Which of the two
+//! is the first choice follows too, since the lowest bit of the base is also the highest of the tag. The base is independent
+//! of the slot: when one slot in a hundred moves, its flows spread over all buckets.
 //!
 //! Two flows are taken for one if they share the tag and the pair of buckets, 51 of 64 bits: with a million entries that
 //! happens to one new flow in two billion.
@@ -37,6 +37,7 @@ const BASE_BITS: u32 = 13;
 const BASE_MASK: u32 = (1 << BASE_BITS) - 1;
 const TAG_BITS: u32 = 39;
 const TAG_MASK: u64 = (1 << TAG_BITS) - 1;
+const BASE_SHIFT: u32 = TAG_BITS - 1;
 /// Below these are the slot bits.
 const UPPER_SHIFT: u32 = 16;
 
@@ -62,7 +63,7 @@ impl FlowTag {
         self.0 as u32 & mask
     }
 
-    /// In what the base bits of the two buckets differ: never zero.
+    /// In what the base bits of the two buckets differ: an odd number.
     #[inline(always)]
     const fn detour(self) -> u32 {
         // 2^64 divided by the golden ratio spreads all bits of the tag to the top.
@@ -71,7 +72,7 @@ impl FlowTag {
 }
 
 /// How many buckets a table has: 2 to the power of this.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct BucketBits(u32);
 
 impl BucketBits {
@@ -99,15 +100,15 @@ impl BucketBits {
     /// The first and the second choice of a flow.
     #[inline(always)]
     pub const fn buckets_of(self, hash: FlowHash) -> [u32; 2] {
-        let first = self.place((hash.0 >> TAG_BITS) as u32 & BASE_MASK, FlowTag::of(hash));
+        let first = self.place((hash.0 >> BASE_SHIFT) as u32 & BASE_MASK, FlowTag::of(hash));
         [first, first ^ FlowTag::of(hash).detour()]
     }
 
-    /// The two buckets in this table for an entry that stands in `bucket` of a table of whatever size; which of them is the
-    /// first choice is not known any more.
+    /// The first and the second choice in this table for an entry that stands in `bucket` of a table of whatever size.
     pub const fn buckets_of_entry(self, tag: FlowTag, bucket: u32) -> [u32; 2] {
         let one = self.place(bucket & BASE_MASK, tag);
-        [one, one ^ tag.detour()]
+        let other = one ^ tag.detour();
+        if one & 1 == (tag.0 >> BASE_SHIFT) as u32 { [one, other] } else { [other, one] }
     }
 
     #[inline(always)]
@@ -153,11 +154,15 @@ impl FlowState {
     /// 34.4 s for those that last minutes or hours. The count has eight bits.
     #[inline(always)]
     const fn tick_shift(self) -> u32 {
-        match self {
-            Self::Opening | Self::Closing => 30,
-            Self::Sighted | Self::Established => 35,
-        }
+        tick_shift(self as u32)
     }
+}
+
+/// See [`FlowState::tick_shift`]; calculated, because the verifier follows each branch of a program on its own.
+#[inline(always)]
+const fn tick_shift(state: u32) -> u32 {
+    let is_long = (state ^ state >> 1) & 1;
+    30 + 5 * is_long
 }
 
 /// What a packet says about its flow.
@@ -197,9 +202,10 @@ impl FlowEntry {
 
     /// How long the way of an opening flow is kept from others: as long as a handshake may take, 3 s, and the tick that has
     /// begun. In ticks of 1.07 s.
-    const OPENING_GUARD: u8 = 4;
+    const OPENING_GUARD: u8 = 5;
     /// Ticks of 34.4 s without a packet after which a flow counts as idle: 34 to 69 s.
-    const IDLE: u8 = 2;
+    const IDLE: u8 = 3;
+    const MAX_AGE: u8 = u8::MAX;
 
     /// A flow of `backend`, seen `now`.
     #[inline(always)]
@@ -254,16 +260,22 @@ impl FlowEntry {
         }
     }
 
-    /// Ticks of its state since it was last seen, the one that has begun among them; after 256 it starts over.
+    /// Ticks of its state that have begun since it was last seen, and one: at most [`FlowEntry::MAX_AGE`], after which it starts
+    /// over. Zero is an entry that another CPU has stamped with the next tick since `now` was read.
     #[inline(always)]
     const fn age(self, now: FlowTime) -> u8 {
-        let now = now.0 >> self.state().tick_shift();
-        now.wrapping_sub(self.0 >> TIME_SHIFT) as u8
+        let now = now.0 >> tick_shift(self.state_bits());
+        (now.wrapping_sub(self.0 >> TIME_SHIFT) as u8).wrapping_add(1)
+    }
+
+    #[inline(always)]
+    const fn state_bits(self) -> u32 {
+        (self.0 >> STATE_SHIFT) as u32 & 3
     }
 
     /// How long ago it was last seen, at least, in nanoseconds.
     pub const fn idle_ns(self, now: FlowTime) -> u64 {
-        (self.age(now).saturating_sub(1) as u64) << self.state().tick_shift()
+        (self.age(now).saturating_sub(2) as u64) << self.state().tick_shift()
     }
 
     /// Whether a packet that opens a flow opens a new one, because this one ends, or has been idle.
@@ -311,21 +323,28 @@ impl FlowEntry {
         Self(self.0 >> TAG_SHIFT << TAG_SHIFT | low)
     }
 
-    /// How easily its way is given to another flow: the lowest rank first, `None` never. A flow that was seen often is
+    /// Flows of this rank and above keep their way.
+    const KEPT: u16 = 0x0f00;
+
+    /// How easily its way is given to another flow: the lowest rank first, from [`FlowEntry::KEPT`] on
+    /// never. A flow that was seen often is
     /// kept for as long as `idle_ticks` of 34.4 s, one that is opening for 3 s; of the others those go first that end, then
     /// those that never opened, then those that were seen once, each the oldest first.
     #[inline(always)]
-    const fn rank(self, now: FlowTime, idle_ticks: u8) -> Option<u16> {
-        let age = self.age(now);
-        let class = match self.state() {
-            _ if self.is_free() => return Some(0),
-            FlowState::Closing => 1,
-            FlowState::Sighted | FlowState::Established if age > idle_ticks => 1,
-            FlowState::Opening if age >= Self::OPENING_GUARD => 2,
-            FlowState::Sighted => 3,
-            FlowState::Opening | FlowState::Established => return None,
-        };
-        Some(class << 8 | (u8::MAX - age) as u16)
+    const fn rank(self, now: FlowTime, idle_ticks: u8) -> u16 {
+        if self.is_free() {
+            return 0;
+        }
+        // A byte for each state: from which age on it is old; its class when old, and when young, in four bits each. Calculated,
+        // because the verifier follows each branch of a program on its own.
+        const CLASSES: u32 = 0x11_1f_13_2f;
+        let state = self.state_bits();
+        let age = self.age(now) as u32;
+        let idle_ticks = idle_ticks as u32 + 2;
+        let old_from = (Self::OPENING_GUARD as u32 | idle_ticks << 8 | idle_ticks << 16) >> (8 * state) & 0xff;
+        let is_young = age.wrapping_sub(old_from) >> 31;
+        let class = CLASSES >> (8 * state + 4 - 4 * is_young) & 0xf;
+        (class << 8 | (0xff - age)) as u16
     }
 }
 
@@ -337,43 +356,70 @@ pub trait Bucket {
     /// Compare-and-swap: puts `new` there if `old` still is; whether it was.
     fn replace(&self, way: usize, old: FlowEntry, new: FlowEntry) -> bool;
 
+    /// `value` itself, in a form from which the verifier of eBPF programs cannot tell what it is. The verifier follows every
+    /// value that a loop can end with on its own, through all that comes after; of what it does not know there is only one.
+    #[inline(always)]
+    fn veil(&self, value: usize) -> usize {
+        value
+    }
+
     /// Where the flow with this tag stands.
     #[inline(always)]
     fn find(&self, tag: FlowTag) -> Option<(usize, FlowEntry)> {
-        for way in 0..WAYS {
+        // The way and the entry in variables of the loop: there is one way out of it.
+        let mut found = WAYS;
+        for way in (0..WAYS).rev() {
+            if self.load(way).is(tag) {
+                found = way;
+            }
+            found = self.veil(found);
+        }
+        if found >= WAYS {
+            return None;
+        }
+        let entry = self.load(found);
+        // Otherwise it has just gone.
+        entry.is(tag).then_some((found, entry))
+    }
+
+    /// Takes the flow with this tag out of a way, whatever it has become meanwhile.
+    #[inline(always)]
+    fn remove(&self, way: usize, tag: FlowTag) {
+        for _ in 0..ATTEMPTS {
             let entry = self.load(way);
-            if entry.is(tag) {
-                return Some((way, entry));
+            if !entry.is(tag) || self.replace(way, entry, FlowEntry::FREE) {
+                return;
             }
         }
-        None
     }
 
     /// The way that is given away most easily, and its rank.
     #[inline(always)]
     fn weakest(&self, now: FlowTime, idle_ticks: u8) -> Weakest {
-        let mut weakest = Weakest { rank: u16::MAX, way: 0, entry: FlowEntry::FREE };
+        // Rank and way in one number: the lowest wins.
+        let mut lowest = usize::MAX;
         for way in 0..WAYS {
-            let entry = self.load(way);
-            if let Some(rank) = entry.rank(now, idle_ticks)
-                && rank < weakest.rank
-            {
-                weakest = Weakest { rank, way, entry };
-            }
+            let rank = self.veil(self.load(way).rank(now, idle_ticks).into());
+            lowest = self.veil(lowest.min(rank << WAY_BITS | way));
         }
-        weakest
+        let way = lowest & (WAYS - 1);
+        let entry = self.load(way);
+        // It may have changed meanwhile.
+        Weakest { rank: entry.rank(now, idle_ticks), way, entry }
     }
 }
+
+const WAY_BITS: u32 = WAYS.trailing_zeros();
 
 /// See [`Bucket::weakest`].
 #[derive(Clone, Copy, Debug)]
 pub struct Weakest {
-    /// `u16::MAX` if no way can be given away.
-    pub rank: u16,
+    /// See [`FlowEntry::rank`].
+    rank: u16,
     /// Which way.
-    pub way: usize,
+    way: usize,
     /// What stands there.
-    pub entry: FlowEntry,
+    entry: FlowEntry,
 }
 
 /// What came of an attempt to remember a flow.
@@ -391,12 +437,9 @@ pub enum Inserted {
 }
 
 /// How often an insertion is tried again when others change the same ways at the same time.
-const ATTEMPTS: usize = 3;
+const ATTEMPTS: usize = 2;
 
 /// Puts `entry`, a flow that was found in neither bucket, into the one with more room.
-///
-/// Two CPUs may insert the same flow at the same time. Each looks again after its own insertion, and the later place gives
-/// way to the earlier one, so one of the two is left.
 #[inline(always)]
 pub fn insert<B: Bucket>(buckets: [&B; 2], entry: FlowEntry, now: FlowTime, idle_ticks: u8) -> Inserted {
     let [first, second] = buckets;
@@ -404,25 +447,53 @@ pub fn insert<B: Bucket>(buckets: [&B; 2], entry: FlowEntry, now: FlowTime, idle
         let (one, other) = (first.weakest(now, idle_ticks), second.weakest(now, idle_ticks));
         let into_first = one.rank <= other.rank;
         let (bucket, weakest) = if into_first { (first, one) } else { (second, other) };
-        if weakest.rank == u16::MAX {
+        if weakest.rank >= FlowEntry::KEPT {
             return Inserted::Full;
         }
         if !bucket.replace(weakest.way, weakest.entry, entry) {
             continue;
         }
-        let twin = match first.find(entry.tag()) {
-            Some((way, twin)) if !into_first || way < weakest.way => Some(twin),
-            _ if into_first => None,
-            _ => second.find(entry.tag()).filter(|(way, _)| *way < weakest.way).map(|(_, twin)| twin),
+        let place = if into_first { weakest.way } else { WAYS + weakest.way };
+        return match settle(buckets, place, entry) {
+            Some(twin) => Inserted::Existing(twin),
+            None => Inserted::New { evicted: weakest.rank >= 2 << 8 },
         };
-        if let Some(twin) = twin
-            && bucket.replace(weakest.way, entry, FlowEntry::FREE)
-        {
-            return Inserted::Existing(twin);
-        }
-        return Inserted::New { evicted: weakest.rank >= 2 << 8 };
     }
     Inserted::Full
+}
+
+/// Sees to it that the flow that has just been put at `place`, a way counted through both buckets, stands there only: if it
+/// stands elsewhere too, this is what stood there.
+///
+/// Two CPUs may insert the same flow at the same time. Whichever is later sees the other's entry, and of the two the one at
+/// the earlier place is left, so that they agree when both are. What the flow is was decided by whoever was first.
+#[inline(always)]
+fn settle<B: Bucket>(buckets: [&B; 2], place: usize, entry: FlowEntry) -> Option<FlowEntry> {
+    let [first, second] = buckets;
+    let tag = entry.tag();
+    let mut at = 2 * WAYS;
+    for other in (0..2 * WAYS).rev() {
+        let bucket = if other < WAYS { first } else { second };
+        if other != place && bucket.load(other % WAYS).is(tag) {
+            at = other;
+        }
+        at = first.veil(at);
+    }
+    if at >= 2 * WAYS {
+        return None;
+    }
+    let (own, bucket) = (if place < WAYS { first } else { second }, if at < WAYS { first } else { second });
+    let twin = bucket.load(at % WAYS);
+    if !twin.is(tag) {
+        return None;
+    }
+    if at < place {
+        own.remove(place % WAYS, tag);
+    } else {
+        own.replace(place % WAYS, entry, twin);
+        bucket.remove(at % WAYS, tag);
+    }
+    Some(twin)
 }
 
 /// Which tables there are, in one word that packets read once: the map of tables has two places, and while a table is
@@ -487,8 +558,36 @@ impl FlowTables {
     }
 }
 
-/// `idle_ticks` for flows that live `seconds` without a packet: rounded up, at most 254.
+/// `idle_ticks` for flows that live `seconds` without a packet: rounded up, and at most 2 h 24 min.
 pub const fn idle_ticks(seconds: u64) -> u8 {
-    let ticks = (seconds * 1_000_000_000).div_ceil(1 << FlowState::Established.tick_shift()) + 1;
-    if ticks > 254 { 254 } else { ticks as u8 }
+    const MAX: u64 = FlowEntry::MAX_AGE as u64 - 2;
+    let ticks = seconds.saturating_mul(1_000_000_000).div_ceil(1 << FlowState::Established.tick_shift());
+    if ticks > MAX { MAX as u8 } else { ticks as u8 }
 }
+
+/// How long `idle_ticks` are, in nanoseconds.
+pub const fn ticks_ns(idle_ticks: u8) -> u64 {
+    (idle_ticks as u64) << FlowState::Established.tick_shift()
+}
+
+#[cfg(target_has_atomic = "64")]
+mod memory {
+    use core::sync::atomic::{AtomicU64, Ordering::SeqCst};
+
+    use super::{Bucket, FlowEntry, WAYS};
+
+    /// A bucket in memory, or in a map that is mapped into memory. Sequentially consistent, as two CPUs that insert the same
+    /// flow have to see each other's entry.
+    impl Bucket for [AtomicU64; WAYS] {
+        fn load(&self, way: usize) -> FlowEntry {
+            FlowEntry::from_bits(self[way].load(SeqCst))
+        }
+
+        fn replace(&self, way: usize, old: FlowEntry, new: FlowEntry) -> bool {
+            self[way].compare_exchange(old.to_bits(), new.to_bits(), SeqCst, SeqCst).is_ok()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -54,8 +54,60 @@ impl QuicIds {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(C)]
 pub struct QuicServer {
+    /// Two numbers, of the first and of the next eight bytes in network byte order; zeros stand for bytes that are not there.
+    id: [u64; 2],
     /// The service: a server id counts in its own service only.
-    pub service: ServiceId,
-    /// The server id, and zeros behind it.
-    pub id: [u8; 16],
+    service: ServiceId,
+    /// Always zero: the map compares every byte of the key.
+    padding: u32,
+}
+
+impl QuicServer {
+    /// The server whose id of `length` bytes is at the head of these 16 bytes, read as two numbers in network byte order.
+    #[inline(always)]
+    pub const fn at_head_of(bytes: [u64; 2], length: u32, service: ServiceId) -> Self {
+        let [high, low] = bytes;
+        let (in_high, in_low) = if length > 8 { (8, length - 8) } else { (length, 0) };
+        Self { id: [first_bytes(high, in_high), first_bytes(low, in_low)], service, padding: 0 }
+    }
+
+    /// The server with this id of up to 15 bytes; `None` if it is longer.
+    pub fn new(service: ServiceId, id: &[u8]) -> Option<Self> {
+        let mut bytes = [0; 16];
+        bytes.get_mut(..id.len()).filter(|_| id.len() <= QuicIds::MAX_SERVER_ID)?.copy_from_slice(id);
+        let number = u128::from_be_bytes(bytes);
+        Some(Self { id: [(number >> 64) as u64, number as u64], service, padding: 0 })
+    }
+}
+
+/// The first `count` bytes, up to eight, of a number in network byte order.
+#[inline(always)]
+const fn first_bytes(number: u64, count: u32) -> u64 {
+    if count == 0 { 0 } else { number & u64::MAX << (64 - 8 * count) }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_server_id_read_from_a_packet_is_the_one_that_was_configured(
+            bytes: [u8; 16], length in 1..=QuicIds::MAX_SERVER_ID, service in 1..1000_u32,
+        ) {
+            let service = ServiceId::new(service).unwrap();
+            let number = u128::from_be_bytes(bytes);
+            let read = QuicServer::at_head_of([(number >> 64) as u64, number as u64], length as u32, service);
+            prop_assert_eq!(Some(read), QuicServer::new(service, &bytes[..length]));
+        }
+    }
+
+    #[test]
+    fn an_id_of_sixteen_bytes_is_too_long() {
+        assert_eq!(QuicServer::new(ServiceId::new(1).unwrap(), &[1; 16]), None);
+        assert_eq!(QuicIds::new(0, 16), None);
+        assert_eq!(QuicIds::new(7, 4), None);
+    }
 }

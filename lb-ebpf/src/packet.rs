@@ -6,9 +6,13 @@
 //! The IP headers are not copied because their fields are arrays of bytes: the compiler would keep copies of them on the
 //! stack, in pieces at odd places, which the verifier forbids there (and allows in packets).
 
-use core::mem::size_of;
+use core::{hint::black_box, mem::size_of};
 
-use aya_ebpf::{EbpfContext as _, helpers::bpf_xdp_adjust_head, programs::XdpContext};
+use aya_ebpf::{
+    EbpfContext as _,
+    helpers::{bpf_xdp_adjust_head, bpf_xdp_adjust_tail},
+    programs::XdpContext,
+};
 use lb_common::NetU32;
 use network_types::{
     eth::EthHdr,
@@ -93,6 +97,17 @@ pub fn frame_len(ctx: &XdpContext) -> usize {
 pub fn move_head(ctx: &mut XdpContext, delta: i32) -> Option<()> {
     // SAFETY: the context is the one that the kernel gave to this run of the program.
     let result = unsafe { bpf_xdp_adjust_head(ctx.as_ptr().cast(), delta) };
+    (result == 0).then_some(())
+}
+
+/// Makes the frame `len` bytes long, which is no more than it has; `None` if that cannot be.
+#[inline(always)]
+pub fn move_tail(ctx: &mut XdpContext, len: usize) -> Option<()> {
+    // The black box keeps the compiler from taking the difference of two packet pointers in 32 bits, which the verifier
+    // refuses.
+    let delta = len as i32 - black_box(frame_len(ctx)) as i32;
+    // SAFETY: the context is the one that the kernel gave to this run of the program.
+    let result = unsafe { bpf_xdp_adjust_tail(ctx.as_ptr().cast(), delta) };
     (result == 0).then_some(())
 }
 

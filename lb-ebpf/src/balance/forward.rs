@@ -1,20 +1,26 @@
 //! Sending a packet to its backend: the outer header, the Ethernet header, the way out.
 
 use aya_ebpf::programs::XdpContext;
-use lb_common::{BackendId, BackendRow, Encapsulation, FlowHash, NetU16, NetU32, OuterHeader, Verdict, checksum::Sum};
+use lb_common::{
+    BackendId, BackendRow, Condition, Encapsulation, FlowHash, NetU16, NetU32, OuterHeader, Verdict, checksum::Sum,
+};
 use lb_ebpf::packet::{move_head, write};
 use network_types::{
     eth::{EthHdr, EtherType},
     vlan::VlanHdr,
 };
 
-use crate::{maps, parse::Packet};
+use crate::{maps, parse::Packet, reset};
 
 #[inline(always)]
-pub fn send(ctx: &mut XdpContext, packet: &Packet, hash: FlowHash, backend: BackendId) -> Result<Verdict, Verdict> {
+pub fn send(ctx: &mut XdpContext, packet: &mut Packet, hash: FlowHash, backend: BackendId) -> Result<Verdict, Verdict> {
     let row = maps::row(backend).ok_or(Verdict::DropNoBackend)?;
     if row.encapsulation == Encapsulation::LOCAL {
         return Ok(Verdict::Local);
+    }
+    if row.condition == Condition::RESET {
+        packet.veil(hash.0);
+        return Err(reset::answer(ctx, packet));
     }
     let overhead = row.encapsulation.overhead();
     if packet.ip_len + u32::from(overhead) > u32::from(row.mtu) {

@@ -4,11 +4,15 @@
 //! parse → service → flow → forward → verdict
 //! ```
 //!
-//! One file per step. A step that ends a packet's way returns the verdict as its error. The program runs on several
-//! CPUs at once and shares its maps with the daemon: counters are per CPU, and everything else is only read here.
+//! One file per step; the step `flow` has three: `flow.rs` for the slot, `track.rs` for the flow table, `quic.rs` for
+//! connection ids. A step that ends a packet's way returns the verdict as its error. The program runs on several
+//! CPUs at once and shares its maps with the daemon: counters are per CPU, and entries of the flow
+//! table are changed by compare-and-swap, and everything else is only read here.
 
 #![no_std]
 #![no_main]
+#![expect(internal_features, reason = "stable Rust has no compare-and-swap for the bpf target")]
+#![feature(asm_experimental_arch, core_intrinsics)]
 
 use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
 use aya_log_ebpf::debug;
@@ -18,7 +22,10 @@ mod flow;
 mod forward;
 mod maps;
 mod parse;
+mod quic;
+mod reset;
 mod service;
+mod track;
 
 #[xdp]
 pub fn balance(mut ctx: XdpContext) -> u32 {
@@ -29,11 +36,11 @@ pub fn balance(mut ctx: XdpContext) -> u32 {
 
 #[inline(always)]
 fn process(ctx: &mut XdpContext) -> Result<Verdict, Verdict> {
-    let packet = parse::parse(ctx)?;
+    let mut packet = parse::parse(ctx)?;
     let service = service::find(&packet.flow)?;
     let hash = packet.flow.hash(maps::hash_key());
-    let backend = flow::backend_of(service, hash)?;
-    let verdict = forward::send(ctx, &packet, hash, backend)?;
+    let backend = flow::backend_of(ctx, &mut packet, service, hash)?;
+    let verdict = forward::send(ctx, &mut packet, hash, backend)?;
     maps::count_traffic(service.id, backend, packet.ip_len);
     debug!(ctx, "service {} to backend {}: {}", service.id.get(), backend.get(), verdict.name());
     Ok(verdict)
@@ -50,8 +57,10 @@ fn action(verdict: Verdict) -> u32 {
         | Verdict::PassOtherProtocol
         | Verdict::PassNoService
         | Verdict::Local => xdp_action::XDP_PASS,
-        Verdict::Transmitted => xdp_action::XDP_TX,
+        Verdict::Transmitted | Verdict::Reset => xdp_action::XDP_TX,
         Verdict::Redirected => xdp_action::XDP_REDIRECT,
-        Verdict::DropNoBackend | Verdict::DropTooBig | Verdict::DropInternal => xdp_action::XDP_DROP,
+        Verdict::DropNoBackend | Verdict::DropBackendGone | Verdict::DropTooBig | Verdict::DropInternal => {
+            xdp_action::XDP_DROP
+        }
     }
 }

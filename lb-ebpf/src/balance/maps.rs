@@ -1,20 +1,37 @@
 //! The maps, and the accessors that need to know how they are laid out.
 
+use core::{
+    arch::asm,
+    intrinsics::{AtomicOrdering, atomic_cxchg},
+};
+
 use aya_ebpf::{
     Global,
-    macros::map,
-    maps::{Array, DevMap, PerCpuArray},
+    btf_maps::{self, ArrayOfMaps},
+    helpers::generated::bpf_ktime_get_coarse_ns,
+    macros::{btf_map, map},
+    maps::{Array, DevMap, HashMap, PerCpuArray},
 };
 use lb_common::{
-    BackendId, BackendRow, Directory, HashKey, MacAddress, RowIndex, ServiceId, SlotWord, Traffic, Verdict,
-    VirtualRouter, layout, mac_word,
+    BackendId, BackendRow, Condition, Directory, FlowEntry, FlowTables, FlowTime, HashKey, MacAddress, QuicServer,
+    RowIndex, ServiceId, SlotWord, Tracking, Traffic, Verdict, VirtualRouter,
+    flow_table::{self, Bucket},
+    layout, mac_word,
 };
 
 /// Lets the daemon map the array into its memory (`BPF_F_MMAPABLE`).
 const MMAPABLE: u32 = 1 << 10;
+/// Lets tables of different sizes stand in one map of maps (`BPF_F_INNER_MAP`).
+const INNER_MAP: u32 = 1 << 12;
+/// Takes memory for entries when they are made (`BPF_F_NO_PREALLOC`).
+const NO_PREALLOC: u32 = 1;
 
 #[unsafe(no_mangle)]
 static HASH_KEY: Global<HashKey> = Global::new(HashKey([0; 2]));
+
+/// Whether [`TEST_CLOCK`] says what time it is.
+#[unsafe(no_mangle)]
+static USE_TEST_CLOCK: Global<u8> = Global::new(0);
 
 #[map]
 static DIRECTORIES: Array<Directory> = Array::pinned(layout::DIRECTORIES, MMAPABLE);
@@ -26,6 +43,18 @@ static SLOTS: Array<[u32; layout::CHUNK_SLOTS as usize]> = Array::pinned(layout:
 static ROW_OF: Array<RowIndex> = Array::pinned(BackendId::COUNT, MMAPABLE);
 #[map]
 static ROWS: Array<BackendRow> = Array::pinned(layout::BACKEND_ROWS, 0);
+/// The inner maps are made by the daemon, in the size that the configuration asks for.
+#[btf_map]
+static FLOW_TABLES: ArrayOfMaps<
+    btf_maps::Array<[u64; flow_table::WAYS], { 1 << flow_table::MIN_BUCKET_BITS }, { (MMAPABLE | INNER_MAP) as usize }>,
+    { layout::FLOW_TABLES as usize },
+> = ArrayOfMaps::new();
+#[map]
+static FLOW_TABLES_IN_USE: Array<FlowTables> = Array::pinned(1, MMAPABLE);
+#[map]
+static QUIC_SERVERS: HashMap<QuicServer, BackendId> = HashMap::pinned(BackendId::COUNT, NO_PREALLOC);
+#[map]
+static TEST_CLOCK: Array<u64> = Array::with_max_entries(1, MMAPABLE);
 #[map]
 static INTERFACES: Array<u64> = Array::pinned(layout::MAX_INTERFACES, 0);
 /// The interface on which this node is master of a virtual router; zero: on none.
@@ -35,6 +64,8 @@ static VIRTUAL_MACS: Array<u32> = Array::pinned(layout::VIRTUAL_ROUTERS, 0);
 static EGRESS: DevMap = DevMap::pinned(layout::MAX_INTERFACES, 0);
 #[map]
 static VERDICTS: PerCpuArray<u64> = PerCpuArray::pinned(Verdict::COUNT as u32, 0);
+#[map]
+static TRACKING: PerCpuArray<u64> = PerCpuArray::pinned(Tracking::COUNT as u32, 0);
 #[map]
 static SERVICE_TRAFFIC: PerCpuArray<Traffic> = PerCpuArray::pinned(layout::MAX_SERVICES, 0);
 #[map]
@@ -90,6 +121,90 @@ pub fn row(backend: BackendId) -> Option<&'static BackendRow> {
     ROWS.get(index.0)
 }
 
+/// Whether `backend` takes the packets of the flows that it has. Without a row its flows go elsewhere.
+#[inline(always)]
+pub fn condition(backend: BackendId) -> Condition {
+    row(backend).map_or(Condition::RESCHEDULE, |row| row.condition)
+}
+
+/// The backend with that server id.
+#[inline(always)]
+pub fn quic_server(server: &QuicServer) -> Option<BackendId> {
+    // SAFETY: values are never changed in place; a copy of one that goes at this moment is the one of before.
+    unsafe { QUIC_SERVERS.get(server) }.copied()
+}
+
+/// Which flow tables are in use.
+#[inline(always)]
+pub fn flow_tables() -> FlowTables {
+    FLOW_TABLES_IN_USE.get_ptr(0).map_or(FlowTables::default(), load)
+}
+
+/// A bucket of the flow table at `place`.
+#[inline(always)]
+pub fn bucket(place: u32, bucket: u32, now: FlowTime) -> Option<MapBucket> {
+    FLOW_TABLES.get_value_ptr_mut(place, &bucket).map(|bucket| MapBucket(bucket, now))
+}
+
+/// A bucket in a map, which others change at the same time; with the time, of which the verifier knows nothing.
+#[derive(Clone, Copy)]
+pub struct MapBucket(*mut [u64; flow_table::WAYS], FlowTime);
+
+impl MapBucket {
+    /// A way, whatever the number says.
+    #[inline(always)]
+    fn way(self, way: usize) -> *mut u64 {
+        // SAFETY: the number is below that of the ways.
+        unsafe { self.0.cast::<u64>().add(way & (flow_table::WAYS - 1)) }
+    }
+}
+
+impl Bucket for MapBucket {
+    #[inline(always)]
+    fn load(&self, way: usize) -> FlowEntry {
+        FlowEntry::from_bits(load(self.way(way)))
+    }
+
+    #[inline(always)]
+    fn replace(&self, way: usize, old: FlowEntry, new: FlowEntry) -> bool {
+        // SAFETY: the map lives as long as the program, and its words are changed by atomic instructions only.
+        let (_, replaced) = unsafe {
+            atomic_cxchg::<u64, { AtomicOrdering::SeqCst }, { AtomicOrdering::SeqCst }>(
+                self.way(way),
+                old.to_bits(),
+                new.to_bits(),
+            )
+        };
+        replaced
+    }
+
+    #[inline(always)]
+    fn veil(&self, value: usize) -> usize {
+        veil(value as u64, self.1.0) as usize
+    }
+}
+
+/// `value`, by way of something `unknown` to the verifier: see [`Bucket::veil`].
+#[inline(always)]
+pub fn veil(value: u64, unknown: u64) -> u64 {
+    let mut veiled = value;
+    // SAFETY: the value changes twice, back and forth.
+    unsafe {
+        asm!("{0} ^= {1}", "{0} ^= {1}", inout(reg) veiled, in(reg) unknown, options(pure, nomem, nostack));
+    }
+    veiled
+}
+
+/// The time of the coarse monotonic clock, which costs a load where the exact one costs a counter of the processor.
+#[inline(always)]
+pub fn now() -> FlowTime {
+    if USE_TEST_CLOCK.load() != 0 {
+        return FlowTime(TEST_CLOCK.get_ptr(0).map_or(0, load));
+    }
+    // SAFETY: the helper takes nothing and returns a number.
+    FlowTime(unsafe { bpf_ktime_get_coarse_ns() })
+}
+
 /// Sends the packet from the interface `ifindex` when the program is done; `false` if that interface is no egress.
 #[inline(always)]
 pub fn redirect(ifindex: u32) -> bool {
@@ -98,9 +213,19 @@ pub fn redirect(ifindex: u32) -> bool {
 
 #[inline(always)]
 pub fn count_verdict(verdict: Verdict) {
-    if let Some(count) = VERDICTS.get_ptr_mut(verdict as u32) {
+    count(VERDICTS.get_ptr_mut(verdict as u32));
+}
+
+#[inline(always)]
+pub fn count_tracking(event: Tracking) {
+    count(TRACKING.get_ptr_mut(event as u32));
+}
+
+#[inline(always)]
+fn count(counter: Option<*mut u64>) {
+    if let Some(counter) = counter {
         // SAFETY: the counter belongs to this CPU, and XDP programs do not interrupt each other on one CPU.
-        unsafe { *count += 1 };
+        unsafe { *counter += 1 };
     }
 }
 

@@ -11,17 +11,30 @@ use network_types::{
     vlan::VlanHdr,
 };
 
-use crate::maps;
+use crate::maps::{self, veil};
 
 /// A packet that could belong to a service.
 pub struct Packet {
     pub flow: Flow,
     /// Where the IP header starts: the length of the Ethernet header and its tags, in bytes.
     pub ip_offset: usize,
+    /// Where the TCP or UDP header starts.
+    pub l4_offset: usize,
     /// Length of the IP packet in bytes, by its own header; the frame may be longer (Ethernet padding).
     pub ip_len: u32,
     /// The DSCP and ECN bits.
     pub traffic_class: u8,
+}
+
+impl Packet {
+    /// The same packet, of which the verifier knows no more than how large its parts can be: a long way that begins here is
+    /// checked once, and not once for each way to parse a packet.
+    #[inline(always)]
+    pub fn veil(&mut self, unknown: u64) {
+        self.ip_offset = veil(self.ip_offset as u64, unknown) as usize & 0x1f;
+        self.l4_offset = veil(self.l4_offset as u64, unknown) as usize & 0x3fff;
+        self.ip_len = veil(self.ip_len.into(), unknown) as u32 & 0x1_ffff;
+    }
 }
 
 /// The most 802.1Q and 802.1ad tags that are looked behind.
@@ -66,7 +79,8 @@ fn ipv4(ctx: &XdpContext, ip_offset: usize) -> Result<Packet, Verdict> {
     if is_fragment(header) {
         return Err(Verdict::PassFragment);
     }
-    let ports = ports(ctx, header.proto, ip_offset + header_len, ip_offset + ip_len)?;
+    let l4_offset = ip_offset + header_len;
+    let ports = ports(ctx, header.proto, l4_offset, ip_offset + ip_len)?;
     Ok(Packet {
         flow: Flow {
             source: Address::from_v4_wire(header.src_addr),
@@ -76,6 +90,7 @@ fn ipv4(ctx: &XdpContext, ip_offset: usize) -> Result<Packet, Verdict> {
             ipv4: true,
         },
         ip_offset,
+        l4_offset,
         ip_len: ip_len as u32,
         traffic_class: header.tos,
     })
@@ -97,6 +112,7 @@ fn ipv6(ctx: &XdpContext, ip_offset: usize) -> Result<Packet, Verdict> {
     Ok(Packet {
         flow: Flow { source: Address::from_v6_wire(header.src_addr), destination, ports, protocol, ipv4: false },
         ip_offset,
+        l4_offset,
         ip_len: ip_len as u32,
         traffic_class: (u32::from_be_bytes(header.vcf) >> 20) as u8,
     })

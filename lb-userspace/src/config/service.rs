@@ -271,6 +271,19 @@ impl Word for Algorithm {
         &["source-hash", "round-robin", "weighted-round-robin", "random", "least-connections", "least-response-time"];
 }
 
+/// Which flows are remembered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Tracking {
+    /// Those whose slot moves, or has moved while they lived.
+    #[default]
+    WhenNeeded,
+    /// Each from its first packet on.
+    Always,
+    /// None: a flow goes where its slot goes.
+    Never,
+}
+
 /// How a packet gets to its backend. In each mode the backend answers the client directly.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

@@ -1,5 +1,8 @@
-//! Which backend owns which slot of a service's table. Pure: no clock, no maps.
+//! Which backend owns which slot of a service's table, and how slots get from one owner to the next while connections
+//! live on. Pure: no clock, no maps.
 
 mod maglev;
+mod mover;
 
 pub use maglev::{Member, table};
+pub use mover::{Census, Fate, Group, Pace, Report, SlotMover};

@@ -58,6 +58,7 @@ pub(crate) fn fill(
             id: ServiceId::new(u32::from(number) + 1).context("too many services")?,
             first_chunk: u32::from(number) * (scale.slots / layout::CHUNK_SLOTS),
             slot_mask: scale.slots - 1,
+            ..Service::default()
         };
         for backend in 0..u32::from(scale.backends) {
             let id = first_backend + backend;

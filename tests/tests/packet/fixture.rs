@@ -76,7 +76,7 @@ impl Balancer {
     /// Gives a service a slot table; it is not found until [`Balancer::put_services`].
     pub(crate) fn put_slots(&mut self, id: ServiceId, slots: &[SlotWord]) -> Service {
         let slot_count = u32::try_from(slots.len()).expect("a table has at most 65,536 slots");
-        let service = Service { id, first_chunk: self.chunks, slot_mask: slot_count - 1 };
+        let service = Service { id, first_chunk: self.chunks, slot_mask: slot_count - 1, ..Service::default() };
         self.chunks += u32::try_from(slots.len()).expect("a table has at most 65,536 slots") / layout::CHUNK_SLOTS;
         for (slot, word) in (0..).zip(slots) {
             self.dataplane.maps.store_slot(&service, slot, *word);
