@@ -15,6 +15,25 @@ pub struct Stats {
     /// Packets by what became of them.
     pub verdicts: BTreeMap<String, u64>,
     pub services: Vec<ServiceStats>,
+    /// What the flow table has done.
+    pub tracking: Option<Tracking>,
+}
+
+/// What is in the flow table, how often it was asked, and what came of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+pub struct Tracking {
+    /// Flows that are in the table now.
+    pub entries: u64,
+    /// Packets of a flow that was in the table.
+    pub hits: u64,
+    /// Packets of a flow that was not.
+    pub misses: u64,
+    /// Flows that were put into the table.
+    pub remembered: u64,
+    /// Flows that had to make room for others.
+    pub evicted: u64,
+    /// Flows that found no room.
+    pub full: u64,
 }
 
 /// One service.
