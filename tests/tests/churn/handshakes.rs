@@ -24,7 +24,7 @@ use tokio::{
 use crate::support::SOON;
 
 /// How many connections are opened in each case: each backend gets some of them, and each change moves some.
-const CONNECTIONS: u16 = 200;
+const CONNECTIONS: u16 = 150;
 
 /// The client's first port: below those that the kernel gives to others.
 const FIRST_PORT: u16 = 100;
