@@ -290,6 +290,7 @@ impl FlowEntry {
 
     /// The same flow with another backend.
     #[inline(always)]
+    #[must_use]
     pub const fn of_backend(self, backend: BackendId) -> Self {
         Self(self.0 & !(BackendId::COUNT as u64 - 1) | backend.get() as u64)
     }
@@ -297,6 +298,7 @@ impl FlowEntry {
     /// The flow after a packet: FIN and RST only shorten its time, and later data undoes that, so that a forged RST ends
     /// nothing.
     #[inline(always)]
+    #[must_use]
     pub const fn after(self, signal: Signal, now: FlowTime) -> Self {
         let state = match (self.state(), signal) {
             (_, Signal::Closes) | (FlowState::Closing, Signal::Acknowledges) => FlowState::Closing,
@@ -309,6 +311,7 @@ impl FlowEntry {
     }
 
     /// A flow that was seen once is established from now on: nobody else gets its way.
+    #[must_use]
     pub const fn confirmed(self) -> Self {
         match self.state() {
             FlowState::Sighted => Self(self.0 ^ (3 << STATE_SHIFT)),
@@ -326,18 +329,17 @@ impl FlowEntry {
     /// Flows of this rank and above keep their way.
     const KEPT: u16 = 0x0f00;
 
-    /// How easily its way is given to another flow: the lowest rank first, from [`FlowEntry::KEPT`] on
-    /// never. A flow that was seen often is
-    /// kept for as long as `idle_ticks` of 34.4 s, one that is opening for 3 s; of the others those go first that end, then
-    /// those that never opened, then those that were seen once, each the oldest first.
+    /// How easily its way is given to another flow: the lowest rank first, from [`FlowEntry::KEPT`] on never. A flow that was
+    /// seen often is kept for as long as `idle_ticks` of 34.4 s, one that is opening for 3 s; of the others those go first that
+    /// end, then those that never opened, then those that were seen once, each the oldest first.
     #[inline(always)]
     const fn rank(self, now: FlowTime, idle_ticks: u8) -> u16 {
-        if self.is_free() {
-            return 0;
-        }
         // A byte for each state: from which age on it is old; its class when old, and when young, in four bits each. Calculated,
         // because the verifier follows each branch of a program on its own.
         const CLASSES: u32 = 0x11_1f_13_2f;
+        if self.is_free() {
+            return 0;
+        }
         let state = self.state_bits();
         let age = self.age(now) as u32;
         let idle_ticks = idle_ticks as u32 + 2;
@@ -422,6 +424,15 @@ pub struct Weakest {
     entry: FlowEntry,
 }
 
+impl Weakest {
+    /// The lower one is the one to take. Of free ways that is the one with fewer flows before it, since the first free one is
+    /// taken: so buckets fill evenly, and a table is more than two thirds full before the first flow finds no room.
+    #[inline(always)]
+    const fn order(&self) -> usize {
+        (self.rank as usize) << WAY_BITS | self.way
+    }
+}
+
 /// What came of an attempt to remember a flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Inserted {
@@ -445,7 +456,7 @@ pub fn insert<B: Bucket>(buckets: [&B; 2], entry: FlowEntry, now: FlowTime, idle
     let [first, second] = buckets;
     for _ in 0..ATTEMPTS {
         let (one, other) = (first.weakest(now, idle_ticks), second.weakest(now, idle_ticks));
-        let into_first = one.rank <= other.rank;
+        let into_first = one.order() <= other.order();
         let (bucket, weakest) = if into_first { (first, one) } else { (second, other) };
         if weakest.rank >= FlowEntry::KEPT {
             return Inserted::Full;

@@ -1,5 +1,5 @@
-//! bpf(2) commands on pinned links that aya has no way for while the link stays pinned: as long as it is, the death of the
-//! daemon does not detach it.
+//! bpf(2) commands that aya has no way for: on links while they stay pinned (as long as they are, the death of the daemon does
+//! not detach them), and on maps of maps.
 
 use std::{
     ffi::CString,
@@ -9,6 +9,7 @@ use std::{
         unix::ffi::OsStrExt as _,
     },
     path::Path,
+    ptr,
 };
 
 use aya_obj::generated::{bpf_attr, bpf_cmd};
@@ -31,6 +32,44 @@ pub(super) fn detach(pin: &Path) -> io::Result<()> {
     attr.link_detach.link_fd = link.as_raw_fd().cast_unsigned();
     // SAFETY: the attribute holds no pointer.
     unsafe { bpf(bpf_cmd::BPF_LINK_DETACH, &attr) }.map(drop)
+}
+
+/// Makes an array of `len` maps like `inner` (`BPF_MAP_CREATE`). Where there is a datapath, its loader does that.
+#[cfg(test)]
+pub(super) fn create_array_of_maps(len: u32, inner: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let mut attr = zeroed_attr();
+    attr.__bindgen_anon_1.map_type = aya_obj::generated::bpf_map_type::BPF_MAP_TYPE_ARRAY_OF_MAPS as u32;
+    attr.__bindgen_anon_1.key_size = 4;
+    attr.__bindgen_anon_1.value_size = 4;
+    attr.__bindgen_anon_1.max_entries = len;
+    attr.__bindgen_anon_1.inner_map_fd = inner.as_raw_fd().cast_unsigned();
+    // SAFETY: the attribute holds no pointer.
+    let fd = unsafe { bpf(bpf_cmd::BPF_MAP_CREATE, &attr) }?;
+    // SAFETY: the kernel just gave us this descriptor, and nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Puts `inner` into the place `index` of the array of maps `outer` (`BPF_MAP_UPDATE_ELEM`).
+pub(super) fn put_inner_map(outer: BorrowedFd<'_>, index: u32, inner: BorrowedFd<'_>) -> io::Result<()> {
+    let value = inner.as_raw_fd().cast_unsigned();
+    let attr = element_attr(outer, &index, Some(&value));
+    // SAFETY: the attribute points to `index` and `value`, which outlive the call.
+    unsafe { bpf(bpf_cmd::BPF_MAP_UPDATE_ELEM, &attr) }.map(drop)
+}
+
+/// Leaves the place `index` of the array of maps `outer` empty (`BPF_MAP_DELETE_ELEM`).
+pub(super) fn remove_inner_map(outer: BorrowedFd<'_>, index: u32) -> io::Result<()> {
+    let attr = element_attr(outer, &index, None);
+    // SAFETY: the attribute points to `index`, which outlives the call.
+    unsafe { bpf(bpf_cmd::BPF_MAP_DELETE_ELEM, &attr) }.map(drop)
+}
+
+fn element_attr(map: BorrowedFd<'_>, index: &u32, value: Option<&u32>) -> bpf_attr {
+    let mut attr = zeroed_attr();
+    attr.__bindgen_anon_2.map_fd = map.as_raw_fd().cast_unsigned();
+    attr.__bindgen_anon_2.key = ptr::from_ref(index) as u64;
+    attr.__bindgen_anon_2.__bindgen_anon_1.value = value.map_or(0, |value| ptr::from_ref(value) as u64);
+    attr
 }
 
 /// Opens the object pinned at `pin` (`BPF_OBJ_GET`).

@@ -37,6 +37,15 @@ pub enum DataplaneError {
         /// Why.
         source: io::Error,
     },
+    /// A pinned flow table is not the one that the datapath uses.
+    #[error(
+        "{} is not the flow table that it should be; `lbd unload`, then start again: connections whose backend has changed \
+         lately will break", path.display()
+    )]
+    FlowTable {
+        /// The pin.
+        path: PathBuf,
+    },
     /// The services do not fit the directory, however it is hashed.
     #[error("{services} services do not fit the directory")]
     Directory {

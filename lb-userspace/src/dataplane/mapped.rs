@@ -1,8 +1,15 @@
 //! Array maps in the daemon's memory (`BPF_F_MMAPABLE`): a change is a store, without a system call.
 
-use std::{io, num::NonZeroUsize, os::fd::AsFd, ptr::NonNull, sync::atomic::AtomicU32};
+use std::{
+    io,
+    num::NonZeroUsize,
+    os::fd::AsFd,
+    ptr::NonNull,
+    slice,
+    sync::atomic::{AtomicU32, AtomicU64},
+};
 
-use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
+use nix::sys::mman::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
 
 /// An array map, mapped whole. The datapath reads while the daemon writes, so all access is atomic.
 #[derive(Debug)]
@@ -26,10 +33,25 @@ impl Mapped {
         Ok(Self { base, len })
     }
 
+    /// Memory of this process alone, `len` zeros, for what has to be tried without a map.
+    pub(super) fn anonymous(len: usize) -> io::Result<Self> {
+        let len = NonZeroUsize::new(len).ok_or(io::ErrorKind::InvalidInput)?;
+        // SAFETY: as above.
+        let base =
+            unsafe { mmap_anonymous(None, len, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE, MapFlags::MAP_PRIVATE)? };
+        Ok(Self { base, len })
+    }
+
     /// The 32-bit word at `offset` bytes, which has to be a multiple of 4 inside the map.
     pub(super) fn word32(&self, offset: usize) -> &AtomicU32 {
         // SAFETY: `at` gives an aligned address inside the mapping, which lives as long as `self`.
         unsafe { AtomicU32::from_ptr(self.at(offset)) }
+    }
+
+    /// All of it, as 64-bit words.
+    pub(super) fn words64(&self) -> &[AtomicU64] {
+        // SAFETY: the mapping begins at a page, is at least that long, and lives as long as `self`.
+        unsafe { slice::from_raw_parts(self.base.cast().as_ptr(), self.len.get() / size_of::<u64>()) }
     }
 
     /// Element number `index` of an array of `T`.

@@ -1,34 +1,36 @@
 //! The maps of the balancing program as the daemon reads and writes them.
 
-use std::{sync::atomic::Ordering, thread, time::Duration};
+use std::{
+    io,
+    sync::{Arc, atomic::Ordering},
+    thread,
+    time::Duration,
+};
 
 use aya::{
     Ebpf,
-    maps::{Array, DevMap, Map, MapData, MapError, PerCpuArray, PerCpuValues},
+    maps::{Array, DevMap, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuValues},
 };
 use lb_common::{
-    BackendId, BackendRow, Directory, MacAddress, RowIndex, Service, ServiceEntry, ServiceId, SlotWord, Traffic,
-    Verdict,
+    BackendId, BackendRow, Directory, MacAddress, QuicServer, RowIndex, Service, ServiceEntry, ServiceId, SlotWord,
+    Tracking, Traffic, Verdict,
     layout::{self, names},
     mac_word,
 };
 
-use super::{DataplaneError, mapped::Mapped};
-
-/// Distance in bytes of two row words: array maps round each element up to 8 bytes.
-const ROW_WORD_STRIDE: usize = 8;
-const CHUNK_BYTES: usize = layout::CHUNK_SLOTS as usize * size_of::<u32>();
+use super::{DataplaneError, mapped::Mapped, words::Words};
 
 /// Typed access to the maps. One writer: the daemon.
 pub struct Maps {
     directories: Mapped,
     directory_in_use: Mapped,
-    slots: Mapped,
-    row_of: Mapped,
+    words: Arc<Words>,
     rows: Array<MapData, BackendRow>,
     interfaces: Array<MapData, u64>,
     egress: DevMap<MapData>,
     verdicts: PerCpuArray<MapData, u64>,
+    tracking: PerCpuArray<MapData, u64>,
+    quic_servers: HashMap<MapData, QuicServer, BackendId>,
     service_traffic: PerCpuArray<MapData, Traffic>,
     backend_traffic: PerCpuArray<MapData, Traffic>,
 }
@@ -38,12 +40,16 @@ impl Maps {
         Ok(Self {
             directories: map_array(ebpf, names::DIRECTORIES, layout::DIRECTORIES as usize * size_of::<Directory>())?,
             directory_in_use: map_array(ebpf, names::DIRECTORY_IN_USE, size_of::<u64>())?,
-            slots: map_array(ebpf, names::SLOTS, layout::SLOT_CHUNKS as usize * CHUNK_BYTES)?,
-            row_of: map_array(ebpf, names::ROW_OF, BackendId::COUNT as usize * ROW_WORD_STRIDE)?,
+            words: Arc::new(Words::new(
+                map_array(ebpf, names::SLOTS, Words::SLOTS_LEN)?,
+                map_array(ebpf, names::ROW_OF, Words::ROW_OF_LEN)?,
+            )),
             rows: take(ebpf, names::ROWS)?,
             interfaces: take(ebpf, names::INTERFACES)?,
             egress: take(ebpf, names::EGRESS)?,
             verdicts: take(ebpf, names::VERDICTS)?,
+            tracking: take(ebpf, names::TRACKING)?,
+            quic_servers: take(ebpf, names::QUIC_SERVERS)?,
             service_traffic: take(ebpf, names::SERVICE_TRAFFIC)?,
             backend_traffic: take(ebpf, names::BACKEND_TRAFFIC)?,
         })
@@ -76,12 +82,12 @@ impl Maps {
 
     /// Stores the slot word number `slot` of `service`.
     pub fn store_slot(&self, service: &Service, slot: u32, word: SlotWord) {
-        self.slots.word32(slot_offset(service, slot)).store(word.to_bits(), Ordering::Release);
+        self.words.store_slot(service, slot, word);
     }
 
     /// The slot word number `slot` of `service`.
     pub fn load_slot(&self, service: &Service, slot: u32) -> SlotWord {
-        SlotWord::from_bits(self.slots.word32(slot_offset(service, slot)).load(Ordering::Relaxed))
+        self.words.slot(service, slot)
     }
 
     /// All slot words of `service`.
@@ -89,30 +95,31 @@ impl Maps {
         (0..=service.slot_mask).map(|slot| self.load_slot(service, slot)).collect()
     }
 
+    /// The words of slots and rows, for who reads them beside the daemon.
+    pub fn words(&self) -> Arc<Words> {
+        Arc::clone(&self.words)
+    }
+
     /// Writes `row` to the unused place `index` and makes it the row of `backend`.
     pub fn put_row(&mut self, backend: BackendId, index: RowIndex, row: &BackendRow) -> Result<(), MapError> {
         self.rows.set(index.0, row, 0)?;
-        self.row_word(backend).store(index.0, Ordering::Release);
+        self.words.store_row(backend, index);
         Ok(())
     }
 
     /// Leaves `backend` without a row.
     pub fn remove_row(&self, backend: BackendId) {
-        self.row_word(backend).store(RowIndex::NONE.0, Ordering::Release);
+        self.words.store_row(backend, RowIndex::NONE);
     }
 
     /// All backends that have a row.
     pub fn rows(&self) -> Result<Vec<(BackendId, RowIndex, BackendRow)>, MapError> {
         (0..BackendId::COUNT)
             .map(BackendId::truncate)
-            .map(|backend| (backend, RowIndex(self.row_word(backend).load(Ordering::Relaxed))))
+            .map(|backend| (backend, self.words.row(backend)))
             .filter(|(_, index)| *index != RowIndex::NONE)
             .map(|(backend, index)| Ok((backend, index, self.rows.get(&index.0, 0)?)))
             .collect()
-    }
-
-    fn row_word(&self, backend: BackendId) -> &std::sync::atomic::AtomicU32 {
-        self.row_of.word32(backend.get() as usize * ROW_WORD_STRIDE)
     }
 
     /// Lets frames to `mac` that come in by the interface `ifindex` be balanced.
@@ -133,6 +140,30 @@ impl Maps {
             .iter()
             .map(|verdict| Ok((*verdict, self.verdicts.get(&(*verdict as u32), 0)?.iter().sum())))
             .collect()
+    }
+
+    /// How often what became of flows that were looked up, since the maps were made.
+    pub fn tracking(&self) -> Result<Vec<(Tracking, u64)>, MapError> {
+        Tracking::ALL.iter().map(|event| Ok((*event, self.tracking.get(&(*event as u32), 0)?.iter().sum()))).collect()
+    }
+
+    /// Lets QUIC packets whose connection id names `server` go to `backend`.
+    pub fn put_quic_server(&mut self, server: QuicServer, backend: BackendId) -> Result<(), MapError> {
+        self.quic_servers.insert(server, backend, 0)
+    }
+
+    /// Lets connection ids that name `server` count for nothing, as if it had never been put.
+    pub fn remove_quic_server(&mut self, server: QuicServer) -> Result<(), MapError> {
+        match self.quic_servers.remove(&server) {
+            Err(MapError::KeyNotFound) => Ok(()),
+            Err(MapError::SyscallError(error)) if error.io_error.kind() == io::ErrorKind::NotFound => Ok(()),
+            removed => removed,
+        }
+    }
+
+    /// All QUIC servers, and whose they are.
+    pub fn quic_servers(&self) -> Result<Vec<(QuicServer, BackendId)>, MapError> {
+        self.quic_servers.iter().collect()
     }
 
     /// Traffic of a service.
@@ -160,17 +191,12 @@ impl Maps {
 ///
 /// XDP programs run inside RCU read-side critical sections, and `MEMBARRIER_CMD_GLOBAL` waits for a grace period of RCU
 /// (membarrier(2)). Kernels with `nohz_full` CPUs refuse it; a packet takes microseconds, so there a long sleep has to do.
-fn wait_for_packets() {
+pub(super) fn wait_for_packets() {
     const MEMBARRIER_CMD_GLOBAL: libc::c_int = 1;
     // SAFETY: the call takes no pointer.
     if unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) } != 0 {
         thread::sleep(Duration::from_millis(100));
     }
-}
-
-fn slot_offset(service: &Service, slot: u32) -> usize {
-    let (chunk, index) = service.locate(slot);
-    chunk as usize * CHUNK_BYTES + index * size_of::<u32>()
 }
 
 fn sum(per_cpu: &PerCpuValues<Traffic>) -> Traffic {
@@ -193,7 +219,7 @@ where
     M::try_from(map).map_err(|source| DataplaneError::Map { name, source })
 }
 
-fn map_array(ebpf: &mut Ebpf, name: &'static str, len: usize) -> Result<Mapped, DataplaneError> {
+pub(super) fn map_array(ebpf: &mut Ebpf, name: &'static str, len: usize) -> Result<Mapped, DataplaneError> {
     let Some(Map::Array(data)) = ebpf.take_map(name) else {
         return Err(DataplaneError::Missing { name });
     };

@@ -5,23 +5,29 @@ mod attach;
 mod bpf;
 mod decap;
 mod error;
+mod flow_tables;
 mod mapped;
 mod maps;
 pub mod object;
 mod pins;
 mod virtual_macs;
+mod words;
 
 use std::path::Path;
 
-use aya::{Ebpf, EbpfLoader, programs::Xdp};
-use lb_common::{HashKey, layout::names};
+use aya::{Ebpf, EbpfLoader, maps::Map, programs::Xdp};
+use lb_common::{HashKey, flow_table::BucketBits, layout::names};
 
 pub use attach::{AttachMode, Attachment, interface_index};
 pub use decap::{Decap, Network};
 pub use error::DataplaneError;
+pub use flow_tables::{FlowTable, FlowTables, ListedFlow, Opened, Sweep, flow_time, flows, sweep};
 pub use maps::Maps;
 pub use pins::Pins;
 pub use virtual_macs::VirtualMacs;
+pub use words::Words;
+
+use self::flow_tables::Places;
 
 /// How much the eBPF programs log. Off, the verifier removes the logging code, so it costs nothing.
 pub type LogLevel = Option<log::Level>;
@@ -42,6 +48,7 @@ impl Dataplane {
         let HashKey(key) = hash_key;
         let mut ebpf = EbpfLoader::new()
             .default_map_pin_directory(pins.maps())
+            .map_pin_path(names::FLOW_TABLES, pins.maps().join(names::FLOW_TABLES))
             .override_global(names::HASH_KEY, &key[..], true)
             .override_global(aya_log::LEVEL, &aya_level(log_level), true)
             .load(object::BALANCE)
@@ -49,6 +56,21 @@ impl Dataplane {
         program_of(&mut ebpf)?.load().map_err(DataplaneError::Verify)?;
         let maps = Maps::take_from(&mut ebpf)?;
         Ok(Self { ebpf, maps, pins })
+    }
+
+    /// The flow table: the one that an earlier daemon left, or a new one. It has `size` in the end, unless its flows would not
+    /// fit. Flows without a packet for `idle_ticks` give their way to others, see [`lb_common::flow_table::idle_ticks`].
+    pub fn open_flow_tables(
+        &mut self,
+        size: BucketBits,
+        idle_ticks: u8,
+    ) -> Result<(FlowTables, Opened), DataplaneError> {
+        let name = names::FLOW_TABLES;
+        let Some(Map::ArrayOfMaps(outer)) = self.ebpf.take_map(name) else {
+            return Err(DataplaneError::Missing { name });
+        };
+        let in_use = maps::map_array(&mut self.ebpf, names::FLOW_TABLES_IN_USE, size_of::<lb_common::FlowTables>())?;
+        FlowTables::open(Places { outer, in_use, folder: self.pins.maps() }, size, idle_ticks)
     }
 
     /// The balancing program.

@@ -1,0 +1,103 @@
+//! Counting flows, and ending those that are over.
+
+use std::collections::HashMap;
+
+use lb_common::{BackendId, FlowEntry, FlowState, FlowTime, RowIndex, flow_table};
+
+use super::{FlowTable, Lifetimes, flow_time, table::Place};
+use crate::{
+    dataplane::{Words, maps::wait_for_packets},
+    model::{FlowCounts, Subject},
+};
+
+/// What was found in the flow table.
+#[derive(Debug, Default)]
+pub struct Sweep {
+    /// Live entries of each backend that has any, by [`FlowState`].
+    pub flows: HashMap<BackendId, FlowCounts>,
+    /// Entries that were over, or of a backend without a row, and are gone.
+    pub removed: u64,
+}
+
+/// Counts all flows, tells the subjects of theirs, confirms those that they want confirmed, and removes those that are over.
+/// It takes some 10 ms and more: not for the main loop.
+pub fn sweep(table: &FlowTable, words: &Words, subjects: &mut [Subject]) -> Sweep {
+    // What they remember, they remember by the slot words that they have read.
+    wait_for_packets();
+    Sweeper::new(words, subjects, flow_time).run(table)
+}
+
+/// A sweep while it is made.
+pub(super) struct Sweeper<'a, Clock> {
+    words: &'a Words,
+    subjects: &'a mut [Subject],
+    /// By backend, whose it is.
+    owners: Box<[u16]>,
+    lifetimes: Vec<Lifetimes>,
+    clock: Clock,
+    now: FlowTime,
+    flows: Vec<FlowCounts>,
+    removed: u64,
+}
+
+/// No subject has so high a number.
+const NOBODY: u16 = u16::MAX;
+
+impl<'a, Clock: Fn() -> FlowTime> Sweeper<'a, Clock> {
+    pub(super) fn new(words: &'a Words, subjects: &'a mut [Subject], clock: Clock) -> Self {
+        let mut owners = vec![NOBODY; BackendId::COUNT as usize].into_boxed_slice();
+        for (number, subject) in (0..NOBODY).zip(&*subjects) {
+            for backend in &subject.backends {
+                owners[backend.get() as usize] = number;
+            }
+        }
+        let idle_ticks = |subject: &Subject| flow_table::idle_ticks(subject.idle_timeout.as_secs());
+        Self {
+            words,
+            owners,
+            lifetimes: subjects.iter().map(|subject| Lifetimes::new(idle_ticks(subject))).collect(),
+            subjects,
+            now: clock(),
+            clock,
+            flows: vec![FlowCounts::default(); BackendId::COUNT as usize],
+            removed: 0,
+        }
+    }
+
+    pub(super) fn run(mut self, table: &FlowTable) -> Sweep {
+        table.places().for_each(|place| self.visit(place));
+        let flows = (0..BackendId::COUNT).map(BackendId::truncate).zip(self.flows);
+        Sweep { flows: flows.filter(|(_, count)| *count != FlowCounts::default()).collect(), removed: self.removed }
+    }
+
+    fn visit(&mut self, place: Place<'_>) {
+        let backend = place.entry.backend();
+        let owner =
+            Some(usize::from(self.owners[backend.get() as usize])).filter(|owner| *owner != usize::from(NOBODY));
+        let is_over = match owner {
+            Some(owner) => self.lifetimes[owner].have_ended(place.entry, self.now, &self.clock),
+            // One without an owner and with a row is younger than `subjects`.
+            None => self.words.row(backend) == RowIndex::NONE,
+        };
+        // What a packet has changed meanwhile is alive.
+        if is_over && place.replace(FlowEntry::FREE) {
+            self.removed += 1;
+            return;
+        }
+        self.flows[backend.get() as usize][place.entry.state() as usize] += 1;
+        if let Some(owner) = owner
+            && self.subjects[owner].slots.meet(place.entry.tag(), backend)
+        {
+            confirm(place);
+        }
+    }
+}
+
+/// Lets a flow that was seen once last as one that was seen often.
+fn confirm(mut place: Place<'_>) {
+    let tag = place.entry.tag();
+    // A packet may change it meanwhile.
+    while place.entry.is(tag) && place.entry.state() == FlowState::Sighted && !place.replace(place.entry.confirmed()) {
+        place = place.again();
+    }
+}
