@@ -66,7 +66,7 @@ pub use self::{
     run::{run, wait_for},
     speaker::{Change, Counters, InstanceStatus, Kind, LbdVrrp, Speaker, VrrpStatus},
     state::{guard, sweep, teardown, unique_name},
-    stats::{Attachment, BackendStats, ServiceStats, Stats, Status, Tracking},
+    stats::{Attachment, BackendStats, FlowTable, ServiceStats, Stats, Status, Tracking},
     topology::Node,
 };
 use self::{
