@@ -4,4 +4,5 @@
 //! them. Nothing outside those namespaces is touched, and nothing of them stays behind.
 
 pub mod benchmark;
+pub mod churn;
 pub mod lab;

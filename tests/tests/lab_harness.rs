@@ -1,17 +1,19 @@
 //! The lab itself: it comes up, connects, and leaves nothing behind. None of this needs `lbd`.
 
 use std::{
+    collections::BTreeSet,
     io::{BufRead as _, BufReader, Read as _},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddrV4, UdpSocket},
     path::Path,
     process::{Command, Stdio},
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
+use etherparse::{SlicedPacket, TransportSlice};
 use lb_tests::lab::{
-    Lab, Limit, Load, Node, Paths, Process, Server, binary, ended_by, require_root, require_root_and, run, sweep,
-    teardown,
+    Flood, FloodPacket, HeldKind, Hold, HoldReport, Lab, Limit, Load, Node, Paths, Process, Server, binary, ended_by,
+    require_root, require_root_and, run, sweep, teardown,
     topology::{virtual_ipv4, virtual_ipv6},
     unique_name, wait_for,
 };
@@ -160,6 +162,79 @@ fn a_udp_datagram_comes_back_with_the_backends_name() -> Result<()> {
         Ok(buffer[..length].to_vec())
     })?;
     ensure!(answer == b"b1 hello", "{answer:?}");
+    Ok(())
+}
+
+#[test]
+fn held_connections_that_break_are_told_of_and_replaced() -> Result<()> {
+    if !require_root() {
+        return Ok(());
+    }
+    let lab = Lab::builder(&unique_name("hold")).backends(1).build()?;
+    let target = (lab.node("b1").ipv4(), 7000).into();
+    let server = lab.start_hold_server("b1", 7000)?;
+    let brief = Duration::from_millis(200);
+    let hold = Hold { chatty: brief, slow: 2 * brief, idle: 3 * brief, ..Hold::new(target, 30) };
+    let running = lab.start_hold(&hold)?;
+    let answers = |what: &str, enough: &dyn Fn(&HoldReport) -> bool| {
+        wait_for(what, SOON, || Ok(enough(&running.latest()).then_some(())))
+    };
+    running.wait_until_open(30, SOON)?;
+    answers("answers", &|report| report.counts.answers > 300 && report.counts.short_lived > 0)?;
+    let before = running.latest();
+    ensure!(before.broken.is_empty() && before.open() == 30, "{before:?}");
+
+    drop(server);
+    let is_held = |kind| kind != HeldKind::ShortLived;
+    let of_b1 = |report: &HoldReport| {
+        report.broken.iter().filter(|broken| is_held(broken.kind) && broken.backend.as_deref() == Some("b1")).count()
+    };
+    answers("30 broken connections", &|report| of_b1(report) == 30 && report.open() == 0)?;
+    answers("refused ones", &|report| report.broken.iter().any(|broken| broken.backend.is_none()))?;
+    let _server = lab.start_hold_server("b1", 7000)?;
+    running.wait_until_open(30, SOON)?;
+    let report = running.finish()?;
+    ensure!(of_b1(&report) == 30, "not one break for each: {report:?}");
+    Ok(())
+}
+
+#[test]
+fn a_flood_has_random_sources_and_right_checksums() -> Result<()> {
+    if !require_root_and(&["tcpdump"]) {
+        return Ok(());
+    }
+    let lab = Lab::builder(&unique_name("flood")).backends(1).build()?;
+    for packet in [FloodPacket::Syn, FloodPacket::Ack, FloodPacket::Udp] {
+        let capture = lab.start_capture("lb", "dst host 10.77.0.100")?;
+        let target = SocketAddrV4::new(virtual_ipv4(0), 7000);
+        lab.start_flood(&Flood { target, packet, count: 1000, rate: 10_000, seed: 1 })?.wait()?;
+        wait_for("1000 packets", SOON, || Ok((capture.frames()?.len() == 1000).then_some(())))?;
+        let mut sources = BTreeSet::new();
+        for captured in capture.finish()? {
+            let sliced = SlicedPacket::from_ethernet(&captured.frame)?;
+            let Some(ip) = sliced.net.as_ref().and_then(|net| net.ipv4_ref()) else {
+                bail!("no IPv4: {captured:?}");
+            };
+            let header = ip.header().to_header();
+            ensure!(header.header_checksum == header.calc_header_checksum(), "{captured:?}");
+            let (port, found, right) = match sliced.transport {
+                Some(TransportSlice::Tcp(tcp)) => {
+                    let expected = (packet == FloodPacket::Syn, packet == FloodPacket::Ack);
+                    ensure!((tcp.syn(), tcp.ack()) == expected, "{captured:?}");
+                    (tcp.source_port(), tcp.checksum(), tcp.calc_checksum_ipv4(header.source, header.destination)?)
+                }
+                Some(TransportSlice::Udp(udp)) => {
+                    let payload = udp.payload();
+                    let right = udp.to_header().calc_checksum_ipv4(&header, payload)?;
+                    (udp.source_port(), udp.checksum(), right)
+                }
+                other => bail!("{other:?}"),
+            };
+            ensure!(found == right, "checksum {found:04x}, not {right:04x}: {captured:?}");
+            sources.insert((header.source, port));
+        }
+        ensure!(sources.len() > 990, "only {} sources", sources.len());
+    }
     Ok(())
 }
 

@@ -25,6 +25,26 @@ enum What {
     Datapath(Output),
     /// Fail over, with our VRRP and with keepalived, and see how long nobody answers
     Ha(Ha),
+    /// Change the backends of a service with live connections, with flows tracked when needed, never, and always
+    Churn(Churn),
+}
+
+#[derive(Debug, Args)]
+struct Churn {
+    /// How many connections are held
+    #[arg(long, value_name = "N", default_value_t = 5000, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    connections: u32,
+    /// How many changes are made
+    #[arg(long, value_name = "N", default_value_t = 300)]
+    changes: usize,
+    /// What the changes follow from
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    seed: u64,
+    /// Draw the broken connections and the used entries over time, as SVG
+    #[arg(long, value_name = "FILE")]
+    plot: Option<PathBuf>,
+    #[command(flatten)]
+    output: Output,
 }
 
 #[derive(Debug, Args)]
@@ -60,12 +80,28 @@ pub(crate) fn run(options: Options) -> Result<()> {
             cargo::build_release()?;
             let mut command = bench("ha");
             command.arg("--trials").arg(trials.to_string());
-            if let Some(file) = plot {
-                command.arg("--plot").arg(path::absolute(file)?);
-            }
+            tell_plot(&mut command, plot)?;
+            cargo::run(output.tell(&mut command)?)
+        }
+        What::Churn(Churn { connections, changes, seed, plot, output }) => {
+            setup::ensure(Level::Test)?;
+            cargo::build_release()?;
+            let mut command = bench("churn");
+            command.arg("--connections").arg(connections.to_string());
+            command.arg("--changes").arg(changes.to_string());
+            command.arg("--seed").arg(seed.to_string());
+            tell_plot(&mut command, plot)?;
             cargo::run(output.tell(&mut command)?)
         }
     }
+}
+
+/// The benchmark runs in another folder.
+fn tell_plot(command: &mut Command, plot: Option<PathBuf>) -> Result<()> {
+    if let Some(file) = plot {
+        command.arg("--plot").arg(path::absolute(file)?);
+    }
+    Ok(())
 }
 
 fn bench(name: &str) -> Command {

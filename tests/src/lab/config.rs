@@ -87,6 +87,11 @@ const INTERVAL: Duration = Duration::from_millis(100);
 
 /// The `[node]` table of a balancer, and its interface: what any configuration begins with.
 pub fn node_config(balancer: Balancer<'_>) -> String {
+    node_config_with(balancer, "")
+}
+
+/// [`node_config`], with more lines in the `[node]` table.
+pub fn node_config_with(balancer: Balancer<'_>, keys: &str) -> String {
     let paths = balancer.paths();
     let hash_key = if balancer.has_peers() { format!("hash_key = \"{HASH_KEY}\"\n") } else { String::new() };
     format!(
@@ -95,7 +100,7 @@ name = "{}"
 socket = "{}"
 pins = "{}"
 state = "{}"
-{hash_key}
+{hash_key}{keys}
 [[interface]]
 name = "eth0"
 xdp = "native"

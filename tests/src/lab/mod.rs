@@ -31,6 +31,8 @@ pub mod bpffs;
 mod capture;
 pub mod config;
 mod faults;
+mod flood;
+mod hold;
 mod http;
 mod inject;
 mod keepalived;
@@ -51,6 +53,8 @@ mod xdp_pass;
 pub use self::{
     balancer::Balancer,
     capture::{Capture, Captured},
+    flood::{Flood, FloodPacket, RunningFlood},
+    hold::{Broken, HeldKind, Hold, HoldCounts, HoldLine, HoldReport, RunningHold, now_ms},
     http::Server,
     inject::Injection,
     keepalived::Keepalived,
@@ -62,7 +66,7 @@ pub use self::{
     run::{run, wait_for},
     speaker::{Change, Counters, InstanceStatus, Kind, LbdVrrp, Speaker, VrrpStatus},
     state::{guard, sweep, teardown, unique_name},
-    stats::{Attachment, BackendStats, ServiceStats, Stats, Status},
+    stats::{Attachment, BackendStats, FlowTable, ServiceStats, Stats, Status, Tracking},
     topology::Node,
 };
 use self::{

@@ -15,6 +15,23 @@ pub struct Stats {
     /// Packets by what became of them.
     pub verdicts: BTreeMap<String, u64>,
     pub services: Vec<ServiceStats>,
+    /// What the flow table has done.
+    pub tracking: Tracking,
+}
+
+/// How often the flow table was asked, and what came of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+pub struct Tracking {
+    /// Packets of a flow that was in the table.
+    pub hits: u64,
+    /// Packets of a flow that was not.
+    pub misses: u64,
+    /// Flows that were put into the table.
+    pub remembered: u64,
+    /// Flows that had to make room for others.
+    pub evicted: u64,
+    /// Flows that found no room.
+    pub full: u64,
 }
 
 /// One service.
@@ -57,8 +74,18 @@ pub struct Status {
     pub services: usize,
     /// How many backends are in each state.
     pub backends: BTreeMap<String, usize>,
+    pub flow_table: FlowTable,
     /// What is not as it should be, in words.
     pub problems: Vec<String>,
+}
+
+/// The flow table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+pub struct FlowTable {
+    /// How many flows it can hold.
+    pub size: u64,
+    /// How many it holds, as of the last census.
+    pub flows: u64,
 }
 
 /// An interface with the program.

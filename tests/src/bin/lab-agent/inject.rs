@@ -1,19 +1,17 @@
 //! Sends frames as they are given.
 
 use std::{
-    mem,
-    os::fd::{AsRawFd as _, OwnedFd},
+    os::fd::AsRawFd as _,
     str::FromStr,
     thread,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use clap::Args;
-use nix::{
-    net::if_::if_nametoindex,
-    sys::socket::{AddressFamily, LinkAddr, MsgFlags, SockFlag, SockType, SockaddrLike as _, bind, send, socket},
-};
+use nix::sys::socket::{MsgFlags, send};
+
+use crate::packet_socket;
 
 #[derive(Debug, Args)]
 pub(crate) struct Options {
@@ -46,7 +44,7 @@ impl FromStr for Frame {
 
 pub(crate) fn run(options: &Options) -> Result<()> {
     let Options { interface, rounds, spacing, frames } = options;
-    let socket = packet_socket(interface).with_context(|| format!("open a packet socket on {interface}"))?;
+    let socket = packet_socket::open(interface)?;
     let mut next = Instant::now();
     for Frame(frame) in (0..*rounds).flat_map(|_| frames) {
         thread::sleep(next.saturating_duration_since(Instant::now()));
@@ -55,20 +53,4 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             .with_context(|| format!("send {} bytes on {interface}", frame.len()))?;
     }
     Ok(())
-}
-
-/// Sends whole frames, and receives none (packet(7)).
-fn packet_socket(interface: &str) -> Result<OwnedFd> {
-    let socket = socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, None)?;
-    // SAFETY: `sockaddr_ll` is plain old data, for which all zeroes is a value.
-    let mut address: libc::sockaddr_ll = unsafe { mem::zeroed() };
-    address.sll_family = u16::try_from(libc::AF_PACKET)?;
-    address.sll_ifindex = if_nametoindex(interface)?.cast_signed();
-    let length = libc::socklen_t::try_from(mem::size_of_val(&address))?;
-    // SAFETY: the pointer is to an address of the length that is given, and is read before the call returns.
-    let Some(address) = (unsafe { LinkAddr::from_raw((&raw const address).cast(), Some(length)) }) else {
-        bail!("this is no address of a packet socket");
-    };
-    bind(socket.as_raw_fd(), &address)?;
-    Ok(socket)
 }

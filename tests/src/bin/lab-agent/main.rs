@@ -1,8 +1,13 @@
 //! What runs on the lab's nodes: servers, clients, and the guard that cleans up.
 
 mod backend;
+mod flood;
+mod hold;
+mod hold_server;
 mod inject;
 mod load;
+mod open_files;
+mod packet_socket;
 mod probe;
 mod udp_echo;
 
@@ -27,8 +32,14 @@ enum Command {
     Load(load::Options),
     /// Send UDP datagrams at a steady pace, and find out when there was no answer
     Probe(probe::Options),
+    /// Answer each line with the backend's name, on any number of connections
+    HoldServer(hold_server::Options),
+    /// Hold TCP connections open, and find out which of them break
+    Hold(hold::Options),
     /// Send frames as they are given
     Inject(inject::Options),
+    /// Send packets of flows that nobody has opened, from random sources
+    Flood(flood::Options),
     /// Wait for the end of standard input, then take a lab down
     #[command(hide = true)]
     Guard { lab: String },
@@ -40,7 +51,10 @@ fn main() -> Result<()> {
         Command::UdpEcho(options) => udp_echo::run(options),
         Command::Load(options) => load::run(&options),
         Command::Probe(options) => probe::run(&options),
+        Command::HoldServer(options) => hold_server::run(options),
+        Command::Hold(options) => hold::run(&options),
         Command::Inject(options) => inject::run(&options),
+        Command::Flood(options) => flood::run(&options),
         Command::Guard { lab } => guard(&Paths::new(&lab)?),
     }
 }
