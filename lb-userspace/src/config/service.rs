@@ -135,6 +135,7 @@ impl Service {
             Some("keep") => OnDeath::Keep,
             _ => OnDeath::Reschedule,
         };
+        let tracking = match table.text("tracking", |t| Ok(t.to_owned())).as_deref() { Some("never") => Tracking::Never, Some("always") => Tracking::Always, _ => Tracking::WhenNeeded };
         let idle_timeout = table
             .text("idle_timeout", |t| Ok(humantime::parse_duration(t).unwrap()))
             .unwrap_or(std::time::Duration::from_secs(if protocol == Some(Protocol::Udp) { 60 } else { 900 }));
@@ -160,7 +161,7 @@ impl Service {
                 slots,
                 health,
                 backends: Vec::with_capacity(backends.len()),
-                tracking: Tracking::WhenNeeded,
+                tracking,
                 on_death,
                 idle_timeout,
                 drain_timeout: Some(std::time::Duration::from_secs(600)),

@@ -13,7 +13,10 @@ use super::{
     effect::Effect,
     service::ServiceState,
 };
-use crate::{config::OnDeath, schedule};
+use crate::{
+    config::{OnDeath, Tracking},
+    schedule,
+};
 
 /// A census of the flow table, as it is to be taken.
 #[derive(Debug)]
@@ -122,6 +125,14 @@ impl ServiceState {
         let (pace, fates) = (self.pace(), self.fates(now));
         let words = self.mover.on_census(census, &pace, |id| fates.of(id), now);
         self.store(words)
+    }
+
+    /// Takes out the removed backends that no slot names, where no flow is remembered.
+    pub(super) fn take_forgotten(&mut self) -> Vec<Backend> {
+        let (mover, tracking) = (&self.mover, self.desired.spec.tracking);
+        self.removed
+            .extract_if(.., |backend| tracking == Tracking::Never && mover.naming(backend.id) == 0)
+            .collect()
     }
 
     /// Takes out the removed backends that have no flow any more, by a census that began at `started`.

@@ -173,11 +173,12 @@ impl Core {
         }
         let removed = present.backends.into_values().map(|gone| leave(gone, &desired, now)).collect();
         let slots = place.service.slot_mask + 1;
-        let mover = match present.mover {
+        let mut mover = match present.mover {
             Some(mover) if place.has_new_table => mover.grown(slots),
             Some(mover) => mover,
             None => SlotMover::new(slots, now),
         };
+        mover.do_not_wait(now);
         let mut state = ServiceState { desired, live: place.service, mover, backends, removed, refreshed: now };
         let mut shared = Shared { node: &self.node, next_hops: &self.next_hops, rows: &mut self.rows };
         let mut refreshed = state.refresh(&mut shared, now);
@@ -194,6 +195,9 @@ impl Core {
             removals.extend::<Vec<_>>(after);
         }
         effects.append(&mut refreshed);
+        for backend in state.take_forgotten() {
+            self.remove_backend(&backend, now, removals);
+        }
         if place.has_new_table && !place.is_new {
             self.chunks.give_back(present.service.first_chunk, chunk_count(&present.service), now);
         }

@@ -172,6 +172,12 @@ impl SlotMover {
         self.lost = self.lost.max(Some(at));
     }
 
+    /// Lets each slot move once more, however many have moved of late: what is wanted now is somebody's decision, and no
+    /// consequence of weights or backends that come and go.
+    pub fn do_not_wait(&mut self, now: Instant) {
+        self.bound = Bound::new(now);
+    }
+
     /// Does what is due, and returns the words to store, by slot. To be called after each change of what is wanted, of
     /// `pace` or of a fate, and at [`SlotMover::next_deadline`].
     ///

@@ -139,7 +139,8 @@ pub(super) fn next<F: Fn(BackendId) -> Fate>(
     let next = match State::of(word) {
         _ if target == BackendId::NONE => Next::Become(SlotWord::EMPTY),
         State::Empty => Next::Become(ground.settled(target)),
-        _ if ground.pace.tracking == Tracking::Never => untracked(word, target, ground),
+        // Where nothing is remembered, nothing is to be waited for.
+        _ if ground.pace.tracking == Tracking::Never => Next::Become(SlotWord::stable(target)),
         state @ (State::Stable | State::Arming | State::Tracked) if word.current() == target => {
             rest(index, state, target, since, ground)
         }
@@ -147,15 +148,6 @@ pub(super) fn next<F: Fn(BackendId) -> Fate>(
         State::Moving => carry_on(index, word, target, since, ground),
     };
     if next == Next::Become(word) { Next::Stay } else { next }
-}
-
-/// A slot of a service that remembers nothing.
-fn untracked<F: Fn(BackendId) -> Fate>(word: SlotWord, target: BackendId, ground: &Ground<'_, F>) -> Next {
-    if word.current() == target {
-        Next::Become(SlotWord::stable(target))
-    } else {
-        ground.planned(word.current(), SlotWord::stable(target))
-    }
 }
 
 /// A slot with the right owner, and no other one.
