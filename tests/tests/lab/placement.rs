@@ -18,7 +18,7 @@ use lb_tests::lab::{
 use crate::{
     client::{PORTS, names, owners},
     config::{self, Service},
-    support::{Balanced, SOON, ip, lbctl, service, unload, wait_for_shares, wait_for_state, web},
+    support::{Balanced, SOON, ip, lbctl, unload, wait_for_shares, wait_for_state, web},
 };
 
 #[test]

@@ -1,7 +1,7 @@
 //! From the text of a configuration to the packet at the backend: the rows, slots and services are those of the daemon's
 //! core.
 
-use std::time::Instant;
+use std::{collections::HashMap, time::Instant};
 
 use etherparse::IpNumber;
 use lb_common::{BackendId, Service, ServiceEntry};
@@ -44,7 +44,7 @@ fn configuration(forwarding: &str, inner: Family, outer: Family) -> Config {
 /// What the daemon would do with `config` when the next hop of the backend is known.
 fn effects(config: Config, backend: &Backend, outer: Family) -> Vec<Effect> {
     let now = Instant::now();
-    let mut core = Core::new(config.node, Vec::new());
+    let mut core = Core::new(config.node, Vec::new(), HashMap::new());
     let services = config.services.into_iter().map(DesiredService::as_declared).collect();
     let mut effects = core.apply(services, now).expect("the maps have room");
     let egress = Egress {
