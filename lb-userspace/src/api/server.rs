@@ -198,8 +198,10 @@ async fn add_backend(
 ) -> Answer<Vec<Applied>> {
     let NewBackend { name, address, weight, server_id } = json(body)?;
     let weight = weight.unwrap_or(config::Backend::DEFAULT_WEIGHT);
-    let backend = config::Backend::parse(name.as_deref(), &address, weight, server_id.as_deref())
-        .map_err(|problem| Refusal::Invalid(problem.to_string()))?;
+    let invalid = |problem: config::Problem| Refusal::Invalid(problem.to_string());
+    let backend = config::Backend::parse(name.as_deref(), &address, weight).map_err(invalid)?;
+    let server_id = server_id.map(|digits| digits.parse().map_err(invalid)).transpose()?;
+    let backend = config::Backend { server_id, ..backend };
     ask(&requests, |reply| Request::Change(Change::Add(service, backend), reply)).await
 }
 

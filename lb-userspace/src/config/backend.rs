@@ -1,10 +1,12 @@
 //! `[[service.backend]]`: a host that serves flows.
 
 use std::net::IpAddr;
+use std::str::FromStr as _;
 
 use serde::{Deserialize, Serialize};
 
 use super::error::Problem;
+use super::quic::ServerId;
 use super::table::Table;
 use super::text;
 
@@ -19,33 +21,20 @@ pub struct Backend {
     pub port: Option<u16>,
     /// Its share of new flows, relative to the other backends' weights; 0 takes no new flows.
     pub weight: u16,
-    #[serde(skip)]
+    /// What names it in QUIC connection ids: where the service has [`Quic`](super::Quic), and only there. Unique in the
+    /// service, and as long as it says.
+    #[serde(default)]
     pub server_id: Option<ServerId>,
 }
 
-/// temporary
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ServerId(Vec<u8>);
-impl ServerId {
-    /// x
-    pub fn as_bytes(&self) -> &[u8] {
-        &self.0
-    }
-}
-
 impl Backend {
-    /// x
-    pub fn unnamed(address: IpAddr) -> Self {
-        Self::new(None, address, None, Self::DEFAULT_WEIGHT)
-    }
-
     /// The weight of a backend for which none is given.
     pub const DEFAULT_WEIGHT: u16 = 1;
 
     /// Reads a backend as an operator writes it: `10.0.0.1`, `10.0.0.1:80`, `[2001:db8::1]:80`.
     ///
-    /// Whether it fits a service is for [`Service::check_backend`](super::Service::check_backend) to say.
-    pub fn parse(name: Option<&str>, address: &str, weight: u16, _s: Option<&str>) -> Result<Self, Problem> {
+    /// It has no server id; who needs one sets it. Whether it fits a service is for [`Service::check_backend`](super::Service::check_backend) to say.
+    pub fn parse(name: Option<&str>, address: &str, weight: u16) -> Result<Self, Problem> {
         let name = name.map(backend_name).transpose()?;
         let (address, port) = backend_address(address)?;
         Ok(Self::new(name, address, port, weight))
@@ -62,8 +51,9 @@ impl Backend {
             table.rename(&address.to_string());
         }
         let weight = table.number("weight", 0..=u16::MAX).unwrap_or(Self::DEFAULT_WEIGHT);
+        let server_id = table.text("server_id", ServerId::from_str);
         let (address, port) = address?;
-        Some(Self::new(name, address, port, weight))
+        Some(Self { server_id, ..Self::new(name, address, port, weight) })
     }
 
     /// Checks the rules that hold in every service, for a backend that was not read by [`Backend::parse`].

@@ -1,10 +1,13 @@
 //! Sweeping the flow table beside the loop: it takes milliseconds, and packets and requests do not wait for it.
 
 use std::{
+    collections::HashMap,
     sync::Arc,
     time::{Duration, Instant},
 };
 
+use aya::maps::MapError;
+use lb_common::BackendId;
 use tokio::{task::JoinHandle, time::sleep_until};
 
 use super::Daemon;
@@ -67,20 +70,28 @@ impl CensusTaker {
 }
 
 impl Daemon {
+    /// The packets of backends whose flows are not in the flow table.
+    fn packets(&self) -> Result<HashMap<BackendId, u64>, MapError> {
+        let maps = &self.executor.dataplane.maps;
+        self.core.hidden().into_iter().map(|id| Ok((id, maps.backend_traffic(id)?.packets))).collect()
+    }
+
     pub(super) async fn take_census(&mut self, news: News) {
         match news {
             News::Due => {
                 let census = self.core.census(Instant::now());
                 self.census.start(census, self.flow_tables.table(), self.executor.dataplane.maps.words());
             }
-            News::Ended(census, Sweep { flows, .. }) => match self.losses() {
-                Ok(losses) => {
-                    let effects = self.core.on_census(Findings { census, flows, losses }, Instant::now());
-                    self.carry_out(effects).await;
+            News::Ended(census, Sweep { flows, .. }) => {
+                match self.losses().and_then(|losses| Ok((losses, self.packets()?))) {
+                    Ok((losses, packets)) => {
+                        let effects = self.core.on_census(Findings { census, flows, losses, packets }, Instant::now());
+                        self.carry_out(effects).await;
+                    }
+                    // Without them a slot could settle too early: rather not now.
+                    Err(error) => log::error!("cannot read the counters: {error}"),
                 }
-                // Without it a slot could settle too early: rather not now.
-                Err(error) => log::error!("cannot read the counters of the flow table: {error}"),
-            },
+            }
         }
     }
 }

@@ -197,10 +197,9 @@ impl Daemon {
         // One that runs looks at the table of before.
         self.census.discard();
         let idle_ticks = setup::idle_ticks(&self.config.services);
-        let opened = self
-            .flow_tables
-            .resize(self.config.node.flow_table, idle_ticks)
-            .map_err(|error| Refusal::Failed(format!("cannot resize the flow table: {:#}", anyhow::Error::from(error))))?;
+        let opened = self.flow_tables.resize(self.config.node.flow_table, idle_ticks).map_err(|error| {
+            Refusal::Failed(format!("cannot resize the flow table: {:#}", anyhow::Error::from(error)))
+        })?;
         setup::report(opened);
         Ok(())
     }
@@ -208,10 +207,9 @@ impl Daemon {
     /// What cannot change while the daemon runs.
     fn check_reload(&self, config: &Config) -> Result<(), Refusal> {
         let node = config::Node { flow_table: config.node.flow_table, ..self.config.node.clone() };
-        for (section, same) in [
-            ("[node]", config.node == node),
-            ("[[interface]]", config.interfaces == self.config.interfaces),
-        ] {
+        for (section, same) in
+            [("[node]", config.node == node), ("[[interface]]", config.interfaces == self.config.interfaces)]
+        {
             if !same {
                 return Err(Refusal::Failed(format!(
                     "{section} has changed, which a reload cannot take in; restart lbd (packets go on meanwhile)"

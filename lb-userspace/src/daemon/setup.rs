@@ -97,7 +97,7 @@ pub(super) async fn start(options: Options) -> anyhow::Result<(Daemon, Events)> 
 
 /// How long any flow of the services may be silent, as the datapath counts it.
 pub(super) fn idle_ticks(services: &[config::Service]) -> u8 {
-    let longest = services.iter().map(|service| service.idle_timeout).max().unwrap_or_default();
+    let longest = services.iter().map(config::Service::idle_timeout).max().unwrap_or_default();
     flow_table::idle_ticks(longest.as_secs())
 }
 

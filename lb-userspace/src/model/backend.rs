@@ -33,6 +33,9 @@ pub(super) struct Backend {
     pub(super) rising_since: Option<Instant>,
     /// Since when no slot names it, if it is removed.
     pub(super) unnamed_since: Option<Instant>,
+    /// Its packets so far and since when there were no more, where connection ids name it: its flows are not in the flow table
+    /// then.
+    pub(super) quiet: Option<(u64, Instant)>,
 }
 
 /// What is wanted of a backend.
@@ -75,6 +78,7 @@ impl Backend {
             flows: FlowCounts::default(),
             rising_since: None,
             unnamed_since: None,
+            quiet: None,
         }
     }
 
@@ -86,9 +90,22 @@ impl Backend {
         }
     }
 
-    /// Takes note of when it begins to take flows, and when it ends.
-    pub(super) fn rise(&mut self, now: Instant) {
-        self.rising_since = if self.is_usable() { self.rising_since.or(Some(now)) } else { None };
+    /// Takes note of when it begins to take flows, which counts as `beginning`, and when it ends.
+    pub(super) fn rise(&mut self, beginning: Instant) {
+        self.rising_since = if self.is_usable() { self.rising_since.or(Some(beginning)) } else { None };
+    }
+
+    /// Takes note of how many packets have been sent to it, of flows that the flow table does not show.
+    pub(super) fn count_packets(&mut self, packets: u64, now: Instant) {
+        if self.quiet.is_none_or(|(before, _)| before != packets) {
+            self.quiet = Some((packets, now));
+        }
+    }
+
+    /// Whether there may be flows that the flow table does not show: since no packet of theirs has come for `idle_timeout`, they
+    /// are over.
+    pub(super) fn has_hidden_flows(&self, idle_timeout: Duration, now: Instant) -> bool {
+        self.quiet.is_some_and(|(_, since)| now < since + idle_timeout)
     }
 
     /// Whether it can take new flows.

@@ -8,10 +8,10 @@ use std::{
 use lb_common::{BackendId, Service, ServiceId};
 
 use super::{
-    backend::{Backend, FlowCounts},
+    backend::{Backend, FlowCounts, Standing},
     core::Core,
     effect::Effect,
-    service::ServiceState,
+    service::{Admin, ServiceState},
 };
 use crate::{
     config::{OnDeath, Tracking},
@@ -49,6 +49,8 @@ pub struct Findings {
     pub flows: HashMap<BackendId, FlowCounts>,
     /// How many flows the flow table has evicted, or had no room for, since it was made.
     pub losses: u64,
+    /// How many packets have been sent to the backends of [`Core::hidden`].
+    pub packets: HashMap<BackendId, u64>,
 }
 
 /// How long a packet may still act on what it read before: it is on its way for microseconds, so this is ample.
@@ -59,11 +61,20 @@ impl Core {
     pub fn census(&self, now: Instant) -> Census {
         let subject = |state: &ServiceState| Subject {
             service: state.live,
-            idle_timeout: state.desired.spec.idle_timeout,
+            idle_timeout: state.desired.spec.idle_timeout(),
             backends: state.backends.iter().chain(&state.removed).map(|backend| backend.id).collect(),
             slots: state.mover.census(&state.pace(), now),
         };
         Census { started: now, subjects: self.services.iter().map(subject).collect() }
+    }
+
+    /// The backends that are to have no new flows, and whose flows are not in the flow table, since connection ids name them:
+    /// whether they have any left, only their packets say.
+    pub fn hidden(&self) -> Vec<BackendId> {
+        let services = self.services.iter().filter(|state| state.live.quic.is_in_use());
+        let backends = services.flat_map(|state| state.backends.iter().chain(&state.removed));
+        let leaves = |backend: &&Backend| backend.standing != Standing::Member(Admin::Enabled);
+        backends.filter(leaves).map(|backend| backend.id).collect()
     }
 
     /// From when on a census would have something to find out, if anything waits for one.
@@ -76,7 +87,7 @@ impl Core {
 
     /// Takes in what a census has found.
     pub fn on_census(&mut self, findings: Findings, now: Instant) -> Vec<Effect> {
-        let Findings { census: Census { started, subjects }, flows, losses } = findings;
+        let Findings { census: Census { started, subjects }, flows, losses, packets } = findings;
         let has_lost = self.losses.replace(losses).is_some_and(|before| before < losses);
         let mut slots: HashMap<ServiceId, schedule::Census> =
             subjects.into_iter().map(|subject| (subject.service.id, subject.slots)).collect();
@@ -85,6 +96,10 @@ impl Core {
         for state in &mut self.services {
             for backend in state.backends.iter_mut().chain(&mut state.removed) {
                 backend.flows = flows.get(&backend.id).copied().unwrap_or_default();
+                match packets.get(&backend.id) {
+                    Some(packets) => backend.count_packets(*packets, now),
+                    None => backend.quiet = None,
+                }
             }
             if has_lost {
                 state.mover.on_loss(now);
@@ -130,14 +145,13 @@ impl ServiceState {
     /// Takes out the removed backends that no slot names, where no flow is remembered.
     pub(super) fn take_forgotten(&mut self) -> Vec<Backend> {
         let (mover, tracking) = (&self.mover, self.desired.spec.tracking);
-        self.removed
-            .extract_if(.., |backend| tracking == Tracking::Never && mover.naming(backend.id) == 0)
-            .collect()
+        self.removed.extract_if(.., |backend| tracking == Tracking::Never && mover.naming(backend.id) == 0).collect()
     }
 
     /// Takes out the removed backends that have no flow any more, by a census that began at `started`.
     fn take_over_backends(&mut self, started: Instant, now: Instant) -> Vec<Backend> {
         let (mover, on_death) = (&self.mover, self.desired.spec.on_death);
+        let idle_timeout = self.desired.spec.idle_timeout();
         self.removed
             .extract_if(.., |backend| {
                 if mover.naming(backend.id) > 0 {
@@ -145,7 +159,9 @@ impl ServiceState {
                     return false;
                 }
                 let since = *backend.unnamed_since.get_or_insert(now);
-                let has_no_flow = backend.flows == FlowCounts::default() && since + IN_FLIGHT <= started;
+                let has_no_flow = backend.flows == FlowCounts::default()
+                    && !backend.has_hidden_flows(idle_timeout, now)
+                    && since + IN_FLIGHT <= started;
                 // What its flows need of it is only that they are reset.
                 let is_needed = on_death == OnDeath::Reset;
                 has_no_flow || backend.is_cut_off(now) && !is_needed

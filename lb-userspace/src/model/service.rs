@@ -145,8 +145,11 @@ impl ServiceState {
         let context = RowContext { id: self.live.id, service: &self.desired.spec, node: shared.node };
         let backends = self.backends.iter_mut().chain(&mut self.removed);
         let rows: Vec<Effect> = backends.filter_map(|backend| refresh_row(backend, context, shared, ground)).collect();
+        // Where nobody has a slot yet, there is nobody to spare a backend that comes.
+        let is_first = self.mover.words().all(|word| word == SlotWord::EMPTY);
+        let beginning = if is_first { self.risen_since(now) } else { now };
         for backend in &mut self.backends {
-            backend.rise(now);
+            backend.rise(beginning);
         }
         self.want(now);
         let slots = self.advance(now);
@@ -174,6 +177,19 @@ impl ServiceState {
     /// When backends may keep their flows no longer.
     fn cut_offs(&self) -> impl Iterator<Item = Instant> {
         self.backends.iter().chain(&self.removed).filter_map(|backend| backend.until)
+    }
+
+    /// Since when a backend has taken flows that has its whole weight `now`.
+    fn risen_since(&self, now: Instant) -> Instant {
+        self.desired.spec.slow_start.and_then(|duration| now.checked_sub(duration)).unwrap_or(now)
+    }
+
+    /// Lets the backends that have slots already have their whole weight.
+    pub(super) fn skip_slow_start(&mut self, now: Instant) {
+        let (beginning, owners) = (self.risen_since(now), self.shares());
+        for backend in self.backends.iter_mut().filter(|backend| owners.contains_key(&backend.id)) {
+            backend.rising_since = Some(beginning);
+        }
     }
 
     /// When the weight of a backend rises next.
@@ -228,7 +244,7 @@ impl ServiceState {
         let has_first_packets = spec.protocol == Protocol::Tcp || spec.quic.is_some();
         Pace {
             handshake: if has_first_packets { HANDSHAKE } else { Duration::ZERO },
-            idle: spec.idle_timeout,
+            idle: spec.idle_timeout(),
             tracking: spec.tracking,
         }
     }

@@ -7,7 +7,8 @@ use std::{
 };
 
 use lb_common::{
-    Address, BackendId, BackendRow, Condition, QuicServer, RowIndex, Service, ServiceEntry, ServiceId, ServiceKey,
+    Address, BackendId, BackendRow, Condition, QuicIds, QuicServer, RowIndex, Service, ServiceEntry, ServiceId,
+    ServiceKey,
 };
 
 use super::{
@@ -90,7 +91,7 @@ impl Core {
         let mut place = Place {
             service: Service {
                 slot_mask: slots - 1,
-                quic: desired.spec.quic.unwrap_or_default(),
+                quic: desired.spec.quic.map_or(QuicIds::NONE, config::Quic::ids),
                 ..present.unwrap_or_default()
             },
             is_new: present.is_none(),
@@ -154,7 +155,9 @@ impl Core {
             state.desired = desired;
             return;
         }
-        let mut present = match (index, self.leftovers.take(&key)) {
+        let leftover = self.leftovers.take(&key);
+        let is_leftover = leftover.is_some();
+        let mut present = match (index, leftover) {
             (Some(index), _) => Present::of_state(&self.services[index]),
             (None, Some(live)) => Present::of_leftover(live, now),
             (None, None) => Present::default(),
@@ -180,6 +183,9 @@ impl Core {
         };
         mover.do_not_wait(now);
         let mut state = ServiceState { desired, live: place.service, mover, backends, removed, refreshed: now };
+        if is_leftover {
+            state.skip_slow_start(now);
+        }
         let mut shared = Shared { node: &self.node, next_hops: &self.next_hops, rows: &mut self.rows };
         let mut refreshed = state.refresh(&mut shared, now);
         if place.has_new_table {
@@ -271,7 +277,7 @@ impl Core {
         let servers = services.flat_map(|state| {
             let backends = state.removed.iter().chain(&state.backends);
             backends.filter_map(|backend| {
-                let server = QuicServer::new(state.live.id, backend.spec.server_id.as_ref()?.as_bytes())?;
+                let server = QuicServer::new(state.live.id, backend.spec.server_id.as_ref()?.bytes())?;
                 Some((server, backend.id))
             })
         });
@@ -371,7 +377,8 @@ impl Present {
         let present = |(id, index, row): (BackendId, RowIndex, BackendRow)| {
             let is_healthy = in_use.contains(&id) && row.condition == Condition::SERVING;
             let health = Checked::By(if is_healthy { Health::Up } else { Health::Unknown });
-            let spec = config::Backend::unnamed(row.address.to_ip());
+            let address = row.address.to_ip();
+            let spec = config::Backend { name: address.to_string(), address, port: None, weight: 0, server_id: None };
             let backend = Backend { row: Some((index, row)), health, ..Backend::new(spec, id) };
             (row.address, PresentBackend { backend, check: None })
         };

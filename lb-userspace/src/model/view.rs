@@ -68,6 +68,9 @@ pub struct BackendView {
     pub slots_left: usize,
     /// Its flows that the flow table knows, as of the last census.
     pub flows: u64,
+    /// Whether there may be flows besides, as packets for it still come: connection ids name it, and the flow table does not
+    /// show those flows.
+    pub hidden_flows: bool,
     /// How long it may keep its flows, if it drains or is removed and there is a limit.
     pub time_left: Option<Duration>,
     /// Where its packets are sent; absent while that is not known.
@@ -182,7 +185,10 @@ impl Core {
                 .backends
                 .iter()
                 .chain(&state.removed)
-                .map(|backend| self.view_backend(backend, share(backend), now))
+                .map(|backend| BackendView {
+                    hidden_flows: backend.has_hidden_flows(spec.idle_timeout(), now),
+                    ..self.view_backend(backend, share(backend), now)
+                })
                 .collect(),
         }
     }
@@ -213,6 +219,7 @@ impl Core {
             slots: share.owned,
             slots_left: share.left,
             flows: count(backend.flows),
+            hidden_flows: false,
             time_left: backend.until.map(|until| until.saturating_duration_since(now)),
             next_hop: self.next_hops.get(&backend.spec.address).and_then(view_next_hop),
             probe,

@@ -93,11 +93,7 @@ impl Case {
 
     /// The same with one packet of a flood for each ten packets, or nothing but the flood.
     fn flooded(self, what: &str, flood_every: u32) -> Self {
-        Self {
-            name: format!("{}/{what}", self.name),
-            template: Template { flood_every, ..self.template },
-            ..self
-        }
+        Self { name: format!("{}/{what}", self.name), template: Template { flood_every, ..self.template }, ..self }
     }
 }
 

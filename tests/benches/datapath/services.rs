@@ -64,8 +64,7 @@ pub(crate) fn fill(
             let id = first_backend + backend;
             maps.put_row(BackendId::truncate(id), RowIndex(id), &row(encapsulation, id))?;
         }
-        let owners: Vec<BackendId> =
-            owners.iter().map(|owner| BackendId::truncate(first_backend + owner)).collect();
+        let owners: Vec<BackendId> = owners.iter().map(|owner| BackendId::truncate(first_backend + owner)).collect();
         for (slot, owner) in (0..).zip(&owners) {
             maps.store_slot(&service, slot, SlotWord::stable(*owner));
         }

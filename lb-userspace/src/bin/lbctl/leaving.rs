@@ -40,14 +40,15 @@ pub(crate) async fn wait(client: &Client, backends: &[Applied]) -> Result<(), Cl
 fn progress(services: &[ServiceView], applied: &Applied) -> Option<String> {
     let service = services.iter().find(|service| service.name == applied.service)?;
     let backend = service.backends.iter().find(|backend| backend.name == applied.backend)?;
-    let BackendView { flows, slots, slots_left, time_left, .. } = backend;
+    let BackendView { flows, slots, slots_left, hidden_flows, time_left, .. } = backend;
     let slots = slots + slots_left;
     // At its deadline its flows go elsewhere, and what the table still says of them is of no meaning.
-    if (*flows == 0 && slots == 0) || *time_left == Some(Duration::ZERO) {
+    if (*flows == 0 && slots == 0 && !hidden_flows) || *time_left == Some(Duration::ZERO) {
         return None;
     }
     let time = time_left.map_or(String::new(), |left| {
         format!(", {} at most", humantime::format_duration(Duration::from_secs(left.as_secs())))
     });
-    Some(format!("{}/{}: {flows} flows, {slots} slots left{time}", applied.service, applied.backend))
+    let hidden = if *hidden_flows { " and those that connection ids name" } else { "" };
+    Some(format!("{}/{}: {flows} flows{hidden}, {slots} slots left{time}", applied.service, applied.backend))
 }

@@ -109,7 +109,7 @@ fn a_change_without_a_service_meets_the_backend_in_all_that_have_it() {
 #[test]
 fn an_added_backend_takes_its_share_and_a_removed_one_leaves_nothing() {
     let mut world = World::ready(CONFIG);
-    let backend = config::Backend::parse(Some("new"), "10.0.0.9", 4, None).unwrap();
+    let backend = config::Backend::parse(Some("new"), "10.0.0.9", 4).unwrap();
     world.change(Change::Add("web".to_owned(), backend)).unwrap();
     world.resolve_all();
     world.settle();
@@ -126,7 +126,7 @@ fn an_added_backend_takes_its_share_and_a_removed_one_leaves_nothing() {
 fn a_change_that_makes_no_sense_changes_nothing_and_says_why() {
     let mut world = World::ready(CONFIG);
     let before = world.core.view(world.now);
-    let double = config::Backend::parse(None, "10.0.0.1", 1, None).unwrap();
+    let double = config::Backend::parse(None, "10.0.0.1", 1).unwrap();
     let refusals = [
         world.change(Change::Remove(selector("10.9.9.9"), None)).unwrap_err(),
         world.change(Change::Add("nix".to_owned(), double.clone())).unwrap_err(),
@@ -153,7 +153,7 @@ fn the_table_grows_when_it_has_less_than_twenty_five_slots_for_each_backend() {
     let mut world = World::ready(CONFIG);
     for (number, slots) in [(40, 1024), (41, 8192)] {
         for last_byte in world.core.view(world.now)[0].backends.len()..number {
-            let backend = config::Backend::parse(None, &format!("10.0.1.{last_byte}"), 1, None).unwrap();
+            let backend = config::Backend::parse(None, &format!("10.0.1.{last_byte}"), 1).unwrap();
             world.change(Change::Add("web".to_owned(), backend)).unwrap();
         }
         world.resolve_all();
@@ -212,7 +212,7 @@ fn more_backends_than_slots_are_refused() {
     let mut world = World::ready(&services);
     let added = (0..2000_u16).find_map(|number| {
         let address = Ipv4Addr::from([10, 1, (number >> 8).to_le_bytes()[0], number.to_le_bytes()[0]]).to_string();
-        let backend = config::Backend::parse(None, &address, 1, None).unwrap();
+        let backend = config::Backend::parse(None, &address, 1).unwrap();
         world.change(Change::Add("web".to_owned(), backend)).err()
     });
     assert!(matches!(added, Some(ChangeError::Refused(reason)) if reason.contains("1024 slots")));

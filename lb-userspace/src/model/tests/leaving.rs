@@ -110,7 +110,7 @@ fn a_backend_that_comes_back_while_its_flows_are_still_there_is_the_same() {
     let id = world.id("web", "10.0.0.2");
     world.change(Change::Remove(selector("10.0.0.2"), None)).unwrap();
     world.pass(Duration::from_secs(10));
-    let again = config::Backend::parse(None, "10.0.0.2", 3, None).unwrap();
+    let again = config::Backend::parse(None, "10.0.0.2", 3).unwrap();
     world.change(Change::Add("web".to_owned(), again)).unwrap();
     assert_eq!(world.id("web", "10.0.0.2"), id);
     world.settle();
