@@ -469,13 +469,22 @@ fn moves_of_a_service_that_always_tracks_are_bounded_too() {
 }
 
 #[test]
-fn a_service_that_never_tracks_moves_at_once_and_within_the_bound() {
+fn a_service_that_never_tracks_moves_at_once_and_as_often_as_it_likes() {
     let pace = Pace { tracking: Tracking::Never, ..TCP };
     let mut world = World::of_a(pace, 128);
-    assert_eq!(world.want(B), (0..128).map(|slot| (slot, stable(B))).collect::<Vec<_>>());
-    assert_eq!(world.want(A), []);
-    world.fate(B, LEAVING);
-    assert_eq!(world.want(A).len(), 128);
+    for owner in [B, A, C] {
+        assert_eq!(world.want(owner), (0..128).map(|slot| (slot, stable(owner))).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn what_somebody_has_decided_does_not_wait() {
+    let mut world = World::of_a(Pace { tracking: Tracking::Always, ..TCP }, 128);
+    world.pass(HANDSHAKE);
+    assert_eq!(world.want(B).len(), 128);
+    assert_eq!(world.want(C).len(), 0);
+    world.mover.do_not_wait(world.now);
+    assert_eq!(world.advance().len(), 128);
 }
 
 #[test]
