@@ -3,6 +3,8 @@
 
 mod maglev;
 mod mover;
+mod slow_start;
 
 pub use maglev::{Member, table};
 pub use mover::{Census, Fate, Group, Pace, Report, SlotMover};
+pub use slow_start::{Rising, slow_start};
