@@ -1,10 +1,12 @@
 //! `[[service.backend]]`: a host that serves flows.
 
 use std::net::IpAddr;
+use std::str::FromStr as _;
 
 use serde::{Deserialize, Serialize};
 
 use super::error::Problem;
+use super::quic::ServerId;
 use super::table::Table;
 use super::text;
 
@@ -19,6 +21,10 @@ pub struct Backend {
     pub port: Option<u16>,
     /// Its share of new flows, relative to the other backends' weights; 0 takes no new flows.
     pub weight: u16,
+    /// What names it in QUIC connection ids: where the service has [`Quic`](super::Quic), and only there. Unique in the
+    /// service, and as long as it says.
+    #[serde(default)]
+    pub server_id: Option<ServerId>,
 }
 
 impl Backend {
@@ -27,7 +33,7 @@ impl Backend {
 
     /// Reads a backend as an operator writes it: `10.0.0.1`, `10.0.0.1:80`, `[2001:db8::1]:80`.
     ///
-    /// Whether it fits a service is for [`Service::check_backend`](super::Service::check_backend) to say.
+    /// It has no server id; who needs one sets it. Whether it fits a service is for [`Service::check_backend`](super::Service::check_backend) to say.
     pub fn parse(name: Option<&str>, address: &str, weight: u16) -> Result<Self, Problem> {
         let name = name.map(backend_name).transpose()?;
         let (address, port) = backend_address(address)?;
@@ -45,8 +51,9 @@ impl Backend {
             table.rename(&address.to_string());
         }
         let weight = table.number("weight", 0..=u16::MAX).unwrap_or(Self::DEFAULT_WEIGHT);
+        let server_id = table.text("server_id", ServerId::from_str);
         let (address, port) = address?;
-        Some(Self::new(name, address, port, weight))
+        Some(Self { server_id, ..Self::new(name, address, port, weight) })
     }
 
     /// Checks the rules that hold in every service, for a backend that was not read by [`Backend::parse`].
@@ -57,7 +64,7 @@ impl Backend {
     }
 
     fn new(name: Option<String>, address: IpAddr, port: Option<u16>, weight: u16) -> Self {
-        Self { name: name.unwrap_or_else(|| address.to_string()), address, port, weight }
+        Self { name: name.unwrap_or_else(|| address.to_string()), address, port, weight, server_id: None }
     }
 }
 

@@ -4,13 +4,14 @@
 //! that is to be mended; [`ConfigErrors`] gives for each fault the line, what is wrong, and what to write instead.
 //!
 //! Each section of the file has a module, with its types, its defaults and its rules: [`Node`], [`Interface`],
-//! [`Service`], [`Backend`], [`HealthCheck`] and [`Vrrp`]. They read their keys through the typed reader in `table`.
+//! [`Service`], [`Backend`], [`HealthCheck`], [`Quic`] and [`Vrrp`]. They read their keys through the typed reader in `table`.
 
 mod backend;
 mod error;
 mod health;
 mod interface;
 mod node;
+mod quic;
 mod service;
 mod table;
 mod text;
@@ -31,7 +32,8 @@ pub use self::error::{ConfigError, ConfigErrors, LoadError, Problem};
 pub use self::health::{CheckKind, HealthCheck, HttpCheck, Method, StatusRange, TlsCheck};
 pub use self::interface::{Gateway, Interface, XdpMode};
 pub use self::node::{HashKey, Node, TunnelSource};
-pub use self::service::{Algorithm, Forwarding, Protocol, Service, Tracking};
+pub use self::quic::{Quic, ServerId};
+pub use self::service::{Algorithm, Forwarding, OnDeath, Protocol, Service, Tracking};
 pub use self::vrrp::{
     Announcement, Authentication, ChecksumHabit, Command, InitialState, Notify, Track, Tracked, VirtualAddress, Vrrp,
     VrrpVersion,

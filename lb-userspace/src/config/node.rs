@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use lb_common::flow_table::{BucketBits, MAX_BUCKET_BITS, MIN_BUCKET_BITS};
 use serde::{Serialize, Serializer};
 
 use super::error::Problem;
@@ -28,6 +29,9 @@ pub struct Node {
     pub tunnel_source: Option<TunnelSource>,
     /// The outer source address of IPv6 tunnels. Without one it is the address of the egress interface.
     pub tunnel_source_v6: Option<TunnelSource>,
+    /// The size of the flow table.
+    #[serde(serialize_with = "as_entries")]
+    pub flow_table: BucketBits,
 }
 
 impl Default for Node {
@@ -40,6 +44,7 @@ impl Default for Node {
             hash_key: None,
             tunnel_source: None,
             tunnel_source_v6: None,
+            flow_table: flow_table("1M").expect("a size in range"),
         }
     }
 }
@@ -55,10 +60,37 @@ impl Node {
             hash_key: table.text("hash_key", HashKey::parse),
             tunnel_source: table.text("tunnel_source", TunnelSource::parse_v4),
             tunnel_source_v6: table.text("tunnel_source_v6", TunnelSource::parse_v6),
+            flow_table: table.text_or_number("flow_table", flow_table).unwrap_or(default.flow_table),
         };
         table.finish();
         node
     }
+}
+
+/// Reads a number of entries, in digits, or in units of 1,024 (`K`) or 1,048,576 (`M`).
+fn flow_table(text: &str) -> Result<BucketBits, Problem> {
+    let (digits, unit) = match text.split_at_checked(text.len().saturating_sub(1)) {
+        Some((digits, "K")) => (digits, 1 << 10),
+        Some((digits, "M")) => (digits, 1 << 20),
+        _ => (text, 1),
+    };
+    let entries = text::decimal::<u64>(digits).and_then(|number| number.checked_mul(unit));
+    entries
+        .and_then(|entries| {
+            let mut sizes = (MIN_BUCKET_BITS..=MAX_BUCKET_BITS).filter_map(BucketBits::new);
+            sizes.find(|size| size.entries() == entries)
+        })
+        .ok_or_else(|| {
+            Problem::new(
+                format!("{text:?} is not the size of a flow table"),
+                "write a power of two from \"64K\" to \"64M\", such as \"1M\"",
+            )
+        })
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
+fn as_entries<S: Serializer>(size: &BucketBits, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_u64(size.entries())
 }
 
 /// The key of the flow hash: a secret, because who knows it can aim all flows at one backend. It is neither printed

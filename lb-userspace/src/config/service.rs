@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -10,6 +12,7 @@ use super::backend::Backend;
 use super::error::Problem;
 use super::health::HealthCheck;
 use super::interface::{Interface, interface_name};
+use super::quic::Quic;
 use super::table::{Place, Table, Taken};
 use super::word::Word;
 use super::{MAX_BACKENDS, MAX_SERVICES, text};
@@ -36,6 +39,25 @@ pub struct Service {
     pub slots: Option<u32>,
     /// How the backends are checked; without a check they count as healthy.
     pub health: Option<HealthCheck>,
+    /// Which flows are remembered.
+    #[serde(default)]
+    pub tracking: Tracking,
+    /// What becomes of the flows of a backend that dies.
+    #[serde(default)]
+    pub on_death: OnDeath,
+    /// What [`Service::idle_timeout`] is, if the operator says so: 1 s to 2 h.
+    #[serde(default)]
+    pub idle_timeout: Option<Duration>,
+    /// How long a backend that drains or was removed may keep its flows, at most 24 h; without one as long as they live.
+    #[serde(default = "default_drain_timeout")]
+    pub drain_timeout: Option<Duration>,
+    /// In how long the weight of a backend that comes up rises to what it is to be, 1 s to 1 h; without one it has it at
+    /// once.
+    #[serde(default)]
+    pub slow_start: Option<Duration>,
+    /// How QUIC connection ids name backends; without it packets that do not open a flow are not asked for theirs.
+    #[serde(default)]
+    pub quic: Option<Quic>,
     /// The backends; each fits by [`Service::check_backend`].
     pub backends: Vec<Backend>,
 }
@@ -52,7 +74,8 @@ impl Service {
             ));
         }
         self.check_backend_address(backend)?;
-        self.check_backend_name(backend)
+        self.check_backend_name(backend)?;
+        self.check_server_id(backend)
     }
 
     fn check_backend_address(&self, backend: &Backend) -> Result<(), Problem> {
@@ -100,6 +123,47 @@ impl Service {
         }
     }
 
+    fn check_server_id(&self, backend: &Backend) -> Result<(), Problem> {
+        let (quic, id) = match (self.quic, &backend.server_id) {
+            (None, None) => return Ok(()),
+            (None, Some(_)) => {
+                return Err(Problem::new(
+                    "server_id applies only in a service with [service.quic]",
+                    "remove it, or add the section",
+                ));
+            }
+            (Some(quic), None) => {
+                let example = "0a".repeat(quic.server_id_length());
+                return Err(Problem::new(
+                    "server_id is missing, and the service has [service.quic]",
+                    format!("add the one that the backend has, for example server_id = {example:?}"),
+                ));
+            }
+            (Some(quic), Some(id)) => (quic, id),
+        };
+        if id.bytes().len() != quic.server_id_length() {
+            return Err(Problem::new(
+                format!("server_id \"{id}\" is not {} bytes long", quic.server_id_length()),
+                "write two hexadecimal digits for each byte, or another server_id_length in [service.quic]",
+            ));
+        }
+        match self.backends.iter().find(|other| other.server_id.as_ref() == Some(id)) {
+            None => Ok(()),
+            Some(other) => Err(Problem::new(
+                format!("server_id \"{id}\" is that of backend {:?} already", other.name),
+                "write the one that the backend has: each has its own",
+            )),
+        }
+    }
+
+    /// How long a flow may be silent before it is over.
+    pub fn idle_timeout(&self) -> Duration {
+        self.idle_timeout.unwrap_or(match self.protocol {
+            Protocol::Tcp => Duration::from_mins(15),
+            Protocol::Udp => Duration::from_mins(1),
+        })
+    }
+
     /// Reads a table, and adds it to the tally of those read before.
     pub(super) fn read<'a>(mut table: Table<'a>, interfaces: &[Interface], tally: &mut Tally<'a>) -> Option<Self> {
         table.require(&[
@@ -121,11 +185,19 @@ impl Service {
         let health = table
             .table("health", "[service.health]", "health check")
             .and_then(|health| HealthCheck::read(health, address.map(|(_, port)| port)));
+        let tracking = table.word("tracking").unwrap_or_default();
+        let on_death = table.word("on_death").unwrap_or_default();
+        let idle_timeout = table.text("idle_timeout", text::duration(IDLE_TIMEOUTS));
+        let drain_timeout = table.text("drain_timeout", drain_timeout).unwrap_or_else(default_drain_timeout);
+        let slow_start = table.text("slow_start", text::duration(SLOW_STARTS));
+        let quic = read_quic(&mut table, protocol);
         let backends = table.tables("backend", "[[service.backend]]", "backend");
         tally.add_service(&table, name.as_ref(), address.zip(protocol));
         if let (Some(_), Some((address, _))) = (&announce, address) {
             tally.announced.entry(address).or_default().push(table.place("announce"));
         }
+        // What is wrong with the section is reported already, and not for each backend again.
+        let knows_server_ids = table.has("quic") == quic.is_some();
         table.finish();
 
         let mut service = match (name, address, protocol, forwarding) {
@@ -139,6 +211,12 @@ impl Service {
                 announce,
                 slots,
                 health,
+                tracking,
+                on_death,
+                idle_timeout,
+                drain_timeout,
+                slow_start,
+                quic,
                 backends: Vec::with_capacity(backends.len()),
             }),
             _ => None,
@@ -147,18 +225,25 @@ impl Service {
             tally.add_backend(&table);
             let backend = Backend::read(&mut table);
             if let (Some(service), Some(backend)) = (&mut service, backend) {
-                service.read_backend(&table, backend);
+                service.read_backend(&table, backend, knows_server_ids);
             }
             table.finish();
         }
         service
     }
 
-    fn read_backend(&mut self, table: &Table<'_>, backend: Backend) {
+    fn read_backend(&mut self, table: &Table<'_>, backend: Backend, knows_server_ids: bool) {
+        let server_id = if knows_server_ids && table.has("server_id") == backend.server_id.is_some() {
+            self.check_server_id(&backend)
+        } else {
+            Ok(())
+        };
         if let Err(problem) = self.check_backend_address(&backend) {
             table.reject("address", problem);
         } else if let Err(problem) = self.check_backend_name(&backend) {
             table.reject("name", problem);
+        } else if let Err(problem) = server_id {
+            table.reject("server_id", problem);
         } else {
             self.backends.push(backend);
         }
@@ -284,6 +369,47 @@ pub enum Tracking {
     Never,
 }
 
+impl fmt::Display for Tracking {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.pad(match self {
+            Self::WhenNeeded => "when-needed",
+            Self::Always => "always",
+            Self::Never => "never",
+        })
+    }
+}
+
+impl Word for Tracking {
+    const ALL: &'static [Self] = &[Self::WhenNeeded, Self::Always, Self::Never];
+}
+
+/// What becomes of the flows of a backend that dies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnDeath {
+    /// They are given to others.
+    #[default]
+    Reschedule,
+    /// TCP connections are reset, so that clients make new ones; other packets are dropped.
+    Reset,
+    /// They are its own for when it comes back, and their packets go to it meanwhile.
+    Keep,
+}
+
+impl fmt::Display for OnDeath {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.pad(match self {
+            Self::Reschedule => "reschedule",
+            Self::Reset => "reset",
+            Self::Keep => "keep",
+        })
+    }
+}
+
+impl Word for OnDeath {
+    const ALL: &'static [Self] = &[Self::Reschedule, Self::Reset, Self::Keep];
+}
+
 /// How a packet gets to its backend. In each mode the backend answers the client directly.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -325,6 +451,36 @@ fn service_address(text: &str) -> Result<(IpAddr, u16), Problem> {
         Some(digits) => text::port(digits).ok_or_else(|| wrong("has a port that is not a number from 0 to 65535"))?,
     };
     Ok((text::reachable_address(address)?, port))
+}
+
+const IDLE_TIMEOUTS: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_hours(2);
+const DRAIN_TIMEOUTS: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_hours(24);
+const SLOW_STARTS: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_hours(1);
+
+#[expect(clippy::unnecessary_wraps, reason = "it is the default of a field that may be empty")]
+fn default_drain_timeout() -> Option<Duration> {
+    Some(Duration::from_mins(10))
+}
+
+/// Reads a duration, or `none`.
+fn drain_timeout(text: &str) -> Result<Option<Duration>, Problem> {
+    if text == "none" {
+        return Ok(None);
+    }
+    let timeout = text::duration(DRAIN_TIMEOUTS)(text);
+    timeout.map(Some).map_err(|problem| Problem { help: format!("{}, or \"none\"", problem.help), ..problem })
+}
+
+fn read_quic(table: &mut Table<'_>, protocol: Option<Protocol>) -> Option<Quic> {
+    let quic = table.table("quic", "[service.quic]", "QUIC").and_then(Quic::read);
+    if table.has("quic") && protocol == Some(Protocol::Tcp) {
+        table.reject(
+            "quic",
+            Problem::new("[service.quic] does not apply to TCP", "remove it, or write protocol = \"udp\""),
+        );
+        return None;
+    }
+    quic
 }
 
 fn read_slots(table: &mut Table<'_>) -> Option<u32> {

@@ -6,11 +6,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use insta::assert_snapshot;
+use lb_common::flow_table::BucketBits;
 use proptest::prelude::*;
 
 use super::*;
 
 mod refusals;
+mod tracking;
 mod vrrp;
 
 /// A file that uses every section, and nearly every key.
@@ -207,6 +209,7 @@ fn an_empty_file_has_the_defaults() {
     assert_eq!(node.hash_key, None);
     assert_eq!(node.tunnel_source, None);
     assert_eq!(node.tunnel_source_v6, None);
+    assert_eq!(node.flow_table.entries(), 1 << 20);
     assert_eq!(interfaces, []);
     assert_eq!(services, []);
     assert_eq!(vrrp, []);
@@ -222,6 +225,7 @@ fn the_node_of_the_sample_is_read_in_full() {
         hash_key: Some(HashKey([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15])),
         tunnel_source: Some(TunnelSource { address: ip("10.96.0.0"), entropy_bits: 16 }),
         tunnel_source_v6: Some(TunnelSource { address: ip("2001:db8::1"), entropy_bits: 0 }),
+        flow_table: BucketBits::new(17).unwrap(),
     };
     assert_eq!(config(SAMPLE).node, expected);
 }
@@ -266,9 +270,27 @@ fn the_services_of_the_sample_are_read_in_full() {
             jitter: 20,
             port: None,
         }),
+        tracking: Tracking::WhenNeeded,
+        on_death: OnDeath::Reschedule,
+        idle_timeout: None,
+        drain_timeout: Some(Duration::from_mins(10)),
+        slow_start: None,
+        quic: None,
         backends: vec![
-            Backend { name: "192.168.1.100".to_owned(), address: ip("192.168.1.100"), port: None, weight: 5 },
-            Backend { name: "spare".to_owned(), address: ip("192.168.1.101"), port: Some(80), weight: 0 },
+            Backend {
+                name: "192.168.1.100".to_owned(),
+                address: ip("192.168.1.100"),
+                port: None,
+                weight: 5,
+                server_id: None,
+            },
+            Backend {
+                name: "spare".to_owned(),
+                address: ip("192.168.1.101"),
+                port: Some(80),
+                weight: 0,
+                server_id: None,
+            },
         ],
     };
     let dns = Service {
@@ -299,9 +321,21 @@ fn the_services_of_the_sample_are_read_in_full() {
             jitter: 10,
             port: Some(8443),
         }),
+        tracking: Tracking::WhenNeeded,
+        on_death: OnDeath::Reschedule,
+        idle_timeout: None,
+        drain_timeout: Some(Duration::from_mins(10)),
+        slow_start: None,
+        quic: None,
         backends: vec![
-            Backend { name: "10.2.0.1".to_owned(), address: ip("10.2.0.1"), port: None, weight: 1 },
-            Backend { name: "2001:db8::2".to_owned(), address: ip("2001:db8::2"), port: None, weight: 1 },
+            Backend { name: "10.2.0.1".to_owned(), address: ip("10.2.0.1"), port: None, weight: 1, server_id: None },
+            Backend {
+                name: "2001:db8::2".to_owned(),
+                address: ip("2001:db8::2"),
+                port: None,
+                weight: 1,
+                server_id: None,
+            },
         ],
     };
     assert_eq!(config(SAMPLE).services, [crm_web, dns]);
@@ -321,6 +355,19 @@ fn a_service_survives_the_way_through_json() {
         let json = serde_json::to_string(&service).unwrap();
         assert_eq!(serde_json::from_str::<Service>(&json).unwrap(), service);
     }
+}
+
+#[test]
+fn a_service_that_an_earlier_version_wrote_down_is_as_it_was() {
+    let service = config(SAMPLE).services.swap_remove(0);
+    let mut json = serde_json::to_value(&service).unwrap();
+    for key in ["tracking", "on_death", "idle_timeout", "drain_timeout", "slow_start", "quic"] {
+        assert!(json.as_object_mut().unwrap().remove(key).is_some(), "{key}");
+    }
+    for backend in json["backends"].as_array_mut().unwrap() {
+        assert!(backend.as_object_mut().unwrap().remove("server_id").is_some());
+    }
+    assert_eq!(serde_json::from_value::<Service>(json).unwrap(), service);
 }
 
 #[test]
@@ -403,7 +450,8 @@ fn a_backend_from_the_command_line_meets_the_rules_of_the_file() {
 #[test]
 fn a_backend_from_json_meets_the_rules_of_the_file() {
     let service = &config(SAMPLE).services[0];
-    let backend = Backend { name: "a b".to_owned(), address: ip("192.168.1.102"), port: None, weight: 1 };
+    let backend =
+        Backend { name: "a b".to_owned(), address: ip("192.168.1.102"), port: None, weight: 1, server_id: None };
     let problem = service.check_backend(&backend).unwrap_err();
     assert_snapshot!(problem.message, @r#""a b" is not a name"#);
 }

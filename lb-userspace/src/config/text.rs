@@ -106,14 +106,18 @@ pub(super) fn decimal<T: FromStr>(digits: &str) -> Option<T> {
 
 /// The bytes that twice as many hexadecimal digits stand for, the first byte first.
 pub(super) fn hexadecimal<const N: usize>(digits: &str) -> Option<[u8; N]> {
-    if digits.len() != 2 * N {
+    hexadecimal_bytes(digits)?.try_into().ok()
+}
+
+/// The same for any number of bytes.
+pub(super) fn hexadecimal_bytes(digits: &str) -> Option<Vec<u8>> {
+    let (pairs, []) = digits.as_bytes().as_chunks::<2>() else {
         return None;
-    }
-    let mut bytes = [0; N];
-    for (byte, pair) in bytes.iter_mut().zip(digits.as_bytes().as_chunks::<2>().0) {
+    };
+    let byte = |pair: &[u8; 2]| {
         // `from_str_radix` alone would take "+f" too.
         let pair = str::from_utf8(pair).ok().filter(|_| pair.iter().all(u8::is_ascii_hexdigit))?;
-        *byte = u8::from_str_radix(pair, 16).ok()?;
-    }
-    Some(bytes)
+        u8::from_str_radix(pair, 16).ok()
+    };
+    pairs.iter().map(byte).collect()
 }
