@@ -88,6 +88,7 @@ fn flow_table(text: &str) -> Result<BucketBits, Problem> {
         })
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
 fn as_entries<S: Serializer>(size: &BucketBits, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_u64(size.entries())
 }

@@ -6,7 +6,7 @@ use super::service::Admin;
 use crate::{
     config::{self, OnDeath},
     health::{Health, Report},
-    schedule::{self, Fate},
+    schedule::{self, Fate, Rising},
 };
 
 /// How many entries of the flow table are in each [`FlowState`].
@@ -126,14 +126,23 @@ impl Backend {
 
     /// Its part in the slot table.
     pub(super) fn member(&self, slow_start: Option<Duration>, now: Instant) -> schedule::Member {
-        let weight = match (slow_start, self.rising_since) {
-            (Some(duration), Some(since)) => schedule::risen(self.spec.weight, now.duration_since(since), duration),
-            _ => self.spec.weight,
+        let weight = match self.rising(slow_start, now) {
+            _ if !self.is_usable() => 0,
+            Some(Rising { sixteenths, .. }) => sixteenths,
+            None => self.spec.weight.into(),
         };
-        schedule::Member {
-            name: self.spec.address.to_string().into_bytes(),
-            weight: if self.is_usable() { weight } else { 0 },
-        }
+        schedule::Member { name: self.spec.address.to_string().into_bytes(), weight }
+    }
+
+    /// How much of its weight counts, where weights rise slowly.
+    fn rising(&self, slow_start: Option<Duration>, now: Instant) -> Option<Rising> {
+        let elapsed = now.saturating_duration_since(self.rising_since?);
+        Some(schedule::slow_start(self.spec.weight, elapsed, slow_start?))
+    }
+
+    /// When its weight rises next.
+    pub(super) fn next_rise(&self, slow_start: Option<Duration>, now: Instant) -> Option<Instant> {
+        Some(self.rising_since? + self.rising(slow_start, now)?.next?)
     }
 
     /// What becomes of the flows that it has.

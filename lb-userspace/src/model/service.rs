@@ -192,10 +192,9 @@ impl ServiceState {
         }
     }
 
-    /// When the weight of a backend rises next.
+    /// When the weight of a backend rises next, after the last time that it was looked at.
     fn next_rise(&self) -> Option<Instant> {
-        let duration = self.desired.spec.slow_start?;
-        let next = |backend: &Backend| schedule::next_rise(backend.rising_since?, self.refreshed, duration);
+        let next = |backend: &Backend| backend.next_rise(self.desired.spec.slow_start, self.refreshed);
         self.backends.iter().filter_map(next).min()
     }
 

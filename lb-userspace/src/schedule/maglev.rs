@@ -29,8 +29,8 @@ use siphasher::sip::SipHasher13;
 pub struct Member {
     /// What tells the backend apart from the others on every node, such as its address.
     pub name: Vec<u8>,
-    /// Its share in proportion to the others; zero takes no slot.
-    pub weight: u16,
+    /// Its share in proportion to the others, below 2^21; zero takes no slot.
+    pub weight: u32,
 }
 
 /// Who holds a slot and since when is one number: the time above the index of the walker, so that one comparison says
@@ -76,7 +76,7 @@ fn hash(name: &[u8], purpose: Purpose) -> u64 {
 struct Walker {
     member: u32,
     rank: u64,
-    weight: u16,
+    weight: u32,
     /// Slots that it still wants.
     wants: u32,
     /// The slot it stands before.

@@ -3,15 +3,8 @@
 
 mod maglev;
 mod mover;
+mod slow_start;
 
 pub use maglev::{Member, table};
 pub use mover::{Census, Fate, Group, Pace, Report, SlotMover};
-
-/// temporary
-pub fn risen(weight: u16, _: std::time::Duration, _: std::time::Duration) -> u16 {
-    weight
-}
-/// temporary
-pub fn next_rise(_: std::time::Instant, _: std::time::Instant, _: std::time::Duration) -> Option<std::time::Instant> {
-    None
-}
+pub use slow_start::{Rising, slow_start};

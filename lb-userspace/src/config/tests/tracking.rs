@@ -265,5 +265,8 @@ fn a_backend_from_the_command_line_needs_a_server_id_of_its_own() {
     server_id is missing, and the service has [service.quic]
         add the one that the backend has, for example server_id = "0a0a"
     "#);
-    assert_snapshot!(verdict(Some("0a0b")), @"");
+    assert_snapshot!(verdict(Some("0a0b")), @r#"
+    server_id "0a0b" is that of backend "10.0.0.1" already
+        write the one that the backend has: each has its own
+    "#);
 }

@@ -158,3 +158,25 @@ fn a_restarted_daemon_takes_over_slots_that_move_and_lets_them_settle() {
     world.settle();
     assert!(words(&world).iter().all(|word| *word == SlotWord::stable(word.current()) && word.current() != id));
 }
+
+#[test]
+fn the_share_of_a_backend_that_comes_up_rises_slowly_and_that_of_the_first_ones_does_not_wait() {
+    let slow = CONFIG.replace("forwarding = \"ipip\"", "forwarding = \"ipip\"\nslow_start = \"150s\"");
+    let mut world = World::ready(&slow);
+    let share = |world: &World| world.datapath.shares([192, 0, 2, 2]).get("10.0.0.3").copied().unwrap_or_default();
+    assert_eq!(share(&world), 512);
+    let id = world.id("checked", "10.0.0.3");
+    world.report(id, Health::Down);
+    world.pass(MINUTE);
+    world.report(id, Health::Up);
+    let mut before = 0;
+    for step in 1..=16 {
+        world.pass(Duration::from_secs(5));
+        let now = share(&world);
+        assert!(now > before, "step {step}: {now} slots after {before}");
+        before = now;
+        world.pass(Duration::from_secs(5));
+    }
+    world.settle();
+    assert_eq!(share(&world), 512);
+}

@@ -9,7 +9,7 @@ fn equal(count: u16) -> Vec<Member> {
 }
 
 fn member(number: u16, weight: u16) -> Member {
-    Member { name: format!("10.0.{}.{}", number >> 8, number & 255).into_bytes(), weight }
+    Member { name: format!("10.0.{}.{}", number >> 8, number & 255).into_bytes(), weight: weight.into() }
 }
 
 fn shares(table: &[u32], members: usize) -> Vec<usize> {
@@ -125,7 +125,7 @@ fn weights_from_one_to_a_thousand_are_kept_to_the_slot() {
 #[test]
 fn every_backend_with_a_weight_has_a_slot() {
     let mut members = equal(1000);
-    members[0].weight = u16::MAX;
+    members[0].weight = u16::MAX.into();
     let shares = shares(&table(&members, 1 << 10), 1000);
     assert!(shares.iter().all(|share| *share >= 1), "{shares:?}");
 }
