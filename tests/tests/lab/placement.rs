@@ -107,6 +107,7 @@ fn backends_on_another_interface_of_the_balancer_get_their_packets_in_both_modes
     let balanced = Balanced::with(lab, &services)?;
     let lab = &balanced.lab;
     for (name, virtual_ip, ..) in modes {
+        wait_for_shares(lab, name, &[("b1", 1), ("b2", 1)])?;
         let owners = owners(lab, SocketAddr::new(virtual_ip, 80), PORTS).context(name)?;
         ensure!(names(&owners).into_iter().eq(["b1", "b2"]), "{name}: {owners:?}");
     }
