@@ -6,10 +6,12 @@
 //! | `GET /v1/services` | `[`[`ServiceView`]`]` |
 //! | `GET /v1/stats` | [`StatsView`] |
 //! | `GET /v1/flow?service=S&client=ADDRESS:PORT[&port=N]` | [`FlowView`] |
+//! | `GET /v1/flows[?service=S][&backend=B][&state=opening][&slot=N][&limit=N]` | [`FlowsView`] |
+//! | `GET /v1/services/S/slots` | [`SlotsView`] |
 //! | `GET /v1/fitness` | [`Fitness`](crate::vrrp::Fitness) |
 //! | `POST /v1/services/S/backends` with [`NewBackend`] | `[`[`Applied`]`]` |
 //! | `PATCH /v1/backends/B[?service=S]` with [`BackendPatch`] | `[`[`Applied`]`]` |
-//! | `DELETE /v1/backends/B[?service=S]` | `[`[`Applied`]`]` |
+//! | `DELETE /v1/backends/B[?service=S][&timeout_seconds=N]` | `[`[`Applied`]`]` |
 //! | `POST /v1/reload` | nothing |
 //!
 //! An error is an [`ErrorView`] with a status of 400 and above; 422 stands for a configuration that is not valid. When
@@ -51,8 +53,19 @@ pub struct StatusView {
     pub services: usize,
     /// How many backends are in each state.
     pub backends: BTreeMap<String, usize>,
+    /// The table of flows that are remembered.
+    pub flow_table: FlowTableView,
     /// What is not as it should be, in words for the operator.
     pub problems: Vec<String>,
+}
+
+/// The flow table.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FlowTableView {
+    /// How many flows it can hold.
+    pub size: u64,
+    /// How many it holds, as of the last census.
+    pub flows: u64,
 }
 
 /// Counters.
@@ -62,6 +75,8 @@ pub struct StatsView {
     pub received: u64,
     /// Packets per verdict.
     pub verdicts: BTreeMap<String, u64>,
+    /// What became of flows that were looked up in the flow table.
+    pub tracking: BTreeMap<String, u64>,
     /// Services and backends with their counters.
     pub services: Vec<ServiceView>,
 }
@@ -77,10 +92,113 @@ pub struct FlowView {
     pub destination: SocketAddr,
     /// The slot that the flow hashes to.
     pub slot: u32,
-    /// The backend that owns the slot; absent if nobody does.
+    /// What the slot does.
+    pub slot_state: String,
+    /// Where packets of the flow go, if it is there already; absent if nobody takes them.
     pub backend: Option<String>,
     /// What that backend can do.
     pub state: Option<BackendState>,
+    /// Where the flow goes if it begins now; absent if nobody takes it.
+    pub new_flow: Option<String>,
+    /// The flow in the flow table, if it is there.
+    pub entry: Option<EntryView>,
+}
+
+/// Which flows of the flow table to show.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FlowFilter {
+    /// Those of the service with this name.
+    pub service: Option<String>,
+    /// Those of backends with this name or address.
+    pub backend: Option<String>,
+    /// Those in this state: `opening`, `sighted`, `established` or `closing`.
+    pub state: Option<String>,
+    /// Those of this slot.
+    pub slot: Option<u32>,
+    /// How many to list at most; all are counted. 1,000 if absent.
+    pub limit: Option<usize>,
+}
+
+/// Flows of the flow table. Those of slots that are stable are not there: where they go is not for the table to say.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FlowsView {
+    /// How many match.
+    pub total: u64,
+    /// How many match, by service, backend and state.
+    pub counts: Vec<FlowCount>,
+    /// Some of them.
+    pub flows: Vec<EntryView>,
+}
+
+/// How many flows of a backend are in a state.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FlowCount {
+    /// The service.
+    pub service: String,
+    /// The backend.
+    pub backend: String,
+    /// The state.
+    pub state: String,
+    /// How many.
+    pub flows: u64,
+}
+
+/// A flow in the flow table.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EntryView {
+    /// The service.
+    pub service: String,
+    /// The backend.
+    pub backend: String,
+    /// `opening`: its first packet has come; `sighted`: one packet of a flow that was there before; `established`: more;
+    /// `closing`: FIN or RST.
+    pub state: String,
+    /// The slot.
+    pub slot: u32,
+    /// For how long no packet of it has come, at least.
+    pub idle: Duration,
+    /// What tells it apart: 39 bits of its hash, in hexadecimal. The table does not know addresses.
+    pub tag: String,
+}
+
+/// What the slots of a service do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SlotsView {
+    /// The service.
+    pub service: String,
+    /// How many there are.
+    pub slots: u32,
+    /// Nobody owns them: their packets are dropped.
+    pub empty: u32,
+    /// All their flows go to their owner, and nothing is looked up.
+    pub stable: u32,
+    /// Some of their flows may go elsewhere, and all of those are in the flow table.
+    pub tracked: u32,
+    /// They are about to move, or move.
+    pub moves: Vec<MoveView>,
+    /// Those that are to move, and wait because as many as the table has were moved within a minute.
+    pub waiting: u32,
+}
+
+/// Slots that go from one backend to another.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MoveView {
+    /// `arming`: flows that begin are remembered, and in a moment the slots get their new owner. `moving`: they have it, and
+    /// flows that were there before still go to the old one.
+    pub state: String,
+    /// The old owner.
+    pub from: String,
+    /// The new owner.
+    pub to: String,
+    /// How many slots.
+    pub slots: u32,
+    /// Why they leave their old owner.
+    pub reason: String,
+    /// For how long they are in that state.
+    pub since: Duration,
+    /// How long it takes at most until the last of them is in the next one, if no flow is lost until then.
+    pub remaining: Duration,
 }
 
 /// A backend to add.
@@ -93,9 +211,11 @@ pub struct NewBackend {
     pub address: String,
     /// Its weight; 1 if absent.
     pub weight: Option<u16>,
+    /// What QUIC connection ids call it, in hexadecimal digits, where the service has ids that name their server.
+    pub server_id: Option<String>,
 }
 
-/// What to change of a backend: one of the two.
+/// What to change of a backend: one of them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "lowercase")]
 pub enum BackendPatch {
@@ -103,6 +223,12 @@ pub enum BackendPatch {
     Weight(u16),
     /// Whether it may have flows.
     Admin(Admin),
+    /// It gets no new flows, and may keep those that it has for so long.
+    #[serde(rename_all = "snake_case")]
+    Drain {
+        /// In seconds.
+        timeout_seconds: u64,
+    },
 }
 
 /// Why a request was refused.

@@ -5,6 +5,7 @@ use std::{
     net::SocketAddr,
     os::unix::fs::{FileTypeExt as _, PermissionsExt as _},
     path::Path,
+    time::Duration,
 };
 
 use axum::{
@@ -20,10 +21,10 @@ use tokio::{
     sync::{mpsc, oneshot},
 };
 
-use super::{BackendPatch, ErrorView, FlowView, NewBackend, StatsView, StatusView};
+use super::{BackendPatch, ErrorView, FlowFilter, FlowView, FlowsView, NewBackend, SlotsView, StatsView, StatusView};
 use crate::{
     config,
-    model::{Applied, Change, ChangeError, Selector, ServiceView},
+    model::{Admin, Applied, Change, ChangeError, Selector, ServiceView},
     vrrp::Fitness,
 };
 
@@ -49,6 +50,10 @@ pub enum Request {
         /// The way back.
         reply: Reply<FlowView>,
     },
+    /// The flows in the flow table.
+    Flows(FlowFilter, Reply<FlowsView>),
+    /// What the slots of the service named do.
+    Slots(String, Reply<SlotsView>),
     /// Change something.
     Change(Change, Reply<Vec<Applied>>),
     /// Read the configuration file again.
@@ -127,6 +132,8 @@ pub async fn serve(listener: UnixListener, requests: mpsc::Sender<Request>) -> i
         .route("/v1/services", get(services))
         .route("/v1/stats", get(stats))
         .route("/v1/flow", get(flow))
+        .route("/v1/flows", get(flows))
+        .route("/v1/services/{service}/slots", get(slots))
         .route("/v1/fitness", get(fitness))
         .route("/v1/services/{service}/backends", post(add_backend))
         .route("/v1/backends/{backend}", patch(patch_backend).delete(remove_backend))
@@ -176,14 +183,22 @@ async fn flow(State(requests): State<Requests>, Query(query): Query<FlowQuery>) 
     ask(&requests, |reply| Request::Flow { service, client, port, reply }).await
 }
 
+async fn flows(State(requests): State<Requests>, Query(filter): Query<FlowFilter>) -> Answer<FlowsView> {
+    ask(&requests, |reply| Request::Flows(filter, reply)).await
+}
+
+async fn slots(State(requests): State<Requests>, UrlPath(service): UrlPath<String>) -> Answer<SlotsView> {
+    ask(&requests, |reply| Request::Slots(service, reply)).await
+}
+
 async fn add_backend(
     State(requests): State<Requests>,
     UrlPath(service): UrlPath<String>,
     body: Result<Json<NewBackend>, JsonRejection>,
 ) -> Answer<Vec<Applied>> {
-    let NewBackend { name, address, weight } = json(body)?;
+    let NewBackend { name, address, weight, server_id } = json(body)?;
     let weight = weight.unwrap_or(config::Backend::DEFAULT_WEIGHT);
-    let backend = config::Backend::parse(name.as_deref(), &address, weight)
+    let backend = config::Backend::parse(name.as_deref(), &address, weight, server_id.as_deref())
         .map_err(|problem| Refusal::Invalid(problem.to_string()))?;
     ask(&requests, |reply| Request::Change(Change::Add(service, backend), reply)).await
 }
@@ -191,6 +206,12 @@ async fn add_backend(
 #[derive(Deserialize)]
 struct InService {
     service: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Removal {
+    service: Option<String>,
+    timeout_seconds: Option<u64>,
 }
 
 async fn patch_backend(
@@ -202,7 +223,9 @@ async fn patch_backend(
     let selector = Selector { backend, service };
     let change = match json(body)? {
         BackendPatch::Weight(weight) => Change::Weight(selector, weight),
+        BackendPatch::Admin(Admin::Draining) => Change::Drain(selector, None),
         BackendPatch::Admin(admin) => Change::Admin(selector, admin),
+        BackendPatch::Drain { timeout_seconds } => Change::Drain(selector, Some(Duration::from_secs(timeout_seconds))),
     };
     ask(&requests, |reply| Request::Change(change, reply)).await
 }
@@ -210,9 +233,9 @@ async fn patch_backend(
 async fn remove_backend(
     State(requests): State<Requests>,
     UrlPath(backend): UrlPath<String>,
-    Query(InService { service }): Query<InService>,
+    Query(Removal { service, timeout_seconds }): Query<Removal>,
 ) -> Answer<Vec<Applied>> {
-    let change = Change::Remove(Selector { backend, service });
+    let change = Change::Remove(Selector { backend, service }, timeout_seconds.map(Duration::from_secs));
     ask(&requests, |reply| Request::Change(change, reply)).await
 }
 

@@ -19,16 +19,33 @@ pub struct Backend {
     pub port: Option<u16>,
     /// Its share of new flows, relative to the other backends' weights; 0 takes no new flows.
     pub weight: u16,
+    #[serde(skip)]
+    pub server_id: Option<ServerId>,
+}
+
+/// temporary
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerId(Vec<u8>);
+impl ServerId {
+    /// x
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
 }
 
 impl Backend {
+    /// x
+    pub fn unnamed(address: IpAddr) -> Self {
+        Self::new(None, address, None, Self::DEFAULT_WEIGHT)
+    }
+
     /// The weight of a backend for which none is given.
     pub const DEFAULT_WEIGHT: u16 = 1;
 
     /// Reads a backend as an operator writes it: `10.0.0.1`, `10.0.0.1:80`, `[2001:db8::1]:80`.
     ///
     /// Whether it fits a service is for [`Service::check_backend`](super::Service::check_backend) to say.
-    pub fn parse(name: Option<&str>, address: &str, weight: u16) -> Result<Self, Problem> {
+    pub fn parse(name: Option<&str>, address: &str, weight: u16, _s: Option<&str>) -> Result<Self, Problem> {
         let name = name.map(backend_name).transpose()?;
         let (address, port) = backend_address(address)?;
         Ok(Self::new(name, address, port, weight))
@@ -57,7 +74,7 @@ impl Backend {
     }
 
     fn new(name: Option<String>, address: IpAddr, port: Option<u16>, weight: u16) -> Self {
-        Self { name: name.unwrap_or_else(|| address.to_string()), address, port, weight }
+        Self { name: name.unwrap_or_else(|| address.to_string()), address, port, weight, server_id: None }
     }
 }
 

@@ -31,7 +31,7 @@ pub use self::error::{ConfigError, ConfigErrors, LoadError, Problem};
 pub use self::health::{CheckKind, HealthCheck, HttpCheck, Method, StatusRange, TlsCheck};
 pub use self::interface::{Gateway, Interface, XdpMode};
 pub use self::node::{HashKey, Node, TunnelSource};
-pub use self::service::{Algorithm, Forwarding, Protocol, Service};
+pub use self::service::{Algorithm, Forwarding, OnDeath, Protocol, Service, Tracking};
 pub use self::vrrp::{
     Announcement, Authentication, ChecksumHabit, Command, InitialState, Notify, Track, Tracked, VirtualAddress, Vrrp,
     VrrpVersion,

@@ -28,6 +28,8 @@ pub struct Node {
     pub tunnel_source: Option<TunnelSource>,
     /// The outer source address of IPv6 tunnels. Without one it is the address of the egress interface.
     pub tunnel_source_v6: Option<TunnelSource>,
+    #[serde(skip)]
+    pub flow_table: lb_common::flow_table::BucketBits,
 }
 
 impl Default for Node {
@@ -40,6 +42,7 @@ impl Default for Node {
             hash_key: None,
             tunnel_source: None,
             tunnel_source_v6: None,
+            flow_table: lb_common::flow_table::BucketBits::new(17).unwrap(),
         }
     }
 }
@@ -55,6 +58,7 @@ impl Node {
             hash_key: table.text("hash_key", HashKey::parse),
             tunnel_source: table.text("tunnel_source", TunnelSource::parse_v4),
             tunnel_source_v6: table.text("tunnel_source_v6", TunnelSource::parse_v6),
+            flow_table: default.flow_table,
         };
         table.finish();
         node

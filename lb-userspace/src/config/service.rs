@@ -38,6 +38,18 @@ pub struct Service {
     pub health: Option<HealthCheck>,
     /// The backends; each fits by [`Service::check_backend`].
     pub backends: Vec<Backend>,
+    #[serde(default)]
+    pub tracking: Tracking,
+    #[serde(default)]
+    pub on_death: OnDeath,
+    #[serde(default)]
+    pub idle_timeout: std::time::Duration,
+    #[serde(default)]
+    pub drain_timeout: Option<std::time::Duration>,
+    #[serde(default)]
+    pub slow_start: Option<std::time::Duration>,
+    #[serde(skip)]
+    pub quic: Option<lb_common::QuicIds>,
 }
 
 impl Service {
@@ -118,6 +130,15 @@ impl Service {
         let forwarding = table.word("forwarding");
         let announce = read_announce(&mut table, interfaces);
         let slots = read_slots(&mut table);
+        let on_death = match table.text("on_death", |t| Ok(t.to_owned())).as_deref() {
+            Some("reset") => OnDeath::Reset,
+            Some("keep") => OnDeath::Keep,
+            _ => OnDeath::Reschedule,
+        };
+        let tracking = match table.text("tracking", |t| Ok(t.to_owned())).as_deref() { Some("never") => Tracking::Never, Some("always") => Tracking::Always, _ => Tracking::WhenNeeded };
+        let idle_timeout = table
+            .text("idle_timeout", |t| Ok(humantime::parse_duration(t).unwrap()))
+            .unwrap_or(std::time::Duration::from_secs(if protocol == Some(Protocol::Udp) { 60 } else { 900 }));
         let health = table
             .table("health", "[service.health]", "health check")
             .and_then(|health| HealthCheck::read(health, address.map(|(_, port)| port)));
@@ -140,6 +161,12 @@ impl Service {
                 slots,
                 health,
                 backends: Vec::with_capacity(backends.len()),
+                tracking,
+                on_death,
+                idle_timeout,
+                drain_timeout: Some(std::time::Duration::from_secs(600)),
+                slow_start: None,
+                quic: None,
             }),
             _ => None,
         };
@@ -269,6 +296,32 @@ impl Word for Algorithm {
     const ALL: &'static [Self] = &[Self::Maglev];
     const LATER: &'static [&'static str] =
         &["source-hash", "round-robin", "weighted-round-robin", "random", "least-connections", "least-response-time"];
+}
+
+/// What becomes of the flows of a backend that dies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnDeath {
+    /// They are given to others.
+    #[default]
+    Reschedule,
+    /// They are reset.
+    Reset,
+    /// They stay.
+    Keep,
+}
+
+/// Which flows are remembered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Tracking {
+    /// Those whose slot moves, or has moved while they lived.
+    #[default]
+    WhenNeeded,
+    /// Each from its first packet on.
+    Always,
+    /// None: a flow goes where its slot goes.
+    Never,
 }
 
 /// How a packet gets to its backend. In each mode the backend answers the client directly.

@@ -69,6 +69,12 @@ impl Executor {
                 maps.remove_row(backend);
                 Ok(())
             }
+            Effect::PutQuicServer(server, backend) => {
+                maps.put_quic_server(server, backend).context("cannot write the QUIC server ids")
+            }
+            Effect::RemoveQuicServer(server) => {
+                maps.remove_quic_server(server).context("cannot write the QUIC server ids")
+            }
             Effect::ResetServiceTraffic(service) => {
                 maps.reset_service_traffic(service).context("cannot reset the counters of a service")
             }

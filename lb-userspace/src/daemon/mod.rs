@@ -1,6 +1,8 @@
 //! The daemon: one loop that feeds events to the [`Core`] and carries out its effects.
 
+mod census;
 mod executor;
+mod flows;
 mod interfaces;
 mod setup;
 mod state;
@@ -21,12 +23,12 @@ use tokio::{
     time::MissedTickBehavior,
 };
 
-use self::{executor::Executor, vrrp::VrrpProcess};
+use self::{census::CensusTaker, executor::Executor, vrrp::VrrpProcess};
 pub use self::{setup::unload, state::StateDir};
 use crate::{
     api::{Refusal, Request},
     config::Config,
-    dataplane::{Attachment, LogLevel},
+    dataplane::{Attachment, FlowTables, LogLevel},
     health::Report,
     model::{Applied, Change, Core, Effect},
     neighbour::Resolution,
@@ -57,6 +59,8 @@ struct Daemon {
     started: Instant,
     core: Core,
     executor: Executor,
+    flow_tables: FlowTables,
+    census: CensusTaker,
     attachments: Vec<Attachment>,
     vrrp: VrrpProcess,
     /// What is not as it should be.
@@ -69,6 +73,14 @@ struct Events {
     reports: mpsc::Receiver<Report<BackendId>>,
     next_hops: mpsc::Receiver<(std::net::IpAddr, Resolution)>,
     logs: Option<EbpfLogger<&'static dyn log::Log>>,
+}
+
+/// Waits until then; for ever if there is no such time.
+async fn until(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time.into()).await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Runs the daemon until it is told to stop. The datapath goes on without it.
@@ -90,7 +102,13 @@ impl Daemon {
         let mut log_flush = tokio::time::interval(LOG_FLUSH);
         let mut next_hops = Vec::new();
         loop {
+            let due = self.core.next_deadline();
             tokio::select! {
+                () = until(due) => {
+                    let effects = self.core.on_time(Instant::now());
+                    self.carry_out(effects).await;
+                }
+                findings = self.census.next(self.core.census_due()) => self.take_census(findings).await,
                 Some(request) = events.requests.recv() => self.answer(request).await,
                 Some(report) = events.reports.recv() => self.take_report(report).await,
                 received = events.next_hops.recv_many(&mut next_hops, NEXT_HOP_BATCH) => {
@@ -124,6 +142,8 @@ impl Daemon {
             Request::Fitness(reply) => drop(reply.send(Ok(self.fitness()))),
             Request::Stats(reply) => drop(reply.send(self.stats())),
             Request::Flow { service, client, port, reply } => drop(reply.send(self.flow(&service, client, port))),
+            Request::Flows(filter, reply) => self.list_flows(filter, reply),
+            Request::Slots(service, reply) => drop(reply.send(self.slots(&service))),
             Request::Change(change, reply) => {
                 let result = self.change(change).await;
                 drop(reply.send(result));
@@ -151,7 +171,7 @@ impl Daemon {
             let outcome = report.failure.as_ref().map_or("the check succeeds".to_owned(), ToString::to_string);
             log::info!("{} is {:?}: {outcome}", self.core.name_of(report.id), report.health);
         }
-        let effects = self.core.on_health(report);
+        let effects = self.core.on_health(report, Instant::now());
         self.carry_out(effects).await;
     }
 

@@ -3,7 +3,7 @@
 use std::{collections::HashMap, path::Path, time::Instant};
 
 use anyhow::Context as _;
-use lb_common::ServiceEntry;
+use lb_common::{ServiceEntry, flow_table};
 use nix::{
     net::if_::if_nameindex,
     sys::resource::{Resource, getrlimit, setrlimit},
@@ -12,14 +12,15 @@ use tokio::sync::mpsc;
 
 use super::{
     Daemon, Events, Options, StateDir,
+    census::CensusTaker,
     executor::Executor,
     interfaces,
     vrrp::{self, VrrpProcess},
 };
 use crate::{
     api,
-    config::Config,
-    dataplane::{Attachment, Dataplane, Maps, Pins, interface_index},
+    config::{self, Config},
+    dataplane::{Attachment, Dataplane, Maps, Opened, Pins, interface_index},
     model::{Core, DesiredService, Effect, LiveService},
     neighbour::{Announcer, Gateways, Resolver},
 };
@@ -43,6 +44,9 @@ pub(super) async fn start(options: Options) -> anyhow::Result<(Daemon, Events)> 
         None => None,
     };
 
+    let idle_ticks = idle_ticks(&config.services);
+    let (flow_tables, opened) = dataplane.open_flow_tables(config.node.flow_table, idle_ticks)?;
+    report(opened);
     let live = read_live(&dataplane.maps).context("cannot read what an earlier daemon left")?;
     if !live.is_empty() {
         log::info!("taking over {} services from an earlier daemon", live.len());
@@ -54,7 +58,8 @@ pub(super) async fn start(options: Options) -> anyhow::Result<(Daemon, Events)> 
     withdraw_leftovers(&desired, &mut announcer).await?;
 
     interfaces::put_mac_addresses(&mut dataplane.maps)?;
-    let mut core = Core::new(config.node.clone(), live);
+    let quic_servers = dataplane.maps.quic_servers().context("cannot read the QUIC server ids")?;
+    let mut core = Core::new(config.node.clone(), live, quic_servers.into_iter().collect());
     let effects = core.apply(desired, Instant::now())?;
     let mut executor = Executor::new(dataplane, state, announcer, resolver, reports_sender);
     // Packets for a virtual IP find the program when they come, not the kernel, which would refuse them.
@@ -73,10 +78,41 @@ pub(super) async fn start(options: Options) -> anyhow::Result<(Daemon, Events)> 
 
     let started = Instant::now();
     let vrrp = VrrpProcess::default();
-    let mut daemon =
-        Daemon { options, config, hash_key, started, core, executor, attachments, vrrp, problems: Vec::new() };
+    let mut daemon = Daemon {
+        options,
+        config,
+        hash_key,
+        started,
+        core,
+        executor,
+        flow_tables,
+        census: CensusTaker::new(),
+        attachments,
+        vrrp,
+        problems: Vec::new(),
+    };
     daemon.ensure_vrrp();
     Ok((daemon, Events { requests, reports, next_hops, logs }))
+}
+
+/// How long any flow of the services may be silent, as the datapath counts it.
+pub(super) fn idle_ticks(services: &[config::Service]) -> u8 {
+    let longest = services.iter().map(|service| service.idle_timeout).max().unwrap_or_default();
+    flow_table::idle_ticks(longest.as_secs())
+}
+
+/// Says how the flow table came to be what it is.
+pub(super) fn report(opened: Opened) {
+    match opened {
+        Opened::Created | Opened::TakenOver => {}
+        Opened::Resized { from, copied } => {
+            log::info!("the flow table had room for {} flows before; copied {copied} to the new one", from.entries());
+        }
+        Opened::Kept { flows } => log::warn!(
+            "the flow table keeps its size: its {flows} flows would not fit into a table of the size that [node] flow_table \
+             says; reload when there are fewer"
+        ),
+    }
 }
 
 /// Runs the program on the interfaces of the configuration, and on no other.

@@ -6,6 +6,7 @@ use std::{
     io::{self, Read as _, Write as _},
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
+    time::{Instant, SystemTime},
 };
 
 use anyhow::{Context as _, bail};
@@ -34,6 +35,9 @@ struct Saved {
     declared: config::Service,
     backends: Vec<config::Backend>,
     admin: BTreeMap<String, Admin>,
+    /// Until when backends may keep their flows. Files of older daemons do not say so.
+    #[serde(default)]
+    deadlines: BTreeMap<String, SystemTime>,
 }
 
 impl StateDir {
@@ -87,7 +91,7 @@ impl StateDir {
     /// The services of the file with the live changes of before. A service that was edited in the file since then is as
     /// the file has it now.
     pub fn merge(&self, declared: Vec<config::Service>) -> anyhow::Result<Vec<DesiredService>> {
-        let mut saved = self.load()?;
+        let (mut saved, clocks) = (self.load()?, Clocks::now());
         Ok(declared
             .into_iter()
             .map(|service| {
@@ -95,9 +99,10 @@ impl StateDir {
                 let Some(index) = saved.iter().position(|saved| saved.declared.name == desired.declared.name) else {
                     return desired;
                 };
-                let Saved { declared, backends, admin } = saved.swap_remove(index);
+                let Saved { declared, backends, admin, deadlines } = saved.swap_remove(index);
                 if declared == desired.declared {
-                    DesiredService { spec: config::Service { backends, ..declared }, admin, ..desired }
+                    let deadlines = deadlines.into_iter().map(|(name, time)| (name, clocks.instant(time))).collect();
+                    DesiredService { spec: config::Service { backends, ..declared }, admin, deadlines, ..desired }
                 } else {
                     log::warn!(
                         "service {:?} was edited in the configuration file: the changes made with lbctl are dropped",
@@ -111,12 +116,14 @@ impl StateDir {
 
     /// Writes down the live changes of `services`.
     pub fn save<'a>(&self, services: impl Iterator<Item = &'a DesiredService>) -> anyhow::Result<()> {
+        let clocks = Clocks::now();
         let saved: Vec<Saved> = services
             .filter(|service| service.is_changed())
             .map(|service| Saved {
                 declared: service.declared.clone(),
                 backends: service.spec.backends.clone(),
                 admin: service.admin.clone(),
+                deadlines: service.deadlines.iter().map(|(name, time)| (name.clone(), clocks.time(*time))).collect(),
             })
             .collect();
         replace(&self.changes_path(), &serde_json::to_vec_pretty(&saved)?)
@@ -134,6 +141,27 @@ impl StateDir {
 
     fn changes_path(&self) -> PathBuf {
         self.path.join("changes.json")
+    }
+}
+
+/// Both clocks at the same moment: the one that deadlines go by, and the one that means something after a restart.
+#[derive(Clone, Copy)]
+struct Clocks {
+    instant: Instant,
+    time: SystemTime,
+}
+
+impl Clocks {
+    fn now() -> Self {
+        Self { instant: Instant::now(), time: SystemTime::now() }
+    }
+
+    fn time(self, instant: Instant) -> SystemTime {
+        self.time + instant.saturating_duration_since(self.instant)
+    }
+
+    fn instant(self, time: SystemTime) -> Instant {
+        self.instant + time.duration_since(self.time).unwrap_or_default()
     }
 }
 

@@ -1,12 +1,12 @@
 //! What the API shows.
 
-use std::{collections::BTreeMap, net::SocketAddr};
+use std::{collections::BTreeMap, time::Instant};
 
-use lb_common::{Address, BackendId, Flow, NetU32, OuterHeader, ServiceId, Traffic};
+use lb_common::{BackendId, OuterHeader, ServiceId, Traffic};
 
 use super::Daemon;
 use crate::{
-    api::{FlowView, Refusal, StatsView, StatusView},
+    api::{FlowTableView, Refusal, StatsView, StatusView},
     config::Forwarding,
     model::{NextHopView, ServiceView},
     vrrp::Fitness,
@@ -14,7 +14,7 @@ use crate::{
 
 impl Daemon {
     pub(super) fn status(&self) -> StatusView {
-        let services = self.core.view();
+        let services = self.core.view(Instant::now());
         let mut backends = BTreeMap::new();
         for backend in services.iter().flat_map(|service| &service.backends) {
             *backends.entry(backend.state.name().to_owned()).or_default() += 1;
@@ -34,6 +34,7 @@ impl Daemon {
             interfaces: self.attachments.clone(),
             services: services.len(),
             backends,
+            flow_table: FlowTableView { size: self.flow_tables.table().bits().entries(), flows: self.census.flows },
             problems,
         }
     }
@@ -41,7 +42,7 @@ impl Daemon {
     pub(super) fn services(&self) -> Result<Vec<ServiceView>, Refusal> {
         let failed = |error: aya::maps::MapError| Refusal::Failed(format!("cannot read the counters: {error}"));
         let maps = &self.executor.dataplane.maps;
-        let mut services = self.core.view();
+        let mut services = self.core.view(Instant::now());
         for service in &mut services {
             let traffic = match ServiceId::new(service.id) {
                 Some(id) => maps.service_traffic(id).map_err(failed)?,
@@ -56,13 +57,12 @@ impl Daemon {
     }
 
     pub(super) fn stats(&self) -> Result<StatsView, Refusal> {
-        let verdicts = self
-            .executor
-            .dataplane
-            .maps
-            .verdicts()
-            .map_err(|error| Refusal::Failed(format!("cannot read the counters: {error}")))?;
+        let failed = |error: aya::maps::MapError| Refusal::Failed(format!("cannot read the counters: {error}"));
+        let maps = &self.executor.dataplane.maps;
+        let verdicts = maps.verdicts().map_err(failed)?;
+        let tracking = maps.tracking().map_err(failed)?;
         Ok(StatsView {
+            tracking: tracking.into_iter().map(|(event, count)| (event.name().to_owned(), count)).collect(),
             received: verdicts.iter().map(|(_, packets)| packets).sum(),
             verdicts: verdicts.into_iter().map(|(verdict, packets)| (verdict.name().to_owned(), packets)).collect(),
             services: self.services()?,
@@ -72,43 +72,14 @@ impl Daemon {
     /// What decides whether this node is fit to hold virtual addresses.
     pub(super) fn fitness(&self) -> Fitness {
         let taking = |service: &ServiceView| service.backends.iter().filter(|backend| backend.slots > 0).count();
-        Fitness { backends: self.core.view().iter().map(|service| (service.name.clone(), taking(service))).collect() }
-    }
-
-    /// Follows a flow through the slots as the datapath has them now.
-    pub(super) fn flow(&self, service: &str, client: SocketAddr, port: Option<u16>) -> Result<FlowView, Refusal> {
-        let (spec, live) =
-            self.core.live(service).ok_or_else(|| Refusal::NotFound(format!("there is no service {service:?}")))?;
-        let port = match (spec.port, port) {
-            (0, None) => return Err(Refusal::Invalid(format!("{service:?} has all ports: say which with --port"))),
-            (0, Some(port)) | (port, None) => port,
-            (port, Some(asked)) if asked == port => port,
-            (port, Some(asked)) => {
-                return Err(Refusal::Invalid(format!("{service:?} has port {port}, not {asked}")));
-            }
-        };
-        if client.is_ipv4() != spec.address.is_ipv4() {
-            return Err(Refusal::Invalid(format!("{client} is not of the address family of {service:?}")));
+        Fitness {
+            backends: self
+                .core
+                .view(Instant::now())
+                .iter()
+                .map(|service| (service.name.clone(), taking(service)))
+                .collect(),
         }
-        let flow = Flow {
-            source: Address::from(client.ip()),
-            destination: Address::from(spec.address),
-            ports: NetU32::new(u32::from(client.port()) << 16 | u32::from(port)),
-            protocol: spec.protocol.number(),
-            ipv4: client.is_ipv4(),
-        };
-        let slot = flow.hash(self.hash_key).slot(live.slot_mask);
-        let owner = self.executor.dataplane.maps.load_slot(&live, slot).current();
-        let view = self.core.view_of(service);
-        let backend = view.and_then(|view| view.backends.into_iter().find(|backend| backend.id == owner.get()));
-        Ok(FlowView {
-            service: service.to_owned(),
-            client,
-            destination: SocketAddr::new(spec.address, port),
-            slot,
-            state: backend.as_ref().map(|backend| backend.state),
-            backend: backend.map(|backend| backend.name),
-        })
     }
 }
 

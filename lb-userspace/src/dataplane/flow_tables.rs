@@ -15,7 +15,7 @@ use lb_common::{FlowEntry, FlowState, FlowTime, flow_table};
 
 pub(super) use self::open::Places;
 pub use self::{
-    census::{Census, Subject, census, confirm, sweep},
+    census::{Sweep, sweep},
     list::{ListedFlow, flows},
     open::Opened,
     table::FlowTable,

@@ -25,9 +25,7 @@ use lb_common::{HashKey, flow_table::BucketBits, layout::names};
 pub use attach::{AttachMode, Attachment, interface_index};
 pub use decap::{Decap, Network};
 pub use error::DataplaneError;
-pub use flow_tables::{
-    Census, FlowTable, FlowTables, ListedFlow, Opened, Subject, census, confirm, flow_time, flows, sweep,
-};
+pub use flow_tables::{FlowTable, FlowTables, ListedFlow, Opened, Sweep, flow_time, flows, sweep};
 pub use maps::Maps;
 pub use pins::Pins;
 pub use virtual_macs::VirtualMacs;

@@ -1,4 +1,7 @@
-use std::net::IpAddr;
+use std::{
+    net::IpAddr,
+    time::{Duration, Instant},
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -19,12 +22,14 @@ pub struct Selector {
 pub enum Change {
     /// Add a backend to the service named.
     Add(String, config::Backend),
-    /// Take backends out.
-    Remove(Selector),
+    /// Take backends out. They may keep the flows that they have for so long, or as long as the service has it.
+    Remove(Selector, Option<Duration>),
     /// Give backends another weight.
     Weight(Selector, u16),
-    /// Enable, drain or disable backends.
+    /// Enable or disable backends.
     Admin(Selector, Admin),
+    /// Give backends no new flows. They may keep the flows that they have for so long, or as long as the service has it.
+    Drain(Selector, Option<Duration>),
 }
 
 /// A backend that a change was made to.
@@ -63,26 +68,45 @@ impl Change {
     pub(super) fn edit<'a>(
         self,
         services: impl Iterator<Item = &'a DesiredService>,
+        now: Instant,
     ) -> Result<(Vec<DesiredService>, Vec<Applied>), ChangeError> {
         match self {
             Self::Add(service, backend) => add(services, &service, backend),
-            Self::Remove(selector) => selector.edit(services, |service, name| {
+            Self::Remove(selector, timeout) => selector.edit(services, |service, name| {
                 service.spec.backends.retain(|backend| backend.name != name);
                 service.admin.remove(name);
+                set_deadline(service, name, timeout.map(|timeout| now + timeout));
             }),
             Self::Weight(selector, weight) => selector.edit(services, |service, name| {
                 for backend in service.spec.backends.iter_mut().filter(|backend| backend.name == name) {
                     backend.weight = weight;
                 }
             }),
-            Self::Admin(selector, Admin::Enabled) => selector.edit(services, |service, name| {
-                service.admin.remove(name);
-            }),
             Self::Admin(selector, admin) => selector.edit(services, |service, name| {
-                service.admin.insert(name.to_owned(), admin);
+                set_admin(service, name, admin);
+                set_deadline(service, name, None);
+            }),
+            Self::Drain(selector, timeout) => selector.edit(services, |service, name| {
+                set_admin(service, name, Admin::Draining);
+                let timeout = timeout.or(service.spec.drain_timeout);
+                set_deadline(service, name, timeout.map(|timeout| now + timeout));
             }),
         }
     }
+}
+
+fn set_admin(service: &mut DesiredService, backend: &str, admin: Admin) {
+    match admin {
+        Admin::Enabled => service.admin.remove(backend),
+        Admin::Draining | Admin::Disabled => service.admin.insert(backend.to_owned(), admin),
+    };
+}
+
+fn set_deadline(service: &mut DesiredService, backend: &str, deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => service.deadlines.insert(backend.to_owned(), deadline),
+        None => service.deadlines.remove(backend),
+    };
 }
 
 fn add<'a>(

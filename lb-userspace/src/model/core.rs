@@ -4,17 +4,16 @@ use std::{
     time::Instant,
 };
 
-use lb_common::{BackendId, Service, ServiceEntry, ServiceKey, layout};
+use lb_common::{BackendId, QuicServer, Service, ServiceEntry, ServiceKey, layout};
 
 use super::{
-    backend::Checked,
+    backend::{Checked, Standing},
     change::{Applied, Change, ChangeError},
     effect::Effect,
     pool::{Pool, RunPool},
     recover::{Leftovers, LiveService},
-    row::{RowContext, refresh_row},
+    row::Shared,
     service::{Admin, DesiredService, ServiceState, chunk_count},
-    settle::in_order,
 };
 use crate::{config, health::Report, neighbour::Resolution};
 
@@ -41,11 +40,17 @@ pub struct Core {
     pub(super) backend_ids: Pool,
     pub(super) rows: Pool,
     pub(super) chunks: RunPool,
+    /// The server ids of QUIC in the datapath.
+    pub(super) quic_servers: HashMap<QuicServer, BackendId>,
+    /// Ids of backends that are no more, and since when. Flows in the flow table may name them.
+    pub(super) quarantine: HashMap<BackendId, Instant>,
+    /// How many flows the flow table has lost, as of the last census.
+    pub(super) losses: Option<u64>,
 }
 
 impl Core {
     /// Starts from what an earlier daemon left in the datapath. What the first [`Core::apply`] does not want is removed.
-    pub fn new(node: config::Node, live: Vec<LiveService>) -> Self {
+    pub fn new(node: config::Node, live: Vec<LiveService>, quic_servers: HashMap<QuicServer, BackendId>) -> Self {
         let services: BTreeSet<u32> = live.iter().map(|live| live.service.id.get()).collect();
         let backends: BTreeSet<u32> = live.iter().flat_map(|live| &live.backends).map(|(id, ..)| id.get()).collect();
         let rows: BTreeSet<u32> = live.iter().flat_map(|live| &live.backends).map(|(_, row, _)| row.0).collect();
@@ -68,6 +73,9 @@ impl Core {
             backend_ids: Pool::new(1..BackendId::COUNT, |id| backends.contains(&id)),
             rows: Pool::new(1..layout::BACKEND_ROWS, |row| rows.contains(&row)),
             chunks,
+            quic_servers,
+            quarantine: HashMap::new(),
+            losses: None,
         }
     }
 
@@ -107,7 +115,7 @@ impl Core {
 
     /// Makes a live change.
     pub fn change(&mut self, change: Change, now: Instant) -> Result<(Vec<Effect>, Vec<Applied>), ChangeError> {
-        let (edited, applied) = change.edit(self.desired())?;
+        let (edited, applied) = change.edit(self.desired(), now)?;
         let (mut effects, mut removals) = self.put(edited, now)?;
         self.refresh_shared(&mut effects);
         effects.append(&mut removals);
@@ -116,42 +124,51 @@ impl Core {
     }
 
     /// Takes in what a probe said.
-    pub fn on_health(&mut self, report: Report<BackendId>) -> Vec<Effect> {
-        let Some(service) = self.service_of.get(&report.id).copied().and_then(|key| self.service_mut(key)) else {
+    pub fn on_health(&mut self, report: Report<BackendId>, now: Instant) -> Vec<Effect> {
+        let Some(index) = self.service_of.get(&report.id).and_then(|key| self.index_of(*key)) else {
             return Vec::new();
         };
+        let service = &mut self.services[index];
         let Some(backend) = service.backend_mut(report.id) else {
             return Vec::new();
         };
         // A report of a check that has been stopped meanwhile.
-        if backend.health == Checked::Unchecked || backend.admin == Admin::Disabled {
+        if backend.health == Checked::Unchecked || backend.standing == Standing::Member(Admin::Disabled) {
             return Vec::new();
         }
-        let was_usable = backend.is_usable();
+        let before = backend.health;
         backend.health = Checked::By(report.health);
+        let has_changed = backend.health != before;
         backend.report = Some(report);
-        if backend.is_usable() == was_usable {
-            return Vec::new();
-        }
-        service.schedule().into_iter().collect()
+        if has_changed { self.refresh(index, now) } else { Vec::new() }
     }
 
     /// Takes in what is new about next hops.
     pub fn on_next_hops(&mut self, updates: Vec<(IpAddr, Resolution)>, now: Instant) -> Vec<Effect> {
         let updated: BTreeSet<IpAddr> = updates.iter().map(|(address, _)| *address).collect();
         self.next_hops.extend(updates);
-        let mut effects = Vec::new();
-        for service in &mut self.services {
-            let context = RowContext { id: service.live.id, service: &service.desired.spec, node: &self.node };
-            let affected = service.backends.iter_mut().filter(|backend| updated.contains(&backend.spec.address));
-            let changes: Vec<Effect> = affected
-                .filter_map(|backend| refresh_row(backend, context, &self.next_hops, &mut self.rows, now))
-                .collect();
-            if !changes.is_empty() {
-                in_order(changes, service.schedule(), &mut effects);
-            }
-        }
-        effects
+        let is_affected = |service: &ServiceState| {
+            service.backends.iter().chain(&service.removed).any(|backend| updated.contains(&backend.spec.address))
+        };
+        let affected: Vec<usize> =
+            (0..self.services.len()).filter(|index| is_affected(&self.services[*index])).collect();
+        affected.into_iter().flat_map(|index| self.refresh(index, now)).collect()
+    }
+
+    /// Does what has come due.
+    pub fn on_time(&mut self, now: Instant) -> Vec<Effect> {
+        let mut shared = Shared { node: &self.node, next_hops: &self.next_hops, rows: &mut self.rows };
+        self.services.iter_mut().flat_map(|service| service.on_time(&mut shared, now)).collect()
+    }
+
+    /// When [`Core::on_time`] has something to do next, if nothing happens before.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        self.services.iter().filter_map(ServiceState::next_deadline).min()
+    }
+
+    fn refresh(&mut self, index: usize, now: Instant) -> Vec<Effect> {
+        let mut shared = Shared { node: &self.node, next_hops: &self.next_hops, rows: &mut self.rows };
+        self.services[index].refresh(&mut shared, now)
     }
 
     /// What a backend is called in logs: `service/backend`.
@@ -159,13 +176,13 @@ impl Core {
         self.services
             .iter()
             .find_map(|state| {
-                let backend = state.backends.iter().find(|backend| backend.id == id)?;
+                let backend = state.backends.iter().chain(&state.removed).find(|backend| backend.id == id)?;
                 Some(format!("{}/{}", state.desired.spec.name, backend.spec.name))
             })
             .unwrap_or_else(|| format!("backend number {}", id.get()))
     }
 
-    pub(super) fn service_mut(&mut self, key: ServiceKey) -> Option<&mut ServiceState> {
-        self.services.iter_mut().find(|service| service.desired.key() == key)
+    fn index_of(&self, key: ServiceKey) -> Option<usize> {
+        self.services.iter().position(|service| service.desired.key() == key)
     }
 }

@@ -1,6 +1,6 @@
 use std::net::{IpAddr, SocketAddr};
 
-use lb_common::{BackendId, BackendRow, RowIndex, Service, ServiceEntry, ServiceId, SlotWord};
+use lb_common::{BackendId, BackendRow, QuicServer, RowIndex, Service, ServiceEntry, ServiceId, SlotWord};
 
 use crate::{config, health::Health};
 
@@ -16,6 +16,10 @@ pub enum Effect {
     PutRow(BackendId, RowIndex, Box<BackendRow>),
     /// Leave the backend without a row.
     RemoveRow(BackendId),
+    /// Let QUIC packets whose connection id names this server go to the backend.
+    PutQuicServer(QuicServer, BackendId),
+    /// Let such connection ids count for nothing.
+    RemoveQuicServer(QuicServer),
     /// The id names a new service: its counters start at zero.
     ResetServiceTraffic(ServiceId),
     /// The id names a new backend: its counters start at zero.

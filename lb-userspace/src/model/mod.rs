@@ -10,6 +10,7 @@
 //! ```
 
 mod backend;
+mod census;
 mod change;
 mod core;
 mod effect;
@@ -21,6 +22,8 @@ mod settle;
 mod view;
 
 pub use self::{
+    backend::FlowCounts,
+    census::{Census, Findings, Subject},
     change::{Applied, Change, ChangeError, Selector},
     core::{Core, Full},
     effect::Effect,

@@ -3,14 +3,17 @@
 use std::{
     collections::HashMap,
     net::{IpAddr, Ipv4Addr},
-    time::Instant,
 };
 
 use lb_common::{
     Address, BackendRow, Encapsulation, NetU16, NetU32, OuterHeader, RowIndex, ServiceId, checksum::Sum, layout,
 };
 
-use super::{backend::Backend, effect::Effect, pool::Pool};
+use super::{
+    backend::{Backend, Ground},
+    effect::Effect,
+    pool::Pool,
+};
 use crate::{
     config::{self, Forwarding, TunnelSource},
     neighbour::{Egress, NextHop, Resolution, Unresolved},
@@ -20,16 +23,22 @@ use crate::{
 pub(super) fn refresh_row(
     backend: &mut Backend,
     context: RowContext<'_>,
-    next_hops: &HashMap<IpAddr, Resolution>,
-    rows: &mut Pool,
-    now: Instant,
+    Shared { next_hops, rows, .. }: &mut Shared<'_>,
+    ground: Ground,
 ) -> Option<Effect> {
-    let wanted = match next_hops.get(&backend.spec.address)? {
-        Ok(next_hop) => context.row(backend.spec.address, next_hop).map_err(|error| error.to_string()),
-        // The row of before goes on while the neighbour is asked again.
-        Err(Unresolved::Resolving { .. }) if backend.row.is_some() => return None,
-        Err(unresolved) => Err(unresolved.to_string()),
+    let now = ground.now;
+    let wanted = match (next_hops.get(&backend.spec.address), backend.row) {
+        (Some(Ok(next_hop)), _) => context.row(backend.spec.address, next_hop).map_err(|error| error.to_string()),
+        // The row of before goes on while the neighbour is asked for, or asked again.
+        (Some(Err(Unresolved::Resolving { .. })) | None, Some((_, row))) => Ok(row),
+        (Some(Err(Unresolved::Resolving { .. })) | None, None) => {
+            backend.unresolved = None;
+            return None;
+        }
+        (Some(Err(unresolved)), _) => Err(unresolved.to_string()),
     };
+    let condition = backend.condition(ground);
+    let wanted = wanted.map(|row| BackendRow { condition, ..row });
     let present = backend.row.map(|(_, row)| row);
     if wanted.as_ref().ok() == present.as_ref() {
         backend.unresolved = wanted.err();
@@ -60,6 +69,13 @@ pub(super) fn refresh_row(
             Some(Effect::RemoveRow(backend.id))
         }
     }
+}
+
+/// What the rows of all services depend on.
+pub(super) struct Shared<'a> {
+    pub(super) node: &'a config::Node,
+    pub(super) next_hops: &'a HashMap<IpAddr, Resolution>,
+    pub(super) rows: &'a mut Pool,
 }
 
 /// Time to live of an outer header. RFC 2003, section 3.1 asks for one that reaches the end of the tunnel.

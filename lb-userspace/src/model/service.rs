@@ -1,10 +1,21 @@
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::{Duration, Instant},
+};
 
 use lb_common::{Address, BackendId, NetU16, Service, ServiceEntry, ServiceKey, SlotWord, layout};
 use serde::{Deserialize, Serialize};
 
-use super::{backend::Backend, effect::Effect};
-use crate::{config, schedule};
+use super::{
+    backend::{Backend, Ground},
+    effect::Effect,
+    row::{RowContext, Shared, refresh_row},
+    settle::in_order,
+};
+use crate::{
+    config::{self, Protocol},
+    schedule::{self, Fate, Pace, SlotMover},
+};
 
 /// Whether the operator lets a backend have flows.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -13,7 +24,7 @@ pub enum Admin {
     /// It may have flows.
     #[default]
     Enabled,
-    /// It gets no new flows. Flows are not tracked yet, so those that it has move, too.
+    /// It gets no new flows, and keeps those that it has until they end, or for as long as it may.
     Draining,
     /// It gets no packets and is not checked.
     Disabled,
@@ -28,12 +39,14 @@ pub struct DesiredService {
     pub spec: config::Service,
     /// Backends, by name, that are not [`Admin::Enabled`].
     pub admin: BTreeMap<String, Admin>,
+    /// Until when backends that drain may keep their flows, by name; without a time, until they end.
+    pub deadlines: BTreeMap<String, Instant>,
 }
 
 impl DesiredService {
     /// Exactly as the file has it.
     pub fn as_declared(declared: config::Service) -> Self {
-        Self { spec: declared.clone(), declared, admin: BTreeMap::new() }
+        Self { spec: declared.clone(), declared, admin: BTreeMap::new(), deadlines: BTreeMap::new() }
     }
 
     /// Whether live changes made it differ from the file.
@@ -43,6 +56,11 @@ impl DesiredService {
 
     pub(super) fn admin_of(&self, backend: &str) -> Admin {
         self.admin.get(backend).copied().unwrap_or_default()
+    }
+
+    /// Until when the backend may keep its flows, if it drains.
+    pub(super) fn deadline_of(&self, backend: &str) -> Option<Instant> {
+        self.deadlines.get(backend).copied().filter(|_| self.admin_of(backend) == Admin::Draining)
     }
 
     pub(super) fn key(&self) -> ServiceKey {
@@ -64,10 +82,30 @@ pub(super) fn chunk_count(service: &Service) -> u32 {
 pub(super) struct ServiceState {
     pub(super) desired: DesiredService,
     pub(super) live: Service,
-    /// The slot words as they stand in the datapath.
-    pub(super) table: Vec<SlotWord>,
+    /// The slot words as they stand in the datapath, and what they are on their way to.
+    pub(super) mover: SlotMover,
     /// In the order of `desired.spec.backends`.
     pub(super) backends: Vec<Backend>,
+    /// Those that the service has no more, and that still have flows.
+    pub(super) removed: Vec<Backend>,
+    /// When it was decided last who is to own which slot.
+    pub(super) refreshed: Instant,
+}
+
+/// How long the first packet of a flow may be sent again: a SYN that is lost comes again after one second and after three
+/// (RFC 6298, section 2).
+const HANDSHAKE: Duration = Duration::from_secs(3);
+
+/// How long the first backend of a service that can take flows waits for the others.
+const GATHERING: Duration = Duration::from_millis(500);
+
+/// What becomes of the flows of backends. Those that are not in it are gone.
+pub(super) struct Fates(HashMap<BackendId, Fate>);
+
+impl Fates {
+    pub(super) fn of(&self, id: BackendId) -> Fate {
+        self.0.get(&id).copied().unwrap_or(Fate::Gone)
+    }
 }
 
 /// A slot table grows when it has fewer slots than this for each backend. Its size decides where every flow goes, so it
@@ -87,7 +125,8 @@ pub(super) fn wanted_slots(spec: &config::Service, present: Option<u32>) -> u32 
             .clamp(layout::MIN_SLOTS, layout::MAX_SLOTS)
     };
     match (spec.slots, present) {
-        (Some(slots), _) => slots,
+        // Several slots cannot become one without some of their flows moving.
+        (Some(slots), present) => slots.max(present.unwrap_or_default()),
         (None, Some(present)) if present >= with(MIN_SLOTS_PER_BACKEND) => present,
         (None, _) => with(NEW_SLOTS_PER_BACKEND),
     }
@@ -99,33 +138,129 @@ impl ServiceState {
         ServiceEntry { key: self.desired.key(), service: self.live }
     }
 
-    /// Brings the slot table in line with the backends that can take flows; the effect that does so, if there is a
-    /// difference.
-    pub(super) fn schedule(&mut self) -> Option<Effect> {
-        let members: Vec<schedule::Member> = self.backends.iter().map(Backend::member).collect();
-        let owners = schedule::table(&members, self.live.slot_mask + 1);
-        let word_of = |owner: &u32| SlotWord::stable(self.backends[*owner as usize].id);
-        let wanted = owners.iter().map(word_of).chain(std::iter::repeat(SlotWord::EMPTY));
-        let mut changed = Vec::new();
-        for ((slot, present), word) in (0..).zip(&mut self.table).zip(wanted) {
-            if *present != word {
-                *present = word;
-                changed.push((slot, word));
-            }
+    /// Brings rows and slots in line with the backends that can take flows, in the order that leaves no packet without a
+    /// row.
+    pub(super) fn refresh(&mut self, shared: &mut Shared<'_>, now: Instant) -> Vec<Effect> {
+        let ground = self.ground(now);
+        let context = RowContext { id: self.live.id, service: &self.desired.spec, node: shared.node };
+        let backends = self.backends.iter_mut().chain(&mut self.removed);
+        let rows: Vec<Effect> = backends.filter_map(|backend| refresh_row(backend, context, shared, ground)).collect();
+        for backend in &mut self.backends {
+            backend.rise(now);
         }
-        if changed.is_empty() { None } else { Some(Effect::StoreSlots(self.live, changed)) }
+        self.want(now);
+        let slots = self.advance(now);
+        let mut effects = Vec::new();
+        in_order(rows, slots, &mut effects);
+        effects
+    }
+
+    /// Does what has come due.
+    pub(super) fn on_time(&mut self, shared: &mut Shared<'_>, now: Instant) -> Vec<Effect> {
+        let is_due = |due: Option<Instant>| due.is_some_and(|due| due <= now);
+        let is_cut_off = self.cut_offs().any(|until| is_due(Some(until)) && until > self.refreshed);
+        if is_cut_off || is_due(self.next_rise()) || is_due(self.gathering_until()) {
+            return self.refresh(shared, now);
+        }
+        if is_due(self.mover.next_deadline()) { self.advance(now).into_iter().collect() } else { Vec::new() }
+    }
+
+    /// When [`ServiceState::on_time`] has something to do next.
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        let cut_offs = self.cut_offs().filter(|until| *until > self.refreshed);
+        cut_offs.chain(self.next_rise()).chain(self.gathering_until()).chain(self.mover.next_deadline()).min()
+    }
+
+    /// When backends may keep their flows no longer.
+    fn cut_offs(&self) -> impl Iterator<Item = Instant> {
+        self.backends.iter().chain(&self.removed).filter_map(|backend| backend.until)
+    }
+
+    /// When the weight of a backend rises next.
+    fn next_rise(&self) -> Option<Instant> {
+        let duration = self.desired.spec.slow_start?;
+        let next = |backend: &Backend| schedule::next_rise(backend.rising_since?, self.refreshed, duration);
+        self.backends.iter().filter_map(next).min()
+    }
+
+    /// Tells the mover who is to own which slot.
+    fn want(&mut self, now: Instant) {
+        let members: Vec<schedule::Member> =
+            self.backends.iter().map(|backend| backend.member(self.desired.spec.slow_start, now)).collect();
+        let owners = schedule::table(&members, self.live.slot_mask + 1);
+        self.refreshed = now;
+        if self.waits_for_others(now) {
+            return;
+        }
+        self.mover.set_wanted(owners.iter().map(|owner| self.backends[*owner as usize].id));
+    }
+
+    /// Whether nobody has a slot yet, and it is only a moment until it is known of all backends whether they can: otherwise the
+    /// first one would be given all slots, which then would have to move.
+    fn waits_for_others(&self, now: Instant) -> bool {
+        self.gathering_until().is_some_and(|until| now < until)
+    }
+
+    fn gathering_until(&self) -> Option<Instant> {
+        let is_empty = self.mover.words().all(|word| word == SlotWord::EMPTY);
+        let is_complete = !self.backends.iter().any(Backend::is_undecided);
+        let first = self.backends.iter().filter_map(|backend| backend.rising_since).min()?;
+        if is_empty && !is_complete { Some(first + GATHERING) } else { None }
+    }
+
+    /// The slots that are to change now.
+    fn advance(&mut self, now: Instant) -> Option<Effect> {
+        let (pace, fates) = (self.pace(), self.fates(now));
+        let words = self.mover.advance(&pace, |id| fates.of(id), now);
+        self.store(words)
+    }
+
+    pub(super) fn store(&self, words: Vec<(u32, SlotWord)>) -> Option<Effect> {
+        if words.is_empty() { None } else { Some(Effect::StoreSlots(self.live, words)) }
+    }
+
+    pub(super) fn ground(&self, now: Instant) -> Ground {
+        Ground { on_death: self.desired.spec.on_death, now }
+    }
+
+    pub(super) fn pace(&self) -> Pace {
+        let spec = &self.desired.spec;
+        let has_first_packets = spec.protocol == Protocol::Tcp || spec.quic.is_some();
+        Pace {
+            handshake: if has_first_packets { HANDSHAKE } else { Duration::ZERO },
+            idle: spec.idle_timeout,
+            tracking: spec.tracking,
+        }
+    }
+
+    /// What becomes of the flows of each backend.
+    pub(super) fn fates(&self, now: Instant) -> Fates {
+        let ground = self.ground(now);
+        Fates(self.backends.iter().chain(&self.removed).map(|backend| (backend.id, backend.fate(ground))).collect())
     }
 
     pub(super) fn backend_mut(&mut self, id: BackendId) -> Option<&mut Backend> {
-        self.backends.iter_mut().find(|backend| backend.id == id)
+        self.backends.iter_mut().chain(&mut self.removed).find(|backend| backend.id == id)
     }
 
-    /// How many slots each backend owns.
-    pub(super) fn shares(&self) -> HashMap<BackendId, usize> {
-        let mut shares = HashMap::new();
-        for word in &self.table {
-            *shares.entry(word.current()).or_default() += 1;
+    /// The part of each backend in the slots.
+    pub(super) fn shares(&self) -> HashMap<BackendId, Share> {
+        let mut shares = HashMap::<_, Share>::new();
+        for word in self.mover.words() {
+            shares.entry(word.current()).or_default().owned += 1;
+            if word.previous() != word.current() {
+                shares.entry(word.previous()).or_default().left += 1;
+            }
         }
         shares
     }
+}
+
+/// How many slots are a backend's.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Share {
+    /// It owns them.
+    pub(super) owned: usize,
+    /// It owned them, and still has flows of them that nobody knows.
+    pub(super) left: usize,
 }

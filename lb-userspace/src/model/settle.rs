@@ -6,20 +6,19 @@ use std::{
     time::Instant,
 };
 
-use lb_common::{Address, BackendId, BackendRow, RowIndex, Service, ServiceEntry, ServiceId, ServiceKey, SlotWord};
+use lb_common::{
+    Address, BackendId, BackendRow, Condition, QuicServer, RowIndex, Service, ServiceEntry, ServiceId, ServiceKey,
+};
 
 use super::{
-    backend::{Backend, Checked},
+    backend::{Backend, Checked, Standing},
     core::{Core, Full},
     effect::Effect,
     recover::LiveService,
-    row::{RowContext, refresh_row},
+    row::Shared,
     service::{Admin, DesiredService, ServiceState, chunk_count, wanted_slots},
 };
-use crate::{
-    config,
-    health::{Health, Report},
-};
+use crate::{config, health::Health, schedule::SlotMover};
 
 /// Where a service and its backends are to be in the maps.
 struct Place {
@@ -34,16 +33,13 @@ struct Place {
 #[derive(Default)]
 struct Present {
     service: Service,
-    table: Vec<SlotWord>,
+    /// Absent for a service that is new.
+    mover: Option<SlotMover>,
     backends: HashMap<Address, PresentBackend>,
 }
 
 struct PresentBackend {
-    id: BackendId,
-    row: Option<(RowIndex, BackendRow)>,
-    unresolved: Option<String>,
-    report: Option<Report<BackendId>>,
-    health: Health,
+    backend: Backend,
     /// The check that runs.
     check: Option<config::HealthCheck>,
 }
@@ -80,7 +76,8 @@ impl Core {
         let key = desired.key();
         let (present, ids): (Option<Service>, HashMap<Address, BackendId>) =
             if let Some(state) = self.services.iter().find(|state| state.desired.key() == key) {
-                let ids = state.backends.iter().map(|backend| (backend.spec.address.into(), backend.id));
+                let backends = state.backends.iter().chain(&state.removed);
+                let ids = backends.map(|backend| (backend.spec.address.into(), backend.id));
                 (Some(state.live), ids.collect())
             } else if let Some(live) = self.leftovers.get(&key) {
                 let ids = live.backends.iter().map(|(id, _, row)| (row.address, *id));
@@ -91,7 +88,11 @@ impl Core {
         let slots = wanted_slots(&desired.spec, present.map(|service| service.slot_mask + 1));
         let has_new_table = present.is_none_or(|service| service.slot_mask + 1 != slots);
         let mut place = Place {
-            service: Service { slot_mask: slots - 1, ..present.unwrap_or_default() },
+            service: Service {
+                slot_mask: slots - 1,
+                quic: desired.spec.quic.unwrap_or_default(),
+                ..present.unwrap_or_default()
+            },
             is_new: present.is_none(),
             has_new_table: false,
             backends: Vec::with_capacity(desired.spec.backends.len()),
@@ -148,13 +149,14 @@ impl Core {
             && !place.has_new_table
             && state.desired.spec == desired.spec
             && state.desired.admin == desired.admin
+            && state.desired.deadlines == desired.deadlines
         {
             state.desired = desired;
             return;
         }
         let mut present = match (index, self.leftovers.take(&key)) {
             (Some(index), _) => Present::of_state(&self.services[index]),
-            (None, Some(live)) => Present::of_leftover(live),
+            (None, Some(live)) => Present::of_leftover(live, now),
             (None, None) => Present::default(),
         };
         if place.is_new {
@@ -169,26 +171,33 @@ impl Core {
             backends.push(join(spec, *id, present, &desired, effects));
             self.service_of.insert(*id, key);
         }
-        let context = RowContext { id: place.service.id, service: &desired.spec, node: &self.node };
-        let rows: Vec<Effect> = backends
-            .iter_mut()
-            .filter_map(|backend| refresh_row(backend, context, &self.next_hops, &mut self.rows, now))
-            .collect();
-        for gone in present.backends.into_values() {
-            self.service_of.remove(&gone.id);
-            self.backend_ids.give_back(gone.id.get(), now);
-            effects.push(Effect::StopCheck(gone.id));
-            if let Some((row, _)) = gone.row {
-                self.rows.give_back(row.0, now);
-                removals.push(Effect::RemoveRow(gone.id));
-            }
+        let removed = present.backends.into_values().map(|gone| leave(gone, &desired, now)).collect();
+        let slots = place.service.slot_mask + 1;
+        let mut mover = match present.mover {
+            Some(mover) if place.has_new_table => mover.grown(slots),
+            Some(mover) => mover,
+            None => SlotMover::new(slots, now),
+        };
+        mover.do_not_wait(now);
+        let mut state = ServiceState { desired, live: place.service, mover, backends, removed, refreshed: now };
+        let mut shared = Shared { node: &self.node, next_hops: &self.next_hops, rows: &mut self.rows };
+        let mut refreshed = state.refresh(&mut shared, now);
+        if place.has_new_table {
+            // What stands in the chunks of a new table is not known: all words are written.
+            refreshed.retain(|effect| !matches!(effect, Effect::StoreSlots(..)));
+            let all = state.store((0..).zip(state.mover.words()).collect());
+            let mut ordered = Vec::new();
+            in_order(refreshed, all, &mut ordered);
+            refreshed = ordered;
+            // Packets find the old table until the directory names the new one. What is not for those to miss goes after.
+            let (after, before) = refreshed.into_iter().partition(is_withdrawal);
+            refreshed = before;
+            removals.extend::<Vec<_>>(after);
         }
-        let slots = place.service.slot_mask as usize + 1;
-        // What stands in the chunks of a new table is not known: no word equals this one, so all are written.
-        let table = if place.has_new_table { vec![SlotWord::from_bits(u32::MAX); slots] } else { present.table };
-        let mut state = ServiceState { desired, live: place.service, table, backends };
-        let slots = state.schedule();
-        in_order(rows, slots, effects);
+        effects.append(&mut refreshed);
+        for backend in state.take_forgotten() {
+            self.remove_backend(&backend, now, removals);
+        }
         if place.has_new_table && !place.is_new {
             self.chunks.give_back(present.service.first_chunk, chunk_count(&present.service), now);
         }
@@ -208,20 +217,26 @@ impl Core {
     }
 
     pub(super) fn remove_leftover(&mut self, leftover: LiveService, now: Instant, effects: &mut Vec<Effect>) {
-        self.remove_present(Present::of_leftover(leftover), now, effects);
+        self.remove_present(Present::of_leftover(leftover, now), now, effects);
     }
 
     fn remove_present(&mut self, present: Present, now: Instant, effects: &mut Vec<Effect>) {
         self.service_ids.give_back(present.service.id.get(), now);
         self.chunks.give_back(present.service.first_chunk, chunk_count(&present.service), now);
-        for backend in present.backends.into_values() {
-            self.service_of.remove(&backend.id);
-            self.backend_ids.give_back(backend.id.get(), now);
-            effects.push(Effect::StopCheck(backend.id));
-            if let Some((row, _)) = backend.row {
-                self.rows.give_back(row.0, now);
-                effects.push(Effect::RemoveRow(backend.id));
-            }
+        for PresentBackend { backend, .. } in present.backends.into_values() {
+            self.remove_backend(&backend, now, effects);
+        }
+    }
+
+    /// Takes a backend away that no packet needs any more. Flows in the flow table may still name it, so its id is not used
+    /// again before a census has found none.
+    pub(super) fn remove_backend(&mut self, backend: &Backend, now: Instant, effects: &mut Vec<Effect>) {
+        self.service_of.remove(&backend.id);
+        self.quarantine.insert(backend.id, now);
+        effects.push(Effect::StopCheck(backend.id));
+        if let Some((row, _)) = backend.row {
+            self.rows.give_back(row.0, now);
+            effects.push(Effect::RemoveRow(backend.id));
         }
     }
 
@@ -246,8 +261,35 @@ impl Core {
         }
         self.announced = announced;
 
-        let watched: BTreeSet<IpAddr> =
-            self.services.iter().flat_map(|state| &state.backends).map(|backend| backend.spec.address).collect();
+        self.refresh_quic(effects);
+        self.watch_next_hops(effects);
+    }
+
+    /// Brings in line which server ids of QUIC name which backend. Those that are removed keep theirs.
+    fn refresh_quic(&mut self, effects: &mut Vec<Effect>) {
+        let services = self.services.iter().filter(|state| state.live.quic.is_in_use());
+        let servers = services.flat_map(|state| {
+            let backends = state.removed.iter().chain(&state.backends);
+            backends.filter_map(|backend| {
+                let server = QuicServer::new(state.live.id, backend.spec.server_id.as_ref()?.as_bytes())?;
+                Some((server, backend.id))
+            })
+        });
+        let servers: HashMap<QuicServer, BackendId> = servers.collect();
+        for server in self.quic_servers.keys().filter(|server| !servers.contains_key(server)) {
+            effects.push(Effect::RemoveQuicServer(*server));
+        }
+        for (server, backend) in &servers {
+            if self.quic_servers.get(server) != Some(backend) {
+                effects.push(Effect::PutQuicServer(*server, *backend));
+            }
+        }
+        self.quic_servers = servers;
+    }
+
+    pub(super) fn watch_next_hops(&self, effects: &mut Vec<Effect>) {
+        let backends = self.services.iter().flat_map(|state| state.backends.iter().chain(&state.removed));
+        let watched: BTreeSet<IpAddr> = backends.map(|backend| backend.spec.address).collect();
         effects.push(Effect::WatchNextHops(watched.into_iter().collect()));
     }
 }
@@ -263,7 +305,7 @@ fn join(
     let admin = service.admin_of(&spec.name);
     let check = service.spec.health.as_ref().filter(|_| admin != Admin::Disabled);
     let running = present.as_ref().and_then(|present| present.check.as_ref());
-    let known = present.as_ref().map_or(Health::Unknown, |present| present.health);
+    let known = present.as_ref().map_or(Health::Unknown, |present| present.backend.known_health());
     match (check, running) {
         (Some(check), running) if running != Some(check) => effects.push(Effect::StartCheck {
             id,
@@ -274,80 +316,87 @@ fn join(
         (None, Some(_)) => effects.push(Effect::StopCheck(id)),
         _ => {}
     }
-    let (row, unresolved, report) = present.map_or((None, None, None), |it| (it.row, it.unresolved, it.report));
+    let mut backend = present.map_or_else(|| Backend::new(spec.clone(), id), |present| present.backend);
+    if check.is_none() {
+        backend.report = None;
+    }
     Backend {
         spec: spec.clone(),
-        admin,
-        id,
-        row,
-        unresolved,
-        report: report.filter(|_| check.is_some()),
+        standing: Standing::Member(admin),
+        until: service.deadline_of(&spec.name),
+        unnamed_since: None,
         health: match (check, &service.spec.health) {
             (Some(_), _) => Checked::By(known),
             // Disabled: nothing is known until it is checked again.
             (None, Some(_)) => Checked::By(Health::Unknown),
             (None, None) => Checked::Unchecked,
         },
+        ..backend
     }
+}
+
+/// A backend that `service` has no more: it keeps its flows for a while, and is checked on.
+fn leave(PresentBackend { backend, .. }: PresentBackend, service: &DesiredService, now: Instant) -> Backend {
+    let given = service.deadlines.get(&backend.spec.name).copied();
+    let usual = service.spec.drain_timeout.map(|timeout| now + timeout);
+    let until = match backend.standing {
+        // A second removal does not give it more time.
+        Standing::Removed => backend.until,
+        Standing::Member(Admin::Disabled) => Some(now),
+        Standing::Member(_) => given.or(backend.until).or(usual),
+    };
+    Backend { standing: Standing::Removed, until, rising_since: None, ..backend }
 }
 
 impl Present {
     fn of_state(state: &ServiceState) -> Self {
-        let check = |backend: &Backend| state.desired.spec.health.clone().filter(|_| backend.admin != Admin::Disabled);
+        let check = |backend: &Backend| {
+            let is_checked = backend.standing != Standing::Member(Admin::Disabled);
+            state.desired.spec.health.clone().filter(|_| is_checked)
+        };
+        let present = |backend: &Backend| {
+            (backend.spec.address.into(), PresentBackend { backend: backend.clone(), check: check(backend) })
+        };
         Self {
             service: state.live,
-            table: state.table.clone(),
-            backends: state
-                .backends
-                .iter()
-                .map(|backend| (backend.spec.address.into(), PresentBackend::of(backend, check(backend))))
-                .collect(),
+            mover: Some(state.mover.clone()),
+            backends: state.backends.iter().chain(&state.removed).map(present).collect(),
         }
     }
 
-    /// A backend that has slots was found healthy by the daemon that gave them: it stays so until its check says
-    /// otherwise.
-    fn of_leftover(live: LiveService) -> Self {
-        let in_use: BTreeSet<BackendId> = live.table.iter().map(|word| word.current()).collect();
-        let health = |id| if in_use.contains(&id) { Health::Up } else { Health::Unknown };
+    /// A backend that slots name was found healthy by the daemon that gave them: it stays so until its check says otherwise.
+    fn of_leftover(live: LiveService, now: Instant) -> Self {
+        let in_use: BTreeSet<BackendId> =
+            live.table.iter().flat_map(|word| [word.current(), word.previous()]).collect();
+        let present = |(id, index, row): (BackendId, RowIndex, BackendRow)| {
+            let is_healthy = in_use.contains(&id) && row.condition == Condition::SERVING;
+            let health = Checked::By(if is_healthy { Health::Up } else { Health::Unknown });
+            let spec = config::Backend::unnamed(row.address.to_ip());
+            let backend = Backend { row: Some((index, row)), health, ..Backend::new(spec, id) };
+            (row.address, PresentBackend { backend, check: None })
+        };
         Self {
             service: live.service,
-            backends: live
-                .backends
-                .into_iter()
-                .map(|(id, index, row)| {
-                    let row_of = Some((index, row));
-                    let health = health(id);
-                    let found = PresentBackend { id, row: row_of, unresolved: None, report: None, health, check: None };
-                    (row.address, found)
-                })
-                .collect(),
-            table: live.table,
-        }
-    }
-}
-
-impl PresentBackend {
-    fn of(backend: &Backend, check: Option<config::HealthCheck>) -> Self {
-        Self {
-            id: backend.id,
-            row: backend.row,
-            unresolved: backend.unresolved.clone(),
-            report: backend.report.clone(),
-            health: match backend.health {
-                Checked::Unchecked => Health::Up,
-                Checked::By(health) => health,
-            },
-            check,
+            backends: live.backends.into_iter().map(present).collect(),
+            mover: Some(SlotMover::take_over(live.table, now)),
         }
     }
 }
 
 /// Changes of rows and slots in the order that leaves no slot without a row: rows come before the slots that name
-/// them, and go after.
+/// them, and go after, as does what they can do no longer.
 pub(super) fn in_order(rows: Vec<Effect>, slots: Option<Effect>, effects: &mut Vec<Effect>) {
-    let (gone, written): (Vec<_>, Vec<_>) = rows.into_iter().partition(|row| matches!(row, Effect::RemoveRow(_)));
+    let (gone, written): (Vec<_>, Vec<_>) = rows.into_iter().partition(is_withdrawal);
     effects.extend(written);
     effects.extend(slots);
     effects.extend(gone);
+}
+
+/// Whether a change of a row takes something away from the backend.
+fn is_withdrawal(effect: &Effect) -> bool {
+    match effect {
+        Effect::RemoveRow(_) => true,
+        Effect::PutRow(_, _, row) => row.condition != Condition::SERVING,
+        _ => false,
+    }
 }

@@ -6,7 +6,12 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use lb_common::{BackendId, BackendRow, Encapsulation, RowIndex, Service, ServiceId, ServiceKey, SlotWord, layout};
+use lb_common::{
+    BackendId, BackendRow, Condition, Encapsulation, QuicServer, RowIndex, Service, ServiceId, ServiceKey, SlotWord,
+    layout,
+};
+
+use lb_common::flow_table::FlowTag;
 
 use super::*;
 use crate::{
@@ -16,6 +21,7 @@ use crate::{
 };
 
 mod changes;
+mod leaving;
 mod recovery;
 
 const CONFIG: &str = r#"
@@ -59,6 +65,7 @@ struct Datapath {
     slots: HashMap<u32, SlotWord>,
     row_of: HashMap<BackendId, RowIndex>,
     rows: HashMap<RowIndex, BackendRow>,
+    quic_servers: HashMap<QuicServer, BackendId>,
     checks: BTreeMap<BackendId, Health>,
     watched: Vec<IpAddr>,
     announced: Vec<(String, IpAddr)>,
@@ -91,6 +98,12 @@ impl Datapath {
             Effect::RemoveRow(backend) => {
                 assert!(self.row_of.remove(&backend).is_some(), "{backend:?} has no row");
             }
+            Effect::PutQuicServer(server, backend) => {
+                self.quic_servers.insert(server, backend);
+            }
+            Effect::RemoveQuicServer(server) => {
+                assert!(self.quic_servers.remove(&server).is_some(), "{server:?} is not there");
+            }
             Effect::ResetServiceTraffic(_) | Effect::ResetBackendTraffic(_) => {}
             Effect::StartCheck { id, initial, .. } => {
                 self.checks.insert(id, initial);
@@ -116,6 +129,7 @@ impl Datapath {
                 }
                 let row = self.row_of.get(&word.current()).unwrap_or_else(|| panic!("{word:?} names nobody"));
                 assert_eq!(self.rows[row].service, service.id, "{word:?} names a backend of another service");
+                assert!(self.row_of.contains_key(&word.previous()), "{word:?} has a previous owner without a row");
             }
         }
     }
@@ -186,7 +200,7 @@ struct World {
 impl World {
     fn new(text: &str) -> Self {
         let mut world = Self {
-            core: Core::new(config::Node::default(), Vec::new()),
+            core: Core::new(config::Node::default(), Vec::new(), HashMap::new()),
             datapath: Datapath::default(),
             now: Instant::now(),
         };
@@ -194,14 +208,49 @@ impl World {
         world
     }
 
-    /// A world whose backends can all be reached, and are all healthy.
+    /// A world whose backends can all be reached, and are all healthy, and whose slots are at rest.
     fn ready(text: &str) -> Self {
         let mut world = Self::new(text);
         world.resolve_all();
         for id in world.datapath.checks.keys().copied().collect::<Vec<_>>() {
             world.report(id, Health::Up);
         }
+        world.settle();
         world
+    }
+
+    /// Lets time go by until nothing is on its way any more; no flow is in the flow table.
+    fn settle(&mut self) {
+        for _ in 0..1000 {
+            let Some(due) = self.core.next_deadline().into_iter().chain(self.core.census_due()).min() else { return };
+            self.now = self.now.max(due);
+            self.pass(Duration::ZERO);
+            self.census(HashMap::new());
+        }
+        panic!("something is on its way for ever");
+    }
+
+    /// Lets some time go by, in which no census is taken.
+    fn pass(&mut self, time: Duration) {
+        self.now += time;
+        let effects = self.core.on_time(self.now);
+        self.datapath.run(effects);
+    }
+
+    /// A census that finds these flows, each the only one of its slot.
+    fn census(&mut self, flows: HashMap<BackendId, Vec<FlowTag>>) {
+        let mut census = self.core.census(self.now);
+        for (backend, tags) in &flows {
+            let subject = census.subjects.iter_mut().find(|subject| subject.backends.contains(backend));
+            let Some(subject) = subject else { continue };
+            for tag in tags {
+                let _ = subject.slots.meet(*tag, *backend);
+            }
+        }
+        let count = |tags: &Vec<FlowTag>| [0, 0, u32::try_from(tags.len()).unwrap(), 0];
+        let flows = flows.iter().map(|(backend, tags)| (*backend, count(tags))).collect();
+        let effects = self.core.on_census(Findings { census, flows, losses: 0 }, self.now);
+        self.datapath.run(effects);
     }
 
     fn apply(&mut self, text: &str) {
@@ -238,19 +287,21 @@ impl World {
             latency: None,
             streak: 1,
         };
-        let effects = self.core.on_health(report);
+        let effects = self.core.on_health(report, self.now);
         self.datapath.run(effects);
     }
 
     /// The backend of `service` at `address`.
     fn id(&self, service: &str, address: &str) -> BackendId {
-        let view = self.core.view().into_iter().find(|view| view.name == service).expect("the service is there");
+        let view =
+            self.core.view(self.now).into_iter().find(|view| view.name == service).expect("the service is there");
         let backend = view.backends.iter().find(|backend| backend.address.to_string() == address);
         BackendId::truncate(backend.expect("the backend is there").id)
     }
 
     fn state(&self, service: &str, address: &str) -> BackendState {
-        let view = self.core.view().into_iter().find(|view| view.name == service).expect("the service is there");
+        let view =
+            self.core.view(self.now).into_iter().find(|view| view.name == service).expect("the service is there");
         view.backends.iter().find(|backend| backend.address.to_string() == address).expect("the backend").state
     }
 }

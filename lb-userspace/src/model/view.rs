@@ -2,16 +2,16 @@
 
 use std::{
     net::IpAddr,
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use lb_common::Traffic;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    backend::{Backend, Checked},
+    backend::{Backend, Checked, FlowCounts, Standing},
     core::Core,
-    service::{Admin, ServiceState},
+    service::{Admin, ServiceState, Share},
 };
 use crate::{
     config::{Algorithm, Forwarding, Protocol},
@@ -63,6 +63,13 @@ pub struct BackendView {
     pub reason: Option<String>,
     /// Slots that it owns.
     pub slots: usize,
+    /// Slots whose flows may still be its own, though they have another owner by now: they have to settle before it has no
+    /// flow left that nobody knows of.
+    pub slots_left: usize,
+    /// Its flows that the flow table knows, as of the last census.
+    pub flows: u64,
+    /// How long it may keep its flows, if it drains or is removed and there is a limit.
+    pub time_left: Option<Duration>,
     /// Where its packets are sent; absent while that is not known.
     pub next_hop: Option<NextHopView>,
     /// The last probe; absent without a check and before the first.
@@ -87,8 +94,10 @@ pub enum BackendState {
     Checking,
     /// Its next hop is not known.
     Unresolved,
-    /// The operator drains it.
+    /// It gets no new flows, and keeps those that it has for a while.
     Draining,
+    /// The service has it no more. It keeps the flows that it has for a while, and is gone then.
+    Removed,
     /// The operator disabled it.
     Disabled,
 }
@@ -102,6 +111,7 @@ impl BackendState {
             Self::Checking => "checking",
             Self::Unresolved => "unresolved",
             Self::Draining => "draining",
+            Self::Removed => "removed",
             Self::Disabled => "disabled",
         }
     }
@@ -143,18 +153,18 @@ pub struct ProbeView {
 
 impl Core {
     /// The service called `name` as it is; counters are left at zero.
-    pub fn view_of(&self, name: &str) -> Option<ServiceView> {
-        self.services.iter().find(|state| state.desired.spec.name == name).map(|state| self.view_service(state))
+    pub fn view_of(&self, name: &str, now: Instant) -> Option<ServiceView> {
+        self.services.iter().find(|state| state.desired.spec.name == name).map(|state| self.view_service(state, now))
     }
 
     /// The services as they are; counters are left at zero.
-    pub fn view(&self) -> Vec<ServiceView> {
-        self.services.iter().map(|state| self.view_service(state)).collect()
+    pub fn view(&self, now: Instant) -> Vec<ServiceView> {
+        self.services.iter().map(|state| self.view_service(state, now)).collect()
     }
 
-    fn view_service(&self, state: &ServiceState) -> ServiceView {
+    fn view_service(&self, state: &ServiceState, now: Instant) -> ServiceView {
         let shares = state.shares();
-        let slots = |backend: &Backend| shares.get(&backend.id).copied().unwrap_or_default();
+        let share = |backend: &Backend| shares.get(&backend.id).copied().unwrap_or_default();
         let spec = &state.desired.spec;
         ServiceView {
             name: spec.name.clone(),
@@ -168,11 +178,16 @@ impl Core {
             id: state.live.id.get(),
             packets: 0,
             bytes: 0,
-            backends: state.backends.iter().map(|backend| self.view_backend(backend, slots(backend))).collect(),
+            backends: state
+                .backends
+                .iter()
+                .chain(&state.removed)
+                .map(|backend| self.view_backend(backend, share(backend), now))
+                .collect(),
         }
     }
 
-    fn view_backend(&self, backend: &Backend, slots: usize) -> BackendView {
+    fn view_backend(&self, backend: &Backend, share: Share, now: Instant) -> BackendView {
         let probe = backend.report.as_ref().map(|report| ProbeView {
             failure: report.failure.as_ref().map(ToString::to_string),
             latency: report.latency,
@@ -195,7 +210,10 @@ impl Core {
             weight: backend.spec.weight,
             state: backend_state,
             reason,
-            slots,
+            slots: share.owned,
+            slots_left: share.left,
+            flows: count(backend.flows),
+            time_left: backend.until.map(|until| until.saturating_duration_since(now)),
             next_hop: self.next_hops.get(&backend.spec.address).and_then(view_next_hop),
             probe,
             id: backend.id.get(),
@@ -207,15 +225,20 @@ impl Core {
 
 impl Backend {
     fn state(&self) -> BackendState {
-        match (self.admin, &self.row, self.health) {
-            (Admin::Disabled, ..) => BackendState::Disabled,
+        match (self.standing, &self.row, self.health) {
+            (Standing::Removed, ..) => BackendState::Removed,
+            (Standing::Member(Admin::Disabled), ..) => BackendState::Disabled,
             (_, _, Checked::By(Health::Down)) => BackendState::Down,
             (_, None, _) => BackendState::Unresolved,
-            (Admin::Draining, ..) => BackendState::Draining,
+            (Standing::Member(Admin::Draining), ..) => BackendState::Draining,
             (_, _, Checked::By(Health::Unknown)) => BackendState::Checking,
-            (Admin::Enabled, ..) => BackendState::Up,
+            (Standing::Member(Admin::Enabled), ..) => BackendState::Up,
         }
     }
+}
+
+fn count(flows: FlowCounts) -> u64 {
+    flows.iter().map(|flows| u64::from(*flows)).sum()
 }
 
 impl ServiceView {

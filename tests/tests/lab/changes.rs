@@ -18,11 +18,11 @@ use crate::{
 };
 
 #[test]
-fn a_backend_gets_no_flow_from_the_moment_on_that_the_command_returns() -> Result<()> {
+fn without_tracking_a_backend_gets_no_packet_from_the_moment_on_that_the_command_returns() -> Result<()> {
     if !require_root() {
         return Ok(());
     }
-    let balanced = Balanced::web("from-now", 3)?;
+    let balanced = Balanced::untracked("from-now", 3)?;
     let lab = &balanced.lab;
     let before = owners(lab, web(), PORTS)?;
     ensure!(names(&before).len() == 3, "{before:?}");
@@ -58,12 +58,12 @@ fn a_backend_gets_no_flow_from_the_moment_on_that_the_command_returns() -> Resul
 }
 
 #[test]
-fn weights_and_new_backends_take_effect_with_the_command() -> Result<()> {
+fn without_tracking_weights_and_new_backends_take_effect_with_the_command() -> Result<()> {
     if !require_root() {
         return Ok(());
     }
     let lab = Lab::builder(&unique_name("weights")).backends(3).build()?;
-    let web_of_two = Service { health: Vec::new(), ..Service::web(&lab.backends()[..2]) };
+    let web_of_two = Service { health: Vec::new(), ..Service::web(&lab.backends()[..2]).untracked() };
     let balanced = Balanced::with(lab, &[web_of_two])?;
     let lab = &balanced.lab;
     for weight in ["1", "30", "65535"] {
@@ -137,7 +137,7 @@ fn a_hundred_live_changes_under_load_are_all_applied() -> Result<()> {
     let lab = Lab::builder(&unique_name("hundred")).backends(BACKENDS).build()?;
     // Without checks a change is complete when the command returns. The last backend is left alone: somebody has to serve.
     let backends = lab.backends().to_vec();
-    let service_config = Service { health: Vec::new(), ..Service::web(&backends) };
+    let service_config = Service { health: Vec::new(), ..Service::web(&backends).untracked() };
     let mut balanced = Balanced::with(lab, &[service_config])?;
     let lab = &balanced.lab;
     let load = Load { rate: Some(400), connections: 4, ..Load::new("http://10.77.0.100/", Limit::None) };
@@ -229,7 +229,7 @@ fn live_changes_outlive_lbd_until_the_service_is_edited_in_the_file() -> Result<
     if !require_root() {
         return Ok(());
     }
-    let mut balanced = Balanced::web("outlive", 4)?;
+    let mut balanced = Balanced::untracked("outlive", 4)?;
     let changed = |lab: &Lab| -> Result<()> {
         let web = service(lab, "web")?;
         ensure!(web.changed);
@@ -264,7 +264,7 @@ fn live_changes_outlive_lbd_until_the_service_is_edited_in_the_file() -> Result<
 
     // Edited while lbd is away.
     balanced.kill_lbd()?;
-    let edited = Service::web(balanced.lab.backends()).backend("b9", "10.77.0.99", 0);
+    let edited = Service::web(balanced.lab.backends()).untracked().backend("b9", "10.77.0.99", 0);
     balanced.lab.write_config(&config::file(&balanced.lab, &[edited]))?;
     balanced.start_lbd()?;
     let warning = balanced.lbd.wait_for_log("was edited in the configuration file", SOON)?;
@@ -278,7 +278,7 @@ fn live_changes_outlive_lbd_until_the_service_is_edited_in_the_file() -> Result<
 
     // Edited while lbd runs.
     lbctl(&balanced.lab, &["backend", "drain", "b1"])?;
-    let edited = Service::web(balanced.lab.backends());
+    let edited = Service::web(balanced.lab.backends()).untracked();
     balanced.lab.write_config(&config::file(&balanced.lab, &[edited]))?;
     lbctl(&balanced.lab, &["reload"])?;
     ensure_shares(&service(&balanced.lab, "web")?, &all[..4])?;
@@ -290,9 +290,9 @@ fn a_reload_adds_changes_and_removes_services_while_the_others_go_on() -> Result
     if !require_root() {
         return Ok(());
     }
-    let balanced = Balanced::web("reload", 2)?;
+    let balanced = Balanced::untracked("reload", 2)?;
     let lab = &balanced.lab;
-    let web_config = Service::web(lab.backends());
+    let web_config = Service::web(lab.backends()).untracked();
     let second = Service { name: "second".into(), address: "10.77.0.101:80".into(), ..web_config.clone() };
     let at_second = SocketAddr::from(([10, 77, 0, 101], 80));
     let has_second = || -> Result<bool> { Ok(ip(lab, "lb", &["address"])?.contains("10.77.0.101/32")) };

@@ -119,7 +119,7 @@ fn exit_codes_tell_usage_configuration_and_an_lbd_that_is_away_apart() -> Result
         let message = refused(&lab, command, 4)?;
         ensure!(message.contains("cannot reach lbd at") && message.contains("lb.sock"), "{message}");
     }
-    for command in [&[][..], &["nonsense"], &["backend"], &["-o", "xml", "status"], &["flows"]] {
+    for command in [&[][..], &["nonsense"], &["backend"], &["-o", "xml", "status"], &["slots"]] {
         refused(&lab, command, 2)?;
     }
     ensure!(lbctl(&lab, &["--help"])?.contains("Exit codes"));

@@ -12,6 +12,8 @@ pub(crate) struct Service {
     pub(crate) protocol: &'static str,
     pub(crate) forwarding: &'static str,
     pub(crate) announce: bool,
+    /// Which flows are remembered.
+    pub(crate) tracking: &'static str,
     /// The keys of `[service.health]`; without any, the backends are not checked.
     pub(crate) health: Vec<String>,
     /// Name, address and weight of each.
@@ -37,6 +39,7 @@ impl Service {
             protocol: "tcp",
             forwarding: "l2-dsr",
             announce: true,
+            tracking: "when-needed",
             health: Vec::new(),
             backends: Vec::new(),
         }
@@ -51,6 +54,11 @@ impl Service {
         web
     }
 
+    /// Its slots move at once, and the flows in them, too.
+    pub(crate) fn untracked(self) -> Self {
+        Self { tracking: "never", ..self }
+    }
+
     pub(crate) fn checked(self) -> Self {
         Self { health: CHECK.map(str::to_owned).into(), ..self }
     }
@@ -63,11 +71,11 @@ impl Service {
 
 impl Display for Service {
     fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
-        let Self { name, address, protocol, forwarding, announce, health, backends } = self;
+        let Self { name, address, protocol, forwarding, announce, tracking, health, backends } = self;
         writeln!(
             formatter,
             "\n[[service]]\nname = {name:?}\naddress = {address:?}\nprotocol = {protocol:?}\n\
-             forwarding = {forwarding:?}\nannounce = {announce}"
+             forwarding = {forwarding:?}\nannounce = {announce}\ntracking = {tracking:?}"
         )?;
         if !health.is_empty() {
             writeln!(formatter, "[service.health]\n{}", health.join("\n"))?;

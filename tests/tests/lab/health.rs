@@ -12,7 +12,7 @@ use nix::sys::signal::Signal;
 
 use crate::{
     client::{PORTS, ask, names, owners},
-    support::{Balanced, SOON, ensure_shares, lbctl, service, wait_for_requests, wait_for_state, web},
+    support::{Balanced, SOON, ensure_shares, lbctl, service, wait_for_requests, wait_for_shares, wait_for_state, web},
 };
 
 /// `fall` × `interval` with its jitter, and the `timeout`, of [`crate::config::CHECK`].
@@ -90,13 +90,14 @@ fn when_a_backend_crashes_only_its_requests_fail_and_only_until_it_is_found_dead
     }
     ensure!(outcomes.iter().any(|outcome| outcome.started > found), "no request came after it was found dead");
     load.finish()?;
-    ensure_shares(&service(lab, "web")?, &[("b2", 1), ("b3", 1)])?;
+    wait_for_shares(lab, "web", &[("b2", 1), ("b3", 1)])?;
     lab.load(&Load::new("http://10.77.0.100/", Limit::Requests(1000)))?.ensure_all_answered()?;
     let listed = lbctl(lab, &["backend", "list"])?;
     ensure!(listed.contains("down: "), "it does not say why: {listed}");
 
     balanced.servers[0] = balanced.lab.start_server("b1")?;
     wait_for_state(&balanced.lab, "web", "b1", "up")?;
+    wait_for_shares(&balanced.lab, "web", &[("b1", 1), ("b2", 1), ("b3", 1)])?;
     ensure!(owners(&balanced.lab, web(), PORTS)? == before, "not all flows have come back");
     Ok(())
 }
@@ -122,6 +123,7 @@ fn a_backend_that_falls_silent_is_found_dead_and_its_flows_go_to_the_others() ->
     ensure!(names(&after).into_iter().eq(["b2", "b3"]), "{after:?}");
     port("up")?;
     wait_for_state(lab, "web", "b1", "up")?;
+    wait_for_shares(lab, "web", &[("b1", 1), ("b2", 1), ("b3", 1)])?;
     ensure!(owners(lab, web(), PORTS)? == before, "not all flows have come back");
     Ok(())
 }

@@ -18,7 +18,7 @@ use lb_tests::lab::{
 use crate::{
     client::{PORTS, names, owners},
     config::{self, Service},
-    support::{Balanced, SOON, ensure_shares, ip, lbctl, service, unload, wait_for_state, web},
+    support::{Balanced, SOON, ip, lbctl, service, unload, wait_for_shares, wait_for_state, web},
 };
 
 #[test]
@@ -42,7 +42,7 @@ fn a_backend_that_nobody_is_gets_nothing_until_it_appears() -> Result<()> {
         let reason = b9.reason.as_deref().unwrap_or_default();
         Ok((b9.state == "unresolved" && reason.contains("10.77.0.60 on eth0 does not answer")).then_some(()))
     })?;
-    ensure_shares(&service(&lab, "web")?, &[("b1", 10), ("b9", 0)])?;
+    wait_for_shares(&lab, "web", &[("b1", 10), ("b9", 0)])?;
     ensure!(names(&owners(&lab, web(), PORTS)?).into_iter().eq(["b1"]));
     ensure!(lab.status()?.backends == BTreeMap::from([("unresolved".into(), 1), ("up".into(), 1)]));
     let listed = lbctl(&lab, &["backend", "list"])?;
@@ -50,7 +50,7 @@ fn a_backend_that_nobody_is_gets_nothing_until_it_appears() -> Result<()> {
 
     ip(&lab, "b2", &["address", "add", "10.77.0.60/24", "dev", "eth0"])?;
     wait_for_state(&lab, "web", "b9", "up")?;
-    ensure_shares(&service(&lab, "web")?, &[("b1", 10), ("b9", 10)])?;
+    wait_for_shares(&lab, "web", &[("b1", 10), ("b9", 10)])?;
     ensure!(names(&owners(&lab, web(), PORTS)?).into_iter().eq(["b1", "b2"]));
     lbd.ensure_running()
 }

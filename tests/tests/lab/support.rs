@@ -52,6 +52,13 @@ impl Balanced {
         Self::with(lab, &services)
     }
 
+    /// With the one service `web`, of `backends` backends, whose slots move at once.
+    pub(crate) fn untracked(name: &str, backends: usize) -> Result<Self> {
+        let lab = Lab::builder(&unique_name(name)).backends(backends).build()?;
+        let services = [config::Service::web(lab.backends()).untracked()];
+        Self::with(lab, &services)
+    }
+
     /// With these services, all of them without encapsulation.
     pub(crate) fn with(lab: Lab, services: &[config::Service]) -> Result<Self> {
         lab.write_config(&config::file(&lab, services))?;
@@ -140,6 +147,14 @@ pub(crate) fn ensure_shares(service: &ServiceStats, weights: &[(&str, u32)]) -> 
     let expected = if total == 0 { 0 } else { service.slots };
     ensure!(given == expected, "{given} of {} slots have an owner: {service:?}", service.slots);
     Ok(())
+}
+
+/// Waits until the backends of a service have the slots that the weights say: slots whose flows are remembered take a
+/// handshake's time to move.
+pub(crate) fn wait_for_shares(lab: &Lab, name: &str, weights: &[(&str, u32)]) -> Result<()> {
+    wait_for(&format!("{name} shared as {weights:?}"), SOON, || {
+        Ok(ensure_shares(&service(lab, name)?, weights).is_ok().then_some(()))
+    })
 }
 
 /// Waits until requests have been made: `more` than up to now.

@@ -19,7 +19,7 @@ use lb_tests::lab::{
 use crate::{
     client::{PORTS, names, owners, udp_owners},
     config::{self, Service},
-    support::{Balanced, SOON, ensure_shares, is_long, lbctl, refused, service},
+    support::{Balanced, SOON, is_long, lbctl, refused, service, wait_for_shares},
 };
 
 #[test]
@@ -78,7 +78,7 @@ fn requests_over_new_connections_are_shared_out_by_weight() -> Result<()> {
     let weights: Vec<_> = weights.collect();
     let requests: u32 = if is_long() { 20_000 } else { 2000 };
     for service in services() {
-        ensure_shares(&crate::support::service(lab, service.name)?, &weights)?;
+        wait_for_shares(lab, service.name, &weights)?;
         let report = lab.load(&Load::new(service.url(), Limit::Requests(requests.into())))?;
         report.ensure_all_answered().context(service.name)?;
         for (name, weight) in &weights {

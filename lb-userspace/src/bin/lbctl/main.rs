@@ -1,19 +1,21 @@
 //! The command line that drives a running `lbd`.
 
+mod flows;
+mod leaving;
 mod tables;
 mod vrrp;
 
 use std::{
     io::{self, Write as _},
-    net::SocketAddr,
     path::PathBuf,
     process::ExitCode,
+    time::Duration,
 };
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use hyper::Method;
 use lb_userspace::{
-    api::{BackendPatch, Client, ClientError, FlowView, NewBackend, StatsView, StatusView},
+    api::{BackendPatch, Client, ClientError, NewBackend, StatsView, StatusView},
     model::{Admin, Applied, ServiceView},
 };
 use serde::Serialize;
@@ -58,16 +60,12 @@ enum Command {
     Backend(BackendCommand),
     /// Counters: packets per verdict, traffic per service and backend.
     Stats,
-    /// Which backend a flow goes to. A service with a hash algorithm keeps no list of its flows: the slot says it.
-    Flows {
+    /// The flows that are remembered, or where the flow of one client goes.
+    Flows(flows::Flows),
+    /// What the slots of a service do: how many are settled, which move, why and until when.
+    Slots {
         /// The service.
         service: String,
-        /// The client's address and port.
-        #[arg(long, value_name = "ADDRESS:PORT")]
-        client: SocketAddr,
-        /// The destination port, for a service of all ports.
-        #[arg(long)]
-        port: Option<u16>,
     },
     /// Virtual addresses that move between nodes.
     #[command(subcommand)]
@@ -107,9 +105,13 @@ enum BackendCommand {
         /// Its weight; 1 if not given.
         #[arg(long)]
         weight: Option<u16>,
+        /// Its server id in hexadecimal digits, if the service has QUIC connection ids that name their server.
+        #[arg(long)]
+        server_id: Option<String>,
     },
-    /// Remove a backend.
-    Remove(Which),
+    /// Remove a backend. It gets no new flows, and keeps those that it has until they end, or for as long as the service lets
+    /// it (drain_timeout).
+    Remove(Leave),
     /// Change a backend's weight.
     Weight {
         #[command(flatten)]
@@ -117,12 +119,25 @@ enum BackendCommand {
         /// The new weight; 0 takes no flows.
         weight: u16,
     },
-    /// Give a backend no new flows. Flows are not tracked yet: those that it has go to other backends, too.
-    Drain(Which),
+    /// Give a backend no new flows. It keeps those that it has until they end, or for as long as the service lets it
+    /// (drain_timeout).
+    Drain(Leave),
     /// Give a backend flows again.
     Enable(Which),
-    /// Give a backend no packets, and do not check it.
+    /// Give a backend no packets, not even those of its flows, and do not check it.
     Disable(Which),
+}
+
+#[derive(Args)]
+struct Leave {
+    #[command(flatten)]
+    which: Which,
+    /// How long it may keep its flows, as in 10m; the service's drain_timeout if not given. 0s cuts them at once.
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    deadline: Option<Duration>,
+    /// Wait until no flow is left.
+    #[arg(long)]
+    wait: bool,
 }
 
 #[derive(Args)]
@@ -138,6 +153,29 @@ impl Which {
     fn path(&self) -> String {
         let query = self.service.as_ref().map_or(String::new(), |service| format!("?service={}", encode(service)));
         format!("/v1/backends/{}{query}", encode(&self.backend))
+    }
+}
+
+impl Leave {
+    fn removal_path(&self) -> String {
+        let path = self.which.path();
+        let separator = if path.contains('?') { '&' } else { '?' };
+        self.deadline
+            .map_or(path.clone(), |deadline| format!("{path}{separator}timeout_seconds={}", deadline.as_secs()))
+    }
+
+    /// What was done, after the wait if one is asked for.
+    async fn wait_for(
+        &self,
+        client: &Client,
+        applied: Vec<Applied>,
+        done: &str,
+    ) -> Result<(Vec<Applied>, String), ClientError> {
+        if !self.wait {
+            return Ok((applied, format!("{done}; `lbctl backend list` shows the flows that are left")));
+        }
+        leaving::wait(client, &applied).await?;
+        Ok((applied, format!("{done}, and no flow is left")))
     }
 }
 
@@ -177,12 +215,8 @@ async fn run(client: &Client, command: Command, output: Output) -> Result<(), Cl
             let stats: StatsView = client.get("/v1/stats").await?;
             show(output, &stats, tables::stats);
         }
-        Command::Flows { service, client: from, port } => {
-            let port = port.map_or(String::new(), |port| format!("&port={port}"));
-            let path = format!("/v1/flow?service={}&client={}{port}", encode(&service), encode(&from.to_string()));
-            let flow: FlowView = client.get(&path).await?;
-            show(output, &flow, tables::flow);
-        }
+        Command::Flows(flows) => flows::flows(client, flows, output).await?,
+        Command::Slots { service } => flows::slots(client, &service, output).await?,
         Command::Vrrp(command) => vrrp::run(client.socket(), command, output).await?,
         Command::Reload => {
             let () = client.send(Method::POST, "/v1/reload", &()).await?;
@@ -199,19 +233,27 @@ async fn backend(client: &Client, command: BackendCommand, output: Output) -> Re
             show(output, &services, |services| tables::backends(services));
             return Ok(());
         }
-        BackendCommand::Add { service, address, name, weight } => {
+        BackendCommand::Add { service, address, name, weight, server_id } => {
             let path = format!("/v1/services/{}/backends", encode(&service));
-            (client.send(Method::POST, &path, &NewBackend { name, address, weight }).await?, "added".to_owned())
+            let backend = NewBackend { name, address, weight, server_id };
+            (client.send(Method::POST, &path, &backend).await?, "added".to_owned())
         }
-        BackendCommand::Remove(which) => (client.send(Method::DELETE, &which.path(), &()).await?, "removed".to_owned()),
+        BackendCommand::Remove(leave) => {
+            let path = leave.removal_path();
+            leave.wait_for(client, client.send(Method::DELETE, &path, &()).await?, "removed").await?
+        }
         BackendCommand::Weight { which, weight } => {
             let patch = BackendPatch::Weight(weight);
             (client.send(Method::PATCH, &which.path(), &patch).await?, format!("weight {weight}"))
         }
-        BackendCommand::Drain(which) => (
-            set_admin(client, &which, Admin::Draining).await?,
-            "draining; its slots, and the flows in them, went to the others".to_owned(),
-        ),
+        BackendCommand::Drain(leave) => {
+            let patch = match leave.deadline {
+                Some(deadline) => BackendPatch::Drain { timeout_seconds: deadline.as_secs() },
+                None => BackendPatch::Admin(Admin::Draining),
+            };
+            let applied = client.send(Method::PATCH, &leave.which.path(), &patch).await?;
+            leave.wait_for(client, applied, "draining").await?
+        }
         BackendCommand::Enable(which) => (set_admin(client, &which, Admin::Enabled).await?, "enabled".to_owned()),
         BackendCommand::Disable(which) => (set_admin(client, &which, Admin::Disabled).await?, "disabled".to_owned()),
     };

@@ -4,7 +4,7 @@ use std::{net::IpAddr, time::Duration};
 
 use comfy_table::{Table, presets};
 use lb_userspace::{
-    api::{FlowView, StatsView, StatusView},
+    api::{StatsView, StatusView},
     model::{BackendView, NextHopView, ProbeView, ServiceView},
 };
 
@@ -37,6 +37,7 @@ pub(crate) fn status(status: &StatusView) -> String {
     }
     let backends: Vec<String> = status.backends.iter().map(|(state, count)| format!("{count} {state}")).collect();
     lines.push(format!("services       {}, backends {}", status.services, backends.join(", ")));
+    lines.push(format!("flow table     {} of {} entries in use", status.flow_table.flows, status.flow_table.size));
     lines.extend(status.problems.iter().map(|problem| format!("PROBLEM        {problem}")));
     lines.join("\n")
 }
@@ -78,8 +79,18 @@ pub(crate) fn service_details(services: &[ServiceView]) -> String {
 }
 
 pub(crate) fn backends(services: &[ServiceView]) -> String {
-    let mut table =
-        table(&["SERVICE", "BACKEND", "ADDRESS", "WEIGHT", "STATE", "SHARE", "NEXT HOP", "LAST CHECK", "PACKETS"]);
+    let mut table = table(&[
+        "SERVICE",
+        "BACKEND",
+        "ADDRESS",
+        "WEIGHT",
+        "STATE",
+        "SHARE",
+        "FLOWS",
+        "NEXT HOP",
+        "LAST CHECK",
+        "PACKETS",
+    ]);
     for service in services {
         for backend in &service.backends {
             table.add_row([
@@ -89,6 +100,7 @@ pub(crate) fn backends(services: &[ServiceView]) -> String {
                 backend.weight.to_string(),
                 state(backend),
                 share(service, backend),
+                flows(backend),
                 backend.next_hop.as_ref().map_or("-".to_owned(), next_hop),
                 backend.probe.as_ref().map_or("-".to_owned(), probe),
                 backend.packets.to_string(),
@@ -104,6 +116,10 @@ pub(crate) fn stats(stats: &StatsView) -> String {
         verdicts.add_row([verdict.clone(), packets.to_string()]);
     }
     verdicts.add_row(["received".to_owned(), stats.received.to_string()]);
+    let mut tracking = table(&["FLOW TABLE", "FLOWS"]);
+    for (event, count) in &stats.tracking {
+        tracking.add_row([event.clone(), count.to_string()]);
+    }
     let mut traffic = table(&["SERVICE", "BACKEND", "PACKETS", "BYTES"]);
     for service in &stats.services {
         traffic.add_row([service.name.clone(), "-".to_owned(), service.packets.to_string(), service.bytes.to_string()]);
@@ -116,16 +132,7 @@ pub(crate) fn stats(stats: &StatsView) -> String {
             ]);
         }
     }
-    format!("{}\n\n{}", render(&verdicts), render(&traffic))
-}
-
-pub(crate) fn flow(flow: &FlowView) -> String {
-    let FlowView { service, client, destination, slot, backend, state } = flow;
-    let to = match (backend, state) {
-        (Some(backend), Some(state)) => format!("{backend} ({})", state.name()),
-        _ => "nobody: it is dropped".to_owned(),
-    };
-    format!("{client} -> {destination} ({service}): slot {slot}, to {to}")
+    format!("{}\n\n{}\n\n{}", render(&verdicts), render(&tracking), render(&traffic))
 }
 
 fn endpoint(service: &ServiceView) -> String {
@@ -138,7 +145,13 @@ fn endpoint(service: &ServiceView) -> String {
 
 fn state(backend: &BackendView) -> String {
     let name = backend.state.name();
-    backend.reason.as_ref().map_or(name.to_owned(), |reason| format!("{name}: {reason}"))
+    let time_left = backend
+        .time_left
+        .map(|left| format!("for another {}", humantime::format_duration(Duration::from_secs(left.as_secs()))));
+    match backend.reason.as_ref().or(time_left.as_ref()) {
+        Some(reason) => format!("{name}: {reason}"),
+        None => name.to_owned(),
+    }
 }
 
 fn share(service: &ServiceView, backend: &BackendView) -> String {
@@ -146,6 +159,15 @@ fn share(service: &ServiceView, backend: &BackendView) -> String {
     #[expect(clippy::cast_precision_loss, reason = "exact for numbers of this size")]
     let share = backend.slots as f64 * 100.0 / f64::from(service.slots);
     format!("{share:.1} %")
+}
+
+/// The flows that are remembered, and the slots whose flows are its own though they have another owner.
+fn flows(backend: &BackendView) -> String {
+    match (backend.flows, backend.slots_left) {
+        (0, 0) => "-".to_owned(),
+        (flows, 0) => flows.to_string(),
+        (flows, slots) => format!("{flows} + {slots} slots"),
+    }
 }
 
 fn next_hop(next_hop: &NextHopView) -> String {

@@ -11,8 +11,13 @@ use lb_common::{
     flow_table::{BucketBits, FlowTag, Inserted, MIN_BUCKET_BITS},
 };
 
-use super::{FlowTable, ListedFlow, Subject, confirm, flow_time, flows, sweep};
-use crate::dataplane::Words;
+use super::{FlowTable, ListedFlow, Sweep, census::Sweeper, flow_time, flows};
+use crate::{
+    config::Tracking,
+    dataplane::Words,
+    model::Subject,
+    schedule::{self, Fate, Pace, SlotMover},
+};
 
 const IDLE_TICKS: u8 = 10;
 
@@ -37,7 +42,8 @@ fn hash(slot: u32, random: &mut fastrand::Rng) -> FlowHash {
     FlowHash(random.u64(..) & !1023 | u64::from(slot))
 }
 
-/// One service of 1024 slots, all of which are backend 1's, and backends 1 and 2.
+/// One service of 1024 slots, all of which are backend 1's, and backends 1 and 2. Slot 64 has just been moved there from
+/// backend 2, and is about to be settled.
 struct World {
     table: FlowTable,
     words: Words,
@@ -45,16 +51,35 @@ struct World {
     random: fastrand::Rng,
 }
 
+const MOVING: u32 = 64;
+const PACE: Pace =
+    Pace { handshake: Duration::from_secs(3), idle: Duration::from_mins(5), tracking: Tracking::WhenNeeded };
+
+/// A census in which the slot [`MOVING`] is the only one that is to be settled.
+fn slots() -> schedule::Census {
+    let now = Instant::now();
+    let [first, second] = [1, 2].map(backend);
+    let words = (0..1024).map(|slot| match slot {
+        MOVING => SlotWord::new(first, second, true, true),
+        _ => SlotWord::stable(first),
+    });
+    SlotMover::take_over(words.collect(), now).census(&PACE, now + PACE.idle)
+}
+
 impl World {
     fn new() -> io::Result<Self> {
         let service =
             Service { id: ServiceId::new(5).unwrap(), first_chunk: 3, slot_mask: 1023, quic: QuicIds::default() };
         let words = Words::in_memory()?;
-        (0..1024).for_each(|slot| words.store_slot(&service, slot, SlotWord::stable(backend(1))));
         for number in [1, 2] {
             words.store_row(backend(number), RowIndex(number));
         }
-        let subject = Subject { service, idle_timeout: Duration::from_mins(5), backends: vec![backend(1), backend(2)] };
+        let subject = Subject {
+            service,
+            idle_timeout: Duration::from_mins(5),
+            backends: vec![backend(1), backend(2)],
+            slots: slots(),
+        };
         Ok(Self { table: table(), words, subjects: vec![subject], random: fastrand::Rng::with_seed(7) })
     }
 
@@ -66,12 +91,9 @@ impl World {
         hash
     }
 
-    fn sweep(&self) -> super::Census {
-        sweep(&self.table, &self.words, &self.subjects)
-    }
-
-    fn service(&self) -> ServiceId {
-        self.subjects[0].service.id
+    fn sweep(&mut self) -> Sweep {
+        self.subjects[0].slots = slots();
+        Sweeper::new(&self.words, &mut self.subjects, flow_time).run(&self.table)
     }
 }
 
@@ -86,20 +108,26 @@ fn a_sweep_counts_the_flows_of_each_backend_by_state() -> io::Result<()> {
     world.flow(9, 2, FlowState::Established, 0);
     let census = world.sweep();
     assert_eq!(census.flows, HashMap::from([(backend(1), [1, 2, 3, 4]), (backend(2), [0, 0, 1, 0])]));
-    assert_eq!((census.entries, census.removed), (11, 0));
+    assert_eq!(census.removed, 0);
     Ok(())
 }
 
 #[test]
-fn a_sweep_names_the_slots_with_flows_of_others_than_their_backend_in_order() -> io::Result<()> {
+fn a_slot_is_settled_when_a_sweep_has_found_no_flow_of_others_there() -> io::Result<()> {
     let mut world = World::new()?;
-    for slot in [1000, 3, 1023, 3, 64] {
-        world.flow(slot, 2, FlowState::Established, 0);
-    }
+    world.flow(3, 2, FlowState::Established, 0);
     world.flow(8, 1, FlowState::Established, 0);
-    assert_eq!(world.sweep().differing, HashMap::from([(world.service(), vec![3, 64, 1000, 1023])]));
-    world.words.store_slot(&world.subjects[0].service, 64, SlotWord::new(backend(2), backend(2), true, false));
-    assert_eq!(world.sweep().differing, HashMap::from([(world.service(), vec![3, 1000, 1023])]));
+    let tracked = (0..1024).map(|_| SlotWord::new(backend(1), backend(1), true, false));
+    let then = Instant::now();
+    let mut mover = SlotMover::take_over(tracked.collect(), then);
+    world.subjects[0].slots = mover.census(&PACE, then + Duration::from_secs(1));
+    Sweeper::new(&world.words, &mut world.subjects, flow_time).run(&world.table);
+    let census = &world.subjects[0].slots;
+    let stores = mover.on_census(census, &PACE, |_| Fate::Serving, then + Duration::from_secs(1));
+    let settled: Vec<u32> = stores.iter().map(|(slot, _)| *slot).collect();
+    let expected: Vec<u32> = (0..1024).filter(|slot| *slot != 3).collect();
+    assert_eq!(settled, expected);
+    assert!(stores.iter().all(|(_, word)| *word == SlotWord::stable(backend(1))));
     Ok(())
 }
 
@@ -125,8 +153,7 @@ fn a_sweep_removes_flows_of_backends_that_are_gone_and_leaves_those_of_new_ones(
     let mut world = World::new()?;
     world.words.store_row(backend(3), RowIndex(3));
     let [gone, new] = [4, 3].map(|owner| world.flow(1, owner, FlowState::Established, 0));
-    let census = world.sweep();
-    assert_eq!((census.removed, census.entries), (1, 1));
+    assert_eq!(world.sweep().removed, 1);
     assert_eq!(world.table.find(gone), None);
     assert!(world.table.find(new).is_some());
     Ok(())
@@ -144,34 +171,32 @@ fn a_flow_that_is_newer_than_the_time_of_the_sweep_is_not_taken_for_an_old_one()
         times.set([next, next]);
         now
     };
-    let census = super::census::Sweep::new(&world.words, &world.subjects, clock).run(&world.table);
-    assert_eq!((census.removed, census.entries), (0, 1));
+    let swept = Sweeper::new(&world.words, &mut world.subjects, clock).run(&world.table);
+    assert_eq!(swept.removed, 0);
     assert!(world.table.find(hash).is_some());
     Ok(())
 }
 
 #[test]
-fn what_was_seen_once_in_the_slots_that_are_asked_for_becomes_established() -> io::Result<()> {
+fn what_was_seen_once_in_a_slot_that_is_about_to_be_settled_becomes_established() -> io::Result<()> {
     let mut world = World::new()?;
-    let wanted = [1, 64].map(|slot| world.flow(slot, 2, FlowState::Sighted, 5));
+    let sighted = world.flow(MOVING, 2, FlowState::Sighted, 5);
+    let opening = world.flow(MOVING, 2, FlowState::Opening, 0);
     let other_slot = world.flow(2, 2, FlowState::Sighted, 5);
-    let opening = world.flow(1, 2, FlowState::Opening, 0);
-    let slots = [(world.service(), vec![1, 64])];
-    assert_eq!(confirm(&world.table, &world.subjects, &slots), 2);
+    world.sweep();
     let state = |hash| world.table.find(hash).unwrap().state();
-    assert_eq!(wanted.map(state), [FlowState::Established; 2]);
+    assert_eq!(state(sighted), FlowState::Established);
     assert_eq!([other_slot, opening].map(state), [FlowState::Sighted, FlowState::Opening]);
     Ok(())
 }
 
 #[test]
-fn a_listed_flow_shows_what_is_known_of_it() -> io::Result<()> {
+fn a_listed_flow_shows_how_long_it_was_idle() -> io::Result<()> {
     let mut world = World::new()?;
     let hash = world.flow(77, 2, FlowState::Closing, 9);
-    let listed: Vec<ListedFlow> = flows(&world.table, &world.subjects).collect();
-    let [ListedFlow { service, slot, tag, backend: owner, state, idle }] = listed[..] else { panic!("{listed:?}") };
-    assert_eq!((service, slot, tag), (world.service(), 77, FlowTag::of(hash)));
-    assert_eq!((owner, state), (backend(2), FlowState::Closing));
+    let listed: Vec<ListedFlow> = flows(&world.table, flow_time()).collect();
+    let [ListedFlow { entry, idle }] = listed[..] else { panic!("{listed:?}") };
+    assert_eq!((entry.tag(), entry.backend()), (FlowTag::of(hash), backend(2)));
     assert!((Duration::from_secs(7)..=Duration::from_secs(10)).contains(&idle), "{idle:?}");
     Ok(())
 }
@@ -181,7 +206,7 @@ fn a_listed_flow_shows_what_is_known_of_it() -> io::Result<()> {
 fn time_of_a_sweep() -> io::Result<()> {
     let mut world = World::new()?;
     world.table = FlowTable::in_memory(bits(17))?;
-    let time = |world: &World| {
+    let time = |world: &mut World| {
         let best = (0..10).map(|_| {
             let started = Instant::now();
             world.sweep();
@@ -189,7 +214,7 @@ fn time_of_a_sweep() -> io::Result<()> {
         });
         best.min().unwrap()
     };
-    println!("{} entries, empty: {:?}", world.table.bits().entries(), time(&world));
+    println!("{} entries, empty: {:?}", world.table.bits().entries(), time(&mut world));
     let now = flow_time();
     let mut inserted = 0;
     while inserted < world.table.bits().entries() * 9 / 10 {
@@ -201,6 +226,6 @@ fn time_of_a_sweep() -> io::Result<()> {
             inserted += 1;
         }
     }
-    println!("{} entries, {inserted} flows: {:?}", world.table.bits().entries(), time(&world));
+    println!("{} entries, {inserted} flows: {:?}", world.table.bits().entries(), time(&mut world));
     Ok(())
 }

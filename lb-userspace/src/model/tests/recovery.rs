@@ -4,7 +4,7 @@ const WEB: [u8; 4] = [192, 0, 2, 1];
 
 /// A new daemon on the datapath that `world` left.
 fn restart(world: World, text: &str) -> World {
-    let mut core = Core::new(config::Node::default(), world.datapath.live());
+    let mut core = Core::new(config::Node::default(), world.datapath.live(), world.datapath.quic_servers.clone());
     let mut datapath = Datapath { checks: BTreeMap::new(), ..world.datapath };
     datapath.remove_orphans();
     let effects = core.apply(desired(text), world.now).expect("there is room");
@@ -101,6 +101,7 @@ fn a_daemon_that_is_killed_between_any_two_effects_of_a_change_leaves_what_the_n
         for id in world.datapath.checks.keys().copied().collect::<Vec<_>>() {
             world.report(id, Health::Up);
         }
+        world.settle();
         let web = BTreeMap::from([("10.0.0.1".to_owned(), 512), ("10.0.0.4".to_owned(), 1536)]);
         assert_eq!(world.datapath.shares(WEB), web, "killed after {survivors} effects");
         assert_eq!(world.datapath.services.len(), 2, "killed after {survivors} effects");

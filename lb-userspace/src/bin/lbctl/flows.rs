@@ -1,0 +1,142 @@
+//! `lbctl flows` and `lbctl slots`: where flows go, and what the balancer remembers of them.
+
+use std::{net::SocketAddr, time::Duration};
+
+use clap::Args;
+use lb_userspace::api::{Client, ClientError, EntryView, FlowView, FlowsView, MoveView, SlotsView};
+
+use super::{Output, encode, show, tables};
+
+#[derive(Args)]
+pub(crate) struct Flows {
+    /// Only of this service.
+    service: Option<String>,
+    /// Where the flow of this client goes, whether it is remembered or not.
+    #[arg(long, value_name = "ADDRESS:PORT", requires = "service")]
+    client: Option<SocketAddr>,
+    /// With --client: the destination port, for a service of all ports.
+    #[arg(long, requires = "client")]
+    port: Option<u16>,
+    /// Only of this backend, by name or address.
+    #[arg(long, conflicts_with = "client")]
+    backend: Option<String>,
+    /// Only in this state: opening, sighted, established or closing.
+    #[arg(long, conflicts_with = "client")]
+    state: Option<String>,
+    /// Only of this slot.
+    #[arg(long, conflicts_with = "client")]
+    slot: Option<u32>,
+    /// List so many at most.
+    #[arg(long, default_value_t = 1000, conflicts_with = "client")]
+    limit: usize,
+    /// Count them by backend and state, and list none.
+    #[arg(long, conflicts_with = "client")]
+    count: bool,
+}
+
+pub(crate) async fn flows(client: &Client, flows: Flows, output: Output) -> Result<(), ClientError> {
+    if let (Some(service), Some(from)) = (&flows.service, flows.client) {
+        let port = flows.port.map_or(String::new(), |port| format!("&port={port}"));
+        let path = format!("/v1/flow?service={}&client={}{port}", encode(service), encode(&from.to_string()));
+        let flow: FlowView = client.get(&path).await?;
+        show(output, &flow, flow_text);
+        return Ok(());
+    }
+    let limit = if flows.count { 0 } else { flows.limit };
+    let filters = [
+        ("service", flows.service),
+        ("backend", flows.backend),
+        ("state", flows.state),
+        ("slot", flows.slot.map(|slot| slot.to_string())),
+        ("limit", Some(limit.to_string())),
+    ];
+    let filters = filters.into_iter().filter_map(|(key, value)| Some(format!("{key}={}", encode(&value?))));
+    let path = format!("/v1/flows?{}", filters.collect::<Vec<_>>().join("&"));
+    let found: FlowsView = client.get(&path).await?;
+    show(output, &found, |found| flows_text(found, flows.count));
+    Ok(())
+}
+
+pub(crate) async fn slots(client: &Client, service: &str, output: Output) -> Result<(), ClientError> {
+    let slots: SlotsView = client.get(&format!("/v1/services/{}/slots", encode(service))).await?;
+    show(output, &slots, slots_text);
+    Ok(())
+}
+
+fn flow_text(flow: &FlowView) -> String {
+    let FlowView { service, client, destination, slot, slot_state, backend, state, new_flow, entry } = flow;
+    let to = match (backend, state) {
+        (Some(backend), Some(state)) => format!("{backend} ({})", state.name()),
+        _ => "nobody: it is dropped".to_owned(),
+    };
+    let mut text = format!("{client} -> {destination} ({service}): slot {slot} ({slot_state}), to {to}");
+    if let Some(EntryView { state, idle, .. }) = entry {
+        text += &format!(", as remembered: {state}, last seen {} ago", ago(*idle));
+    }
+    if new_flow != backend {
+        text += &format!("; if it begins now, to {}", new_flow.as_deref().unwrap_or("nobody"));
+    }
+    text
+}
+
+fn flows_text(found: &FlowsView, count: bool) -> String {
+    let mut counts = tables::table(&["SERVICE", "BACKEND", "STATE", "FLOWS"]);
+    for count in &found.counts {
+        counts.add_row([count.service.clone(), count.backend.clone(), count.state.clone(), count.flows.to_string()]);
+    }
+    if found.total == 0 {
+        return "no flow is remembered: each goes where its slot says".to_owned();
+    }
+    if count {
+        return format!("{}\n\n{} flows", tables::render(&counts), found.total);
+    }
+    let mut flows = tables::table(&["SERVICE", "BACKEND", "STATE", "SLOT", "IDLE", "TAG"]);
+    for flow in &found.flows {
+        flows.add_row([
+            flow.service.clone(),
+            flow.backend.clone(),
+            flow.state.clone(),
+            flow.slot.to_string(),
+            ago(flow.idle),
+            flow.tag.clone(),
+        ]);
+    }
+    let listed = found.flows.len();
+    let all = if listed as u64 == found.total { String::new() } else { format!(", {listed} shown") };
+    format!("{}\n\n{} flows{all}", tables::render(&flows), found.total)
+}
+
+fn slots_text(slots: &SlotsView) -> String {
+    let SlotsView { service, slots: all, empty, stable, tracked, moves, waiting } = slots;
+    let in_state =
+        |state: &str| moves.iter().filter(|shown| shown.state == state).map(|shown| shown.slots).sum::<u32>();
+    let mut text = format!(
+        "{service}: {all} slots, {stable} stable, {} arming, {} moving, {tracked} tracked, {empty} without an owner",
+        in_state("arming"),
+        in_state("moving"),
+    );
+    if *waiting > 0 {
+        text +=
+            &format!("\n{waiting} of them wait to move, because as many as the table has were moved within a minute");
+    }
+    if !moves.is_empty() {
+        let mut table = tables::table(&["STATE", "SLOTS", "FROM", "TO", "WHY", "SINCE", "FOR ANOTHER"]);
+        for MoveView { state, from, to, slots, reason, since, remaining } in moves {
+            table.add_row([
+                state.clone(),
+                slots.to_string(),
+                from.clone(),
+                to.clone(),
+                format!("{from}: {reason}"),
+                ago(*since),
+                ago(*remaining),
+            ]);
+        }
+        text += &format!("\n\n{}", tables::render(&table));
+    }
+    text
+}
+
+fn ago(time: Duration) -> String {
+    humantime::format_duration(Duration::from_secs(time.as_secs())).to_string()
+}

@@ -1,0 +1,244 @@
+//! What the API shows of flows and slots.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::{IpAddr, SocketAddr},
+    time::{Duration, Instant},
+};
+
+use aya::maps::MapError;
+use lb_common::{Address, BackendId, Flow, FlowState, NetU32, SlotWord, Tracking};
+
+use super::Daemon;
+use crate::{
+    api::{EntryView, FlowCount, FlowFilter, FlowView, FlowsView, MoveView, Refusal, Reply, SlotsView},
+    dataplane::{ListedFlow, flow_time, flows},
+    model::{BackendState, BackendView, ServiceView},
+    schedule::Group,
+};
+
+/// How many flows are listed, unless the request says otherwise.
+const LIST: usize = 1000;
+
+impl Daemon {
+    /// How many flows the flow table has evicted or refused.
+    pub(super) fn losses(&self) -> Result<u64, MapError> {
+        let tracking = self.executor.dataplane.maps.tracking()?;
+        let is_loss = |event| matches!(event, Tracking::Evicted | Tracking::Full);
+        Ok(tracking.iter().filter(|(event, _)| is_loss(*event)).map(|(_, count)| count).sum())
+    }
+
+    /// Lists flows beside the loop, since there may be millions.
+    pub(super) fn list_flows(&self, filter: FlowFilter, reply: Reply<FlowsView>) {
+        let names = match self.names(&filter) {
+            Ok(names) => names,
+            Err(refusal) => return drop(reply.send(Err(refusal))),
+        };
+        let state = match filter.state.as_deref().map(state_named).transpose() {
+            Ok(state) => state,
+            Err(refusal) => return drop(reply.send(Err(refusal))),
+        };
+        let table = self.flow_tables.table();
+        tokio::task::spawn_blocking(move || {
+            let limit = filter.limit.unwrap_or(LIST);
+            let mut counts = BTreeMap::<(u32, &str), u64>::new();
+            let mut listed = Vec::new();
+            for flow in flows(&table, flow_time()) {
+                let Some(name) = names.get(&flow.entry.backend()) else { continue };
+                let slot = flow.entry.tag().slot(name.slot_mask);
+                let entry_state = flow.entry.state();
+                if state.is_some_and(|state| state != entry_state) || filter.slot.is_some_and(|wanted| wanted != slot) {
+                    continue;
+                }
+                *counts.entry((flow.entry.backend().get(), entry_state.name())).or_default() += 1;
+                if listed.len() < limit {
+                    listed.push(name.entry(&flow));
+                }
+            }
+            let counts: Vec<FlowCount> = counts
+                .into_iter()
+                .map(|((backend, state), flows)| {
+                    let Name { service, backend, .. } = &names[&BackendId::truncate(backend)];
+                    FlowCount { service: service.clone(), backend: backend.clone(), state: state.to_owned(), flows }
+                })
+                .collect();
+            let total = counts.iter().map(|count| count.flows).sum();
+            drop(reply.send(Ok(FlowsView { total, counts, flows: listed })));
+        });
+    }
+
+    /// The backends that a filter lets through.
+    fn names(&self, filter: &FlowFilter) -> Result<HashMap<BackendId, Name>, Refusal> {
+        let services = self.core.view(Instant::now());
+        let is_service = |view: &ServiceView| filter.service.as_ref().is_none_or(|name| *name == view.name);
+        if let Some(name) = &filter.service
+            && !services.iter().any(is_service)
+        {
+            return Err(Refusal::NotFound(format!("there is no service {name:?}; `lbctl service list` shows them")));
+        }
+        let is_backend = |view: &BackendView| {
+            let matches = |wanted: &String| {
+                *wanted == view.name || wanted.parse::<IpAddr>().is_ok_and(|address| address == view.address)
+            };
+            filter.backend.as_ref().is_none_or(matches)
+        };
+        let mut names = HashMap::new();
+        for service in services.iter().filter(|service| is_service(service)) {
+            for backend in service.backends.iter().filter(|backend| is_backend(backend)) {
+                let name =
+                    Name { service: service.name.clone(), backend: backend.name.clone(), slot_mask: service.slots - 1 };
+                names.insert(BackendId::truncate(backend.id), name);
+            }
+        }
+        match &filter.backend {
+            Some(name) if names.is_empty() => {
+                Err(Refusal::NotFound(format!("there is no backend {name:?}; `lbctl backend list` shows them")))
+            }
+            _ => Ok(names),
+        }
+    }
+
+    /// What the slots of `service` do.
+    pub(super) fn slots(&self, service: &str) -> Result<SlotsView, Refusal> {
+        let now = Instant::now();
+        let (Some(view), Some(report)) = (self.core.view_of(service, now), self.core.slots_of(service, now)) else {
+            return Err(Refusal::NotFound(format!("there is no service {service:?}; `lbctl service list` shows them")));
+        };
+        let name = |id: BackendId| {
+            let backend = view.backends.iter().find(|backend| backend.id == id.get());
+            backend.map_or_else(|| "nobody".to_owned(), |backend| backend.name.clone())
+        };
+        let moves = |state: &str, groups: Vec<Group>| -> Vec<MoveView> {
+            let shown = |group: Group| MoveView {
+                state: state.to_owned(),
+                from: name(group.previous),
+                to: name(group.current),
+                slots: group.slots,
+                reason: reason(view.backends.iter().find(|backend| backend.id == group.previous.get())),
+                since: now.saturating_duration_since(group.since),
+                remaining: group.until.saturating_duration_since(now),
+            };
+            groups.into_iter().map(shown).collect()
+        };
+        let mut shown = moves("arming", report.arming);
+        shown.extend(moves("moving", report.moving));
+        Ok(SlotsView {
+            service: service.to_owned(),
+            slots: view.slots,
+            empty: report.empty,
+            stable: report.stable,
+            tracked: report.tracked,
+            moves: shown,
+            waiting: report.waiting,
+        })
+    }
+
+    /// Follows a flow through the slots and the flow table as the datapath has them now.
+    pub(super) fn flow(&self, service: &str, client: SocketAddr, port: Option<u16>) -> Result<FlowView, Refusal> {
+        let (spec, live) = self.core.live(service).ok_or_else(|| {
+            Refusal::NotFound(format!("there is no service {service:?}; `lbctl service list` shows them"))
+        })?;
+        let port = match (spec.port, port) {
+            (0, None) => return Err(Refusal::Invalid(format!("{service:?} has all ports: say which with --port"))),
+            (0, Some(port)) | (port, None) => port,
+            (port, Some(asked)) if asked == port => port,
+            (port, Some(asked)) => {
+                return Err(Refusal::Invalid(format!("{service:?} has port {port}, not {asked}")));
+            }
+        };
+        if client.is_ipv4() != spec.address.is_ipv4() {
+            return Err(Refusal::Invalid(format!("{client} is not of the address family of {service:?}")));
+        }
+        let flow = Flow {
+            source: Address::from(client.ip()),
+            destination: Address::from(spec.address),
+            ports: NetU32::new(u32::from(client.port()) << 16 | u32::from(port)),
+            protocol: spec.protocol.number(),
+            ipv4: client.is_ipv4(),
+        };
+        let hash = flow.hash(self.hash_key);
+        let slot = hash.slot(live.slot_mask);
+        let word = self.executor.dataplane.maps.load_slot(&live, slot);
+        let view = self.core.view_of(service, Instant::now());
+        let backends = view.map_or_else(Vec::new, |view| view.backends);
+        let backend = |id: BackendId| backends.iter().find(|backend| backend.id == id.get());
+        let name_of = |id: BackendId| backend(id).map(|backend| backend.name.clone());
+        let found = if word.look_up() { self.flow_tables.table().find(hash) } else { None };
+        let owner = match found {
+            Some(entry) if backend(entry.backend()).is_some_and(|backend| backend.next_hop.is_some()) => {
+                entry.backend()
+            }
+            Some(_) => word.current(),
+            None if word.remember() => word.previous(),
+            None => word.current(),
+        };
+        let entry = found.and_then(|entry| {
+            let name =
+                Name { service: service.to_owned(), backend: name_of(entry.backend())?, slot_mask: live.slot_mask };
+            Some(name.entry(&ListedFlow { entry, idle: Duration::from_nanos(entry.idle_ns(flow_time())) }))
+        });
+        Ok(FlowView {
+            service: service.to_owned(),
+            client,
+            destination: SocketAddr::new(spec.address, port),
+            slot,
+            slot_state: slot_state(word).to_owned(),
+            state: backend(owner).map(|backend| backend.state),
+            backend: name_of(owner),
+            new_flow: name_of(word.current()),
+            entry,
+        })
+    }
+}
+
+/// A backend, for people.
+struct Name {
+    service: String,
+    backend: String,
+    slot_mask: u32,
+}
+
+impl Name {
+    fn entry(&self, ListedFlow { entry, idle }: &ListedFlow) -> EntryView {
+        EntryView {
+            service: self.service.clone(),
+            backend: self.backend.clone(),
+            state: entry.state().name().to_owned(),
+            slot: entry.tag().slot(self.slot_mask),
+            idle: *idle,
+            tag: format!("{:010x}", entry.tag().get()),
+        }
+    }
+}
+
+fn state_named(name: &str) -> Result<FlowState, Refusal> {
+    FlowState::ALL.into_iter().find(|state| state.name() == name).ok_or_else(|| {
+        let names = FlowState::ALL.map(FlowState::name).join(", ");
+        Refusal::Invalid(format!("{name:?} is no state of a flow; there are {names}"))
+    })
+}
+
+const fn slot_state(word: SlotWord) -> &'static str {
+    match (word.look_up(), word.remember()) {
+        (false, _) if word.current().get() == BackendId::NONE.get() => "empty",
+        (false, _) => "stable",
+        (true, false) => "tracked",
+        (true, true) if word.current().get() == word.previous().get() => "arming",
+        (true, true) => "moving",
+    }
+}
+
+/// Why slots leave their old owner.
+fn reason(owner: Option<&BackendView>) -> String {
+    let Some(owner) = owner else { return "it is gone".to_owned() };
+    match owner.state {
+        BackendState::Up if owner.weight == 0 => "its weight is 0",
+        BackendState::Up => "others take a larger share",
+        BackendState::Draining => "it drains",
+        BackendState::Removed => "it was removed",
+        BackendState::Disabled => "it is disabled",
+        BackendState::Down => "it is down",
+        BackendState::Checking | BackendState::Unresolved => "it is not ready",
+    }
+    .to_owned()
+}

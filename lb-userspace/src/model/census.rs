@@ -1,0 +1,155 @@
+//! What the flow table says about services: which slots are settled, and which backends have flows.
+
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
+
+use lb_common::{BackendId, Service, ServiceId};
+
+use super::{
+    backend::{Backend, FlowCounts},
+    core::Core,
+    effect::Effect,
+    service::ServiceState,
+};
+use crate::{
+    config::{OnDeath, Tracking},
+    schedule,
+};
+
+/// A census of the flow table, as it is to be taken.
+#[derive(Debug)]
+pub struct Census {
+    /// When it was asked for.
+    pub started: Instant,
+    /// The services.
+    pub subjects: Vec<Subject>,
+}
+
+/// A service whose flows are counted.
+#[derive(Debug)]
+pub struct Subject {
+    /// The service.
+    pub service: Service,
+    /// How long its flows live without a packet. Counted in steps of 34 s, up to 2 h 24 min.
+    pub idle_timeout: Duration,
+    /// All that its flows may belong to.
+    pub backends: Vec<BackendId>,
+    /// What is found out about its slots.
+    pub slots: schedule::Census,
+}
+
+/// What a census has found.
+#[derive(Debug)]
+pub struct Findings {
+    /// The census, with what it has found out about slots.
+    pub census: Census,
+    /// Live entries of each backend that has any.
+    pub flows: HashMap<BackendId, FlowCounts>,
+    /// How many flows the flow table has evicted, or had no room for, since it was made.
+    pub losses: u64,
+}
+
+/// How long a packet may still act on what it read before: it is on its way for microseconds, so this is ample.
+const IN_FLIGHT: Duration = Duration::from_millis(100);
+
+impl Core {
+    /// A census that begins now.
+    pub fn census(&self, now: Instant) -> Census {
+        let subject = |state: &ServiceState| Subject {
+            service: state.live,
+            idle_timeout: state.desired.spec.idle_timeout,
+            backends: state.backends.iter().chain(&state.removed).map(|backend| backend.id).collect(),
+            slots: state.mover.census(&state.pace(), now),
+        };
+        Census { started: now, subjects: self.services.iter().map(subject).collect() }
+    }
+
+    /// From when on a census would have something to find out, if anything waits for one.
+    pub fn census_due(&self) -> Option<Instant> {
+        let movers = self.services.iter().filter_map(|state| state.mover.census_due());
+        let removed = self.services.iter().flat_map(|state| &state.removed).filter_map(|backend| backend.unnamed_since);
+        let freed = removed.chain(self.quarantine.values().copied()).map(|since| since + IN_FLIGHT);
+        movers.chain(freed).min()
+    }
+
+    /// Takes in what a census has found.
+    pub fn on_census(&mut self, findings: Findings, now: Instant) -> Vec<Effect> {
+        let Findings { census: Census { started, subjects }, flows, losses } = findings;
+        let has_lost = self.losses.replace(losses).is_some_and(|before| before < losses);
+        let mut slots: HashMap<ServiceId, schedule::Census> =
+            subjects.into_iter().map(|subject| (subject.service.id, subject.slots)).collect();
+        let mut effects = Vec::new();
+        let mut over = Vec::new();
+        for state in &mut self.services {
+            for backend in state.backends.iter_mut().chain(&mut state.removed) {
+                backend.flows = flows.get(&backend.id).copied().unwrap_or_default();
+            }
+            if has_lost {
+                state.mover.on_loss(now);
+            }
+            if let Some(slots) = slots.remove(&state.live.id) {
+                effects.extend(state.on_census(&slots, now));
+            }
+            over.extend(state.take_over_backends(started, now));
+        }
+        if !over.is_empty() {
+            for backend in &over {
+                self.remove_backend(backend, now, &mut effects);
+            }
+            self.refresh_shared(&mut effects);
+        }
+        let is_free = |id: &BackendId, since: Instant| since + IN_FLIGHT <= started && !flows.contains_key(id);
+        let free: Vec<BackendId> =
+            self.quarantine.iter().filter(|(id, since)| is_free(id, **since)).map(|(id, _)| *id).collect();
+        for id in free {
+            self.quarantine.remove(&id);
+            self.backend_ids.give_back(id.get(), now);
+        }
+        effects
+    }
+}
+
+impl Core {
+    /// What the slots of the service called `name` do.
+    pub fn slots_of(&self, name: &str, now: Instant) -> Option<schedule::Report> {
+        let state = self.services.iter().find(|state| state.desired.spec.name == name)?;
+        let fates = state.fates(now);
+        Some(state.mover.report(&state.pace(), |id| fates.of(id)))
+    }
+}
+
+impl ServiceState {
+    fn on_census(&mut self, census: &schedule::Census, now: Instant) -> Option<Effect> {
+        let (pace, fates) = (self.pace(), self.fates(now));
+        let words = self.mover.on_census(census, &pace, |id| fates.of(id), now);
+        self.store(words)
+    }
+
+    /// Takes out the removed backends that no slot names, where no flow is remembered.
+    pub(super) fn take_forgotten(&mut self) -> Vec<Backend> {
+        let (mover, tracking) = (&self.mover, self.desired.spec.tracking);
+        self.removed
+            .extract_if(.., |backend| tracking == Tracking::Never && mover.naming(backend.id) == 0)
+            .collect()
+    }
+
+    /// Takes out the removed backends that have no flow any more, by a census that began at `started`.
+    fn take_over_backends(&mut self, started: Instant, now: Instant) -> Vec<Backend> {
+        let (mover, on_death) = (&self.mover, self.desired.spec.on_death);
+        self.removed
+            .extract_if(.., |backend| {
+                if mover.naming(backend.id) > 0 {
+                    backend.unnamed_since = None;
+                    return false;
+                }
+                let since = *backend.unnamed_since.get_or_insert(now);
+                let has_no_flow = backend.flows == FlowCounts::default() && since + IN_FLIGHT <= started;
+                // What its flows need of it is only that they are reset.
+                let is_needed = on_death == OnDeath::Reset;
+                has_no_flow || backend.is_cut_off(now) && !is_needed
+            })
+            .collect()
+    }
+}
