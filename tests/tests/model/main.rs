@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `exact.rs`, `rules.rs` | each packet reaches what a plain model says, and leaves what it says |
 //! | `promise.rs`, `mover.rs` | whatever an operator does, a connection stays with its backend, in a crowded table too |
+//! | `threads.rs` | packets on all CPUs and a sweeper, on the same buckets at once |
 //! | `history.rs` | random histories, and the shortest one that fails |
 //! | `datapath.rs`, `clients.rs` | the loaded program and its maps, the clients' packets |
 //!
@@ -25,6 +26,7 @@ mod promise;
 mod rules;
 #[path = "../packet/sandbox.rs"]
 mod sandbox;
+mod threads;
 
 /// Whether there is all the time in the world.
 fn is_long() -> bool {
