@@ -169,7 +169,7 @@ impl Balancer {
         &self.sandbox
     }
 
-    /// Tells packets which tables there are, see [`crate::flow_table::in_use`].
+    /// Tells packets which tables there are, by the word for it.
     pub(crate) fn use_tables(&self, word: u64) {
         let map = Map::Array(self.sandbox.map(names::FLOW_TABLES_IN_USE));
         let mut map = Array::<_, u64>::try_from(map).expect("an array of one word");

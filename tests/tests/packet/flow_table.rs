@@ -1,14 +1,12 @@
 //! Flow tables and their entries as the documentation of `lb_common::flow_table` lays them out, decoded here once more.
 
 use std::{
-    fmt, fs,
+    fmt,
     num::NonZeroUsize,
     ptr::NonNull,
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use aya::maps::{Array, ArrayOfMaps, Map, MapData};
-use lb_common::layout::names;
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 
 use crate::sandbox::Sandbox;
@@ -118,22 +116,6 @@ unsafe impl Send for FlowTable {}
 unsafe impl Sync for FlowTable {}
 
 impl FlowTable {
-    /// An empty table of 2 to the power of `bits` buckets at one of the two places for tables.
-    pub(crate) fn create(sandbox: &Sandbox, place: u32, bits: u32) -> Self {
-        /// `BPF_F_MMAPABLE` and `BPF_F_INNER_MAP`.
-        const FLAGS: u32 = 1 << 10 | 1 << 12;
-        let pin = sandbox.pin(&Self::name(place));
-        // One that was there before; whoever still has it mapped keeps it.
-        let _ = fs::remove_file(&pin);
-        let array = Array::<MapData, [u64; WAYS]>::create(1 << bits, FLAGS).expect("the table can be created");
-        array.pin(&pin).expect("the table can be pinned");
-        let map = MapData::from_pin(&pin).expect("the table is pinned");
-        let outer = Map::ArrayOfMaps(sandbox.map(names::FLOW_TABLES));
-        let mut outer = ArrayOfMaps::<MapData>::try_from(outer).expect("a map of maps");
-        outer.set(place, &map, 0).expect("the table can be put at its place");
-        Self::open(sandbox, place, bits)
-    }
-
     /// The table at one of the two places.
     pub(crate) fn open(sandbox: &Sandbox, place: u32, bits: u32) -> Self {
         let map = sandbox.map(&Self::name(place));
@@ -143,7 +125,8 @@ impl FlowTable {
         Self { words: words.expect("the table can be mapped"), bits }
     }
 
-    fn name(place: u32) -> String {
+    /// The name of its pin.
+    pub(crate) fn name(place: u32) -> String {
         format!("FLOW_TABLE_{place}")
     }
 
@@ -188,10 +171,4 @@ impl Drop for FlowTable {
             eprintln!("unmap a flow table: {error}");
         }
     }
-}
-
-/// The word that tells packets which tables there are: the one at `place`, and perhaps an old one at the other place, by
-/// the exponents of their sizes. Flows without a packet for longer than `idle_ticks` of 34.4 s give way to new ones.
-pub(crate) fn in_use(place: u32, bits: u32, old: Option<u32>, idle_ticks: u8) -> u64 {
-    u64::from(place | bits << 8 | old.unwrap_or(0) << 16 | u32::from(idle_ticks) << 24)
 }

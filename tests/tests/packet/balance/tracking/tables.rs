@@ -1,12 +1,17 @@
 //! Flow tables of all sizes, and one that is replaced by one of another size while packets come.
 
+use std::fs;
+
+use aya::maps::{Array, ArrayOfMaps, Map, MapData};
 use fastrand::Rng;
+use lb_common::layout::names;
 
 use crate::{
     case::{Datapath as _, check_all},
     fixture::{IDLE_TICKS, NOW},
-    flow_table::{Entry, FlowTable, SMALLEST, State, in_use},
+    flow_table::{Entry, FlowTable, SMALLEST, State, WAYS},
     random_cases,
+    sandbox::Sandbox,
     world::FAMILIES,
 };
 
@@ -15,13 +20,35 @@ use super::{
     scene::{Case, Gone, Kind, PREVIOUS, Scene, Slot, THIRD, Tracker, frame, hash_of},
 };
 
+/// An empty table of 2 to the power of `bits` buckets at one of the two places for tables.
+fn create(sandbox: &Sandbox, place: u32, bits: u32) -> FlowTable {
+    /// `BPF_F_MMAPABLE` and `BPF_F_INNER_MAP`.
+    const FLAGS: u32 = 1 << 10 | 1 << 12;
+    let pin = sandbox.pin(&FlowTable::name(place));
+    // One that was there before; whoever still has it mapped keeps it.
+    let _ = fs::remove_file(&pin);
+    let array = Array::<MapData, [u64; WAYS]>::create(1 << bits, FLAGS).expect("the table can be created");
+    array.pin(&pin).expect("the table can be pinned");
+    let map = MapData::from_pin(&pin).expect("the table is pinned");
+    let outer = Map::ArrayOfMaps(sandbox.map(names::FLOW_TABLES));
+    let mut outer = ArrayOfMaps::<MapData>::try_from(outer).expect("a map of maps");
+    outer.set(place, &map, 0).expect("the table can be put at its place");
+    FlowTable::open(sandbox, place, bits)
+}
+
+/// The word that tells packets which tables there are: the one at `place`, and perhaps an old one at the other place, by
+/// the exponents of their sizes. Flows without a packet for longer than `idle_ticks` of 34.4 s give way to new ones.
+fn in_use(place: u32, bits: u32, old: Option<u32>, idle_ticks: u8) -> u64 {
+    u64::from(place | bits << 8 | old.unwrap_or(0) << 16 | u32::from(idle_ticks) << 24)
+}
+
 impl Tracker {
     /// A table of 2 to the power of `bits` buckets at `place`, and one of `old` that it replaces at the other place.
     fn use_tables(&mut self, place: u32, bits: u32, old: Option<u32>) {
         let balancer = &mut self.balancer;
         balancer.use_tables(0);
-        balancer.put_flow_table(FlowTable::create(balancer.sandbox(), place, bits));
-        self.old_table = old.map(|bits| FlowTable::create(balancer.sandbox(), place ^ 1, bits));
+        balancer.put_flow_table(create(balancer.sandbox(), place, bits));
+        self.old_table = old.map(|bits| create(balancer.sandbox(), place ^ 1, bits));
         balancer.use_tables(in_use(place, bits, old, IDLE_TICKS));
     }
 }
