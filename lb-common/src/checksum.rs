@@ -28,10 +28,6 @@ impl Sum {
     /// Adds another sum.
     #[inline(always)]
     #[must_use]
-    #[expect(
-        clippy::should_implement_trait,
-        reason = "sums are added in chains of methods, and trait methods are not const"
-    )]
     pub const fn add(self, other: Self) -> Self {
         Self(self.0 + other.0)
     }

@@ -1,7 +1,7 @@
 //! Which backend a packet belongs to.
 
 use aya_ebpf::programs::XdpContext;
-use lb_common::{BackendId, FlowHash, Service, Verdict, flow_table::Signal};
+use lb_common::{BackendId, Condition, FlowHash, Service, Verdict, flow_table::Signal};
 use lb_ebpf::packet::read;
 use network_types::{ip::IpProto, tcp::TcpHdr, udp::UdpHdr};
 
@@ -18,9 +18,9 @@ pub fn backend_of(
     let mut signal = None;
     if service.quic.is_in_use() {
         match quic::classify(ctx, packet.l4_offset + UdpHdr::LEN, service) {
-            quic::Packet::Of(server) => return Ok(server),
+            quic::Packet::Of(server) if maps::condition(server) != Condition::RESCHEDULE => return Ok(server),
             quic::Packet::Initial => signal = Some(Signal::Opens),
-            quic::Packet::Unknown => {}
+            quic::Packet::Of(_) | quic::Packet::Unknown => {}
         }
     }
     let (chunk, index) = service.locate(hash.slot(service.slot_mask));

@@ -15,12 +15,12 @@ use crate::{maps, parse::Packet, reset};
 #[inline(always)]
 pub fn send(ctx: &mut XdpContext, packet: &mut Packet, hash: FlowHash, backend: BackendId) -> Result<Verdict, Verdict> {
     let row = maps::row(backend).ok_or(Verdict::DropNoBackend)?;
-    if row.encapsulation == Encapsulation::LOCAL {
-        return Ok(Verdict::Local);
-    }
     if row.condition == Condition::RESET {
         packet.veil(hash.0);
         return Err(reset::answer(ctx, packet));
+    }
+    if row.encapsulation == Encapsulation::LOCAL {
+        return Ok(Verdict::Local);
     }
     let overhead = row.encapsulation.overhead();
     if packet.ip_len + u32::from(overhead) > u32::from(row.mtu) {

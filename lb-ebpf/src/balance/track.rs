@@ -115,8 +115,11 @@ impl Flow {
             (BackendId::NONE, FlowState::Opening)
         } else if self.signal == Signal::Opens {
             (current, FlowState::Opening)
-        } else if current == previous || self.signal == Signal::Closes || self.is_lost_to(previous) {
+        } else if current == previous || self.is_lost_to(previous) {
             (BackendId::NONE, FlowState::Opening)
+        } else if self.signal == Signal::Closes {
+            // The other side may go on sending for as long as it likes.
+            (previous, FlowState::Closing)
         } else {
             (previous, FlowState::Sighted)
         };

@@ -16,7 +16,11 @@ mod words;
 
 use std::path::Path;
 
-use aya::{Ebpf, EbpfLoader, maps::Map, programs::Xdp};
+use aya::{
+    Ebpf, EbpfLoader,
+    maps::{Array, Map, MapData},
+    programs::Xdp,
+};
 use lb_common::{HashKey, flow_table::BucketBits, layout::names};
 
 pub use attach::{AttachMode, Attachment, interface_index};
@@ -46,6 +50,22 @@ impl Dataplane {
     /// Loads the program; the maps are those pinned in `pins`, as an earlier daemon left them, also one of the layout before, or
     /// new ones that are pinned there.
     pub fn load(pins: &Path, hash_key: HashKey, log_level: LogLevel) -> Result<Self, DataplaneError> {
+        Self::load_with(pins, hash_key, log_level, false)
+    }
+
+    /// For tests: as [`Dataplane::load`], with a clock that stands still. What the array holds is the time, in nanoseconds.
+    pub fn load_with_test_clock(pins: &Path, hash_key: HashKey) -> Result<(Self, Array<MapData, u64>), DataplaneError> {
+        let mut dataplane = Self::load_with(pins, hash_key, None, true)?;
+        let clock = maps::take(&mut dataplane.ebpf, names::TEST_CLOCK)?;
+        Ok((dataplane, clock))
+    }
+
+    fn load_with(
+        pins: &Path,
+        hash_key: HashKey,
+        log_level: LogLevel,
+        use_test_clock: bool,
+    ) -> Result<Self, DataplaneError> {
         let pins = Pins::create(pins)?;
         migrate::upgrade(&pins)?;
         let HashKey(key) = hash_key;
@@ -53,6 +73,7 @@ impl Dataplane {
             .default_map_pin_directory(pins.maps())
             .map_pin_path(names::FLOW_TABLES, pins.maps().join(names::FLOW_TABLES))
             .override_global(names::HASH_KEY, &key[..], true)
+            .override_global(names::USE_TEST_CLOCK, &u8::from(use_test_clock), true)
             .override_global(aya_log::LEVEL, &aya_level(log_level), true)
             .load(object::BALANCE)
             .map_err(DataplaneError::Load)?;

@@ -242,9 +242,9 @@ impl World {
         let mut census = self.core.census(self.now);
         for (backend, tags) in &flows {
             let subject = census.subjects.iter_mut().find(|subject| subject.backends.contains(backend));
-            let Some(subject) = subject else { continue };
+            let Some(slots) = subject.and_then(|subject| subject.slots.as_mut()) else { continue };
             for tag in tags {
-                let _ = subject.slots.meet(*tag, *backend);
+                let _ = slots.meet(*tag, *backend);
             }
         }
         let count = |tags: &Vec<FlowTag>| [0, 0, u32::try_from(tags.len()).unwrap(), 0];

@@ -213,7 +213,12 @@ impl SlotMover {
 
     /// A census of the flow table that begins now, for [`SlotMover::on_census`].
     pub fn census(&self, pace: &Pace, now: Instant) -> Census {
-        let settles = |slot: &Slot| State::of(slot.word) == State::Moving && self.idle_deadline(slot, pace) <= now;
+        let settles = |slot: &Slot| match State::of(slot.word) {
+            State::Moving => self.idle_deadline(slot, pace) <= now,
+            // A flow may have been put there after the sweep had come by that let the slot settle.
+            State::Tracked => true,
+            State::Empty | State::Stable | State::Arming => false,
+        };
         Census::new(now, self.slots.iter().map(|slot| (slot.word.current(), settles(slot))))
     }
 

@@ -120,12 +120,8 @@ impl Backend {
             OTHER_IFINDEX => (Verdict::Redirected, Action::Redirect),
             unknown => panic!("nothing is sent to interface {unknown}"),
         };
-        Outcome {
-            action,
-            verdicts: vec![(verdict, 1)],
-            traffic: counted(service, backend, frame),
-            frame: self.delivery(frame).to_bytes(),
-        }
+        let traffic = counted(service, backend, frame);
+        Outcome::untracked(action, vec![(verdict, 1)], traffic, self.delivery(frame).to_bytes())
     }
 
     /// The frame that leaves for the backend when a client's `frame` comes in.

@@ -3,9 +3,9 @@
 use std::fmt::{Debug, Write as _};
 
 use aya::programs::{TestRun as _, TestRunOptions, Xdp};
-use lb_common::{BackendId, ServiceId, Traffic};
+use lb_common::{BackendId, ServiceId, Tracking, Traffic};
 
-use crate::hexdiff;
+use crate::{flow_table::Entry, hexdiff};
 
 /// A program under test and its maps.
 pub(crate) trait Datapath {
@@ -26,6 +26,10 @@ pub(crate) struct Outcome<V> {
     pub(crate) verdicts: Vec<(V, u64)>,
     /// The counters of traffic that went up, and by how much.
     pub(crate) traffic: Vec<(Counter, Traffic)>,
+    /// The counters of what became of flows that went up, and by how much.
+    pub(crate) tracking: Vec<(Tracking, u64)>,
+    /// What is in the flow table afterwards.
+    pub(crate) flows: Vec<Entry>,
     /// The frame as the program left it.
     pub(crate) frame: Vec<u8>,
 }
@@ -69,7 +73,17 @@ impl<V> Outcome<V> {
     }
 
     fn uncounted(action: Action, verdict: V, frame: &[u8]) -> Self {
-        Self { action, verdicts: vec![(verdict, 1)], traffic: Vec::new(), frame: frame.to_vec() }
+        Self::untracked(action, vec![(verdict, 1)], Vec::new(), frame.to_vec())
+    }
+
+    /// No flow is looked up or remembered.
+    pub(crate) fn untracked(
+        action: Action,
+        verdicts: Vec<(V, u64)>,
+        traffic: Vec<(Counter, Traffic)>,
+        frame: Vec<u8>,
+    ) -> Self {
+        Self { action, verdicts, traffic, tracking: Vec::new(), flows: Vec::new(), frame }
     }
 }
 
@@ -102,6 +116,8 @@ fn explain<V: Debug + PartialEq>(input: &[u8], expected: &Outcome<V>, actual: &O
     compare("action", format!("{:?}", expected.action), format!("{:?}", actual.action));
     compare("verdicts", format!("{:?}", expected.verdicts), format!("{:?}", actual.verdicts));
     compare("traffic", format!("{:?}", expected.traffic), format!("{:?}", actual.traffic));
+    compare("tracking", format!("{:?}", expected.tracking), format!("{:?}", actual.tracking));
+    compare("flows", format!("{:?}", expected.flows), format!("{:?}", actual.flows));
     write!(text, "  frame in:\n{}", hexdiff::dump(input)).expect("writing to a string succeeds");
     if expected.frame != actual.frame {
         let difference = hexdiff::difference(&expected.frame, &actual.frame);

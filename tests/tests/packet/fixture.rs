@@ -1,30 +1,44 @@
-//! The loaded balancer, in a network namespace of its own, with nothing left behind.
+//! The loaded balancer and its maps.
 
-use std::{fs, net::IpAddr, path::PathBuf, process::Command};
+use std::{net::IpAddr, path::Path, process::Command};
 
-use aya::programs::Xdp;
+use aya::{
+    maps::{Array, HashMap, Map, MapData, PerCpuArray},
+    programs::Xdp,
+};
 use etherparse::IpNumber;
 use lb_common::{
     Address, BackendId, BackendRow, HashKey, NetU16, RowIndex, Service, ServiceEntry, ServiceId, ServiceKey, SlotWord,
-    Traffic, Verdict, layout,
+    Tracking, Traffic, Verdict,
+    flow_table::BucketBits,
+    layout::{self, names},
 };
-use lb_tests::lab::{bpffs, require_root, run, unique_name};
-use lb_userspace::dataplane::{Dataplane, Maps, VirtualMacs};
-use nix::sched::{CloneFlags, unshare};
+use lb_tests::lab::run;
+use lb_userspace::dataplane::{Dataplane, DataplaneError, Maps, VirtualMacs};
 
 use crate::{
     backend::Backend,
     case::{Counter, Datapath, Outcome, increments, test_run},
+    flow_table::{FlowTable, SMALLEST},
     frame::Frame,
+    sandbox::Sandbox,
     world::{BACKEND, FAMILIES, Family, INGRESS_IFINDEX, OTHER_IFINDEX, OWN_MAC, PROTOCOLS, SERVICE, SERVICE_PORT},
 };
 
 /// The key of the flow hash.
 pub(crate) const HASH_KEY: [u8; 16] = *b"a key for tests!";
 
+/// What the clock of the tests shows, in nanoseconds, until a case sets it.
+pub(crate) const NOW: u64 = 1_000_000_000_000_000;
+/// How long flows live without a packet, in ticks of 34.4 s.
+pub(crate) const IDLE_TICKS: u8 = 9;
+
 /// The balancing program and its maps.
 pub(crate) struct Balancer {
     dataplane: Dataplane,
+    clock: Option<Array<MapData, u64>>,
+    flow_table: FlowTable,
+    tracking: PerCpuArray<MapData, u64>,
     /// The service ids and backend ids whose traffic is watched.
     watched: Vec<Counter>,
     /// The counters after the last run.
@@ -32,31 +46,48 @@ pub(crate) struct Balancer {
     services: Vec<ServiceEntry>,
     chunks: u32,
     rows: u32,
-    pins: PinFolder,
+    sandbox: Sandbox,
 }
 
 impl Balancer {
-    /// Without services; `None`, and a loud notice, without root.
+    /// Without services, and with a clock that stands still; `None`, and a loud notice, without root.
     pub(crate) fn empty() -> Option<Self> {
-        if !require_root() {
-            return None;
-        }
-        enter_new_namespace();
-        bpffs::ensure_mounted().expect("bpffs can be mounted");
-        let pins = PinFolder::new();
-        let mut dataplane =
-            Dataplane::load(&pins.0, HashKey::from_bytes(HASH_KEY), None).expect("the program can be loaded");
+        Self::loaded(|pins, hash_key| {
+            let (dataplane, mut clock) = Dataplane::load_with_test_clock(pins, hash_key)?;
+            clock.set(0, NOW, 0).expect("the clock can be set");
+            Ok((dataplane, Some(clock)))
+        })
+    }
+
+    /// As it is outside of tests.
+    pub(crate) fn with_the_clock_of_the_kernel() -> Option<Self> {
+        Self::loaded(|pins, hash_key| Ok((Dataplane::load(pins, hash_key, None)?, None)))
+    }
+
+    fn loaded(
+        load: impl FnOnce(&Path, HashKey) -> Result<(Dataplane, Option<Array<MapData, u64>>), DataplaneError>,
+    ) -> Option<Self> {
+        let sandbox = Sandbox::enter()?;
+        add_other_interface();
+        let (mut dataplane, clock) =
+            load(sandbox.pins(), HashKey::from_bytes(HASH_KEY)).expect("the program can be loaded");
+        let bits = BucketBits::new(SMALLEST).expect("a size");
+        dataplane.open_flow_tables(bits, IDLE_TICKS).expect("there can be a flow table");
         let maps = &mut dataplane.maps;
         maps.put_interface(INGRESS_IFINDEX, OWN_MAC).expect("the interface map takes it");
         maps.put_egress(OTHER_IFINDEX).expect("the interface can be redirected to");
         let mut balancer = Self {
             dataplane,
+            clock,
+            flow_table: FlowTable::open(&sandbox, 0, SMALLEST),
+            tracking: PerCpuArray::try_from(Map::PerCpuArray(sandbox.map(names::TRACKING)))
+                .expect("an array of counters"),
             watched: Vec::new(),
             counted: Counted::default(),
             services: Vec::new(),
             chunks: 0,
             rows: 0,
-            pins,
+            sandbox,
         };
         balancer.counted = balancer.count();
         Some(balancer)
@@ -110,11 +141,54 @@ impl Balancer {
 
     /// The map of virtual routers, as another process opens it.
     pub(crate) fn virtual_macs(&self) -> VirtualMacs {
-        VirtualMacs::new(&self.pins.0)
+        VirtualMacs::new(self.sandbox.pins())
     }
 
     pub(crate) fn maps(&mut self) -> &mut Maps {
         &mut self.dataplane.maps
+    }
+
+    /// Sets the clock to `now` nanoseconds.
+    pub(crate) fn set_time(&mut self, now: u64) {
+        let clock = self.clock.as_mut().expect("the time can be set where it stands still");
+        clock.set(0, now, 0).expect("the clock can be set");
+    }
+
+    /// The flow table that packets use, until a test says otherwise.
+    pub(crate) fn flow_table(&self) -> &FlowTable {
+        &self.flow_table
+    }
+
+    /// Takes `table` for the one that packets use.
+    pub(crate) fn put_flow_table(&mut self, table: FlowTable) {
+        self.flow_table = table;
+    }
+
+    /// The folder of pins.
+    pub(crate) fn sandbox(&self) -> &Sandbox {
+        &self.sandbox
+    }
+
+    /// Tells packets which tables there are, see [`crate::flow_table::in_use`].
+    pub(crate) fn use_tables(&self, word: u64) {
+        let map = Map::Array(self.sandbox.map(names::FLOW_TABLES_IN_USE));
+        let mut map = Array::<_, u64>::try_from(map).expect("an array of one word");
+        map.set(0, word, 0).expect("the word can be set");
+    }
+
+    /// Lets the QUIC server id `id` of a service, up to 15 bytes, stand for `backend`.
+    pub(crate) fn put_quic_server(&self, service: ServiceId, id: &[u8], backend: BackendId) {
+        let mut padded = [0; 16];
+        padded[..id.len()].copy_from_slice(id);
+        // Two numbers in the byte order of the host, then the service, then four zeros.
+        let (numbers, []) = padded.as_chunks() else { unreachable!("16 bytes are twice 8") };
+        let mut key: Vec<u8> = numbers.iter().flat_map(|bytes| u64::from_be_bytes(*bytes).to_ne_bytes()).collect();
+        key.extend(service.get().to_ne_bytes());
+        key.extend([0; 4]);
+        let key: [u8; 24] = key.try_into().expect("24 bytes");
+        let map = Map::HashMap(self.sandbox.map(names::QUIC_SERVERS));
+        let mut map = HashMap::<_, [u8; 24], u32>::try_from(map).expect("a hash map");
+        map.insert(key, backend.get(), 0).expect("the server can be put");
     }
 
     /// Expects, from now on, that this counter goes up when the case says so, and else stays.
@@ -135,7 +209,12 @@ impl Balancer {
         Counted {
             verdicts: maps.verdicts().expect("the counters can be read"),
             traffic: self.watched.iter().map(traffic).collect(),
+            tracking: Tracking::ALL.iter().map(|event| (*event, self.count_of(*event))).collect(),
         }
+    }
+
+    fn count_of(&self, event: Tracking) -> u64 {
+        self.tracking.get(&(event as u32), 0).expect("the counters can be read").iter().sum()
     }
 
     fn program(&mut self) -> &Xdp {
@@ -164,6 +243,8 @@ impl Datapath for Balancer {
             action,
             verdicts: increments(&self.counted.verdicts, &counted.verdicts),
             traffic: traffic_increments(&self.counted.traffic, &counted.traffic),
+            tracking: increments(&self.counted.tracking, &counted.tracking),
+            flows: self.flow_table.entries(),
             frame: out,
         };
         self.counted = counted;
@@ -176,6 +257,7 @@ impl Datapath for Balancer {
 struct Counted {
     verdicts: Vec<(Verdict, u64)>,
     traffic: Vec<(Counter, Traffic)>,
+    tracking: Vec<(Tracking, u64)>,
 }
 
 /// A line of a table for the balancer.
@@ -215,27 +297,9 @@ fn traffic_increments(before: &[(Counter, Traffic)], after: &[(Counter, Traffic)
     before.iter().zip(after).map(difference).filter(|(_, traffic)| *traffic != Traffic::default()).collect()
 }
 
-/// Takes this thread to a network namespace that ends with it, with an interface to redirect to.
-fn enter_new_namespace() {
-    unshare(CloneFlags::CLONE_NEWNET).expect("root may create a network namespace");
+/// Creates an interface to redirect to.
+fn add_other_interface() {
     let index = OTHER_IFINDEX.to_string();
     let arguments = ["link", "add", "name", "other", "index", &index, "type", "veth", "peer", "name", "peer"];
     run(Command::new("ip").args(arguments)).expect("a pair of interfaces can be created");
-}
-
-/// The folder of the maps' pins; it goes when the test ends, however that happens.
-struct PinFolder(PathBuf);
-
-impl PinFolder {
-    fn new() -> Self {
-        Self(PathBuf::from(bpffs::MOUNT).join(format!("lb-{}", unique_name("packet"))))
-    }
-}
-
-impl Drop for PinFolder {
-    fn drop(&mut self) {
-        if let Err(error) = fs::remove_dir_all(&self.0) {
-            eprintln!("remove {}: {error}", self.0.display());
-        }
-    }
 }

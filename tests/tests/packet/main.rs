@@ -8,7 +8,8 @@
 //! |---|---|
 //! | `balance/`, `decap/` | the tables, one file per topic |
 //! | `case.rs`, `hexdiff.rs` | running a table, and saying what differs |
-//! | `fixture.rs` | the loaded balancer and its maps |
+//! | `fixture.rs`, `sandbox.rs` | the loaded balancer and its maps, of which nothing is left |
+//! | `flow_table.rs` | flow tables and their entries |
 //! | `world.rs` | the addresses that the tests share |
 //! | `logging.rs` | what logging costs |
 //! | `packet.rs`, `frame.rs` | building packets and frames |
@@ -21,11 +22,13 @@ mod balance;
 mod case;
 mod decap;
 mod fixture;
+mod flow_table;
 mod frame;
 mod hexdiff;
 mod logging;
 mod oracle;
 mod packet;
+mod sandbox;
 mod world;
 
 /// How many random cases a test runs that takes `fast` of them in everyday use.

@@ -19,7 +19,39 @@ pub(crate) struct Packet {
     pub(crate) options: Vec<u8>,
     /// Extension headers of an IPv6 packet.
     pub(crate) extensions: Vec<Extension>,
+    /// The header of a TCP segment.
+    pub(crate) segment: Segment,
     pub(crate) payload: Vec<u8>,
+}
+
+/// What differs in the headers of TCP segments (RFC 9293, section 3.1).
+#[derive(Clone, Debug)]
+pub(crate) struct Segment {
+    /// The sum of the flags' values.
+    pub(crate) flags: u8,
+    pub(crate) sequence: u32,
+    pub(crate) acknowledgment: u32,
+    /// A multiple of four bytes.
+    pub(crate) options: Vec<u8>,
+}
+
+/// The first segment of a connection.
+impl Default for Segment {
+    fn default() -> Self {
+        Self { flags: flags::SYN, sequence: 0x1234_5678, acknowledgment: 0, options: Vec::new() }
+    }
+}
+
+/// The flags of a TCP header.
+pub(crate) mod flags {
+    pub(crate) const FIN: u8 = 1;
+    pub(crate) const SYN: u8 = 1 << 1;
+    pub(crate) const RST: u8 = 1 << 2;
+    pub(crate) const PSH: u8 = 1 << 3;
+    pub(crate) const ACK: u8 = 1 << 4;
+    pub(crate) const URG: u8 = 1 << 5;
+    pub(crate) const ECE: u8 = 1 << 6;
+    pub(crate) const CWR: u8 = 1 << 7;
 }
 
 /// An extension header (RFC 8200, section 4).
@@ -37,8 +69,16 @@ const CLIENT_FLOW_LABEL: u32 = 0x5_4321;
 
 impl Packet {
     pub(crate) fn new(protocol: IpNumber, source: SocketAddr, destination: SocketAddr) -> Self {
-        let (options, extensions, payload) = (Vec::new(), Vec::new(), b"hello".to_vec());
-        Self { source, destination, protocol, traffic_class: 0, options, extensions, payload }
+        Self {
+            source,
+            destination,
+            protocol,
+            traffic_class: 0,
+            options: Vec::new(),
+            extensions: Vec::new(),
+            segment: Segment::default(),
+            payload: b"hello".to_vec(),
+        }
     }
 
     #[must_use]
@@ -109,10 +149,7 @@ impl Packet {
     fn transport(&self) -> TransportHeader {
         let (source_port, destination_port) = (self.source.port(), self.destination.port());
         match self.protocol {
-            IpNumber::TCP => TransportHeader::Tcp(TcpHeader {
-                syn: true,
-                ..TcpHeader::new(source_port, destination_port, 0x1234_5678, 0x2000)
-            }),
+            IpNumber::TCP => TransportHeader::Tcp(self.segment.header(source_port, destination_port)),
             IpNumber::UDP => TransportHeader::Udp(UdpHeader {
                 source_port,
                 destination_port,
@@ -121,6 +158,26 @@ impl Packet {
             }),
             other => panic!("{other:?} has no ports"),
         }
+    }
+}
+
+impl Segment {
+    fn header(&self, source_port: u16, destination_port: u16) -> TcpHeader {
+        let has = |flag| self.flags & flag != 0;
+        let mut header = TcpHeader {
+            fin: has(flags::FIN),
+            syn: has(flags::SYN),
+            rst: has(flags::RST),
+            psh: has(flags::PSH),
+            ack: has(flags::ACK),
+            urg: has(flags::URG),
+            ece: has(flags::ECE),
+            cwr: has(flags::CWR),
+            acknowledgment_number: self.acknowledgment,
+            ..TcpHeader::new(source_port, destination_port, self.sequence, 0x2000)
+        };
+        header.set_options_raw(&self.options).expect("at most ten words");
+        header
     }
 }
 

@@ -11,6 +11,7 @@ mod not_ours;
 mod random;
 mod refusals;
 mod services;
+mod tracking;
 mod truncated;
 mod virtual_mac;
 mod vlan;

@@ -58,7 +58,7 @@ impl Datapath for Decapsulator {
         let verdicts = self.decap.verdicts().expect("the counters can be read");
         let increments = increments(&self.verdicts, &verdicts);
         self.verdicts = verdicts;
-        Outcome { action, verdicts: increments, traffic: Vec::new(), frame }
+        Outcome::untracked(action, increments, Vec::new(), frame)
     }
 }
 
@@ -68,12 +68,8 @@ type Case = crate::case::Case<Decapsulator>;
 impl Case {
     /// The kernel gets the frame without its outer header: as `inner`.
     fn decapsulates(description: impl Into<String>, frame: &Frame, inner: &Frame) -> Self {
-        let expected = Outcome {
-            action: Action::Pass,
-            verdicts: vec![(DecapVerdict::Decapsulated, 1)],
-            traffic: Vec::new(),
-            frame: inner.to_bytes(),
-        };
+        let verdicts = vec![(DecapVerdict::Decapsulated, 1)];
+        let expected = Outcome::untracked(Action::Pass, verdicts, Vec::new(), inner.to_bytes());
         Self { description: description.into(), setup: (), frame: frame.to_bytes(), expected }
     }
 
