@@ -2,7 +2,7 @@ use std::{collections::HashMap, sync::atomic::Ordering};
 
 use aya::maps::{Array, Map};
 use lb_common::{
-    BackendId, BackendRow, Directory, FlowTables as Word, RowIndex, Service, ServiceId, SlotWord,
+    BackendId, BackendRow, Directory, FlowState, FlowTables as Word, RowIndex, Service, ServiceId, SlotWord,
     layout::{self, names},
 };
 
@@ -60,7 +60,7 @@ fn forget_previous(folder: &Folder) -> Result<(), DataplaneError> {
     Ok(())
 }
 
-/// How many flows in the flow table belong to another backend than their slot.
+/// How many flows in the flow table belong to another backend than their slot, without those that end.
 fn elsewhere(folder: &Folder) -> Result<u64, DataplaneError> {
     // A daemon that could not load its program has made none.
     if !folder.path().join(names::FLOW_TABLES_IN_USE).exists() {
@@ -80,6 +80,9 @@ fn elsewhere(folder: &Folder) -> Result<u64, DataplaneError> {
         directory.services().map(|entry| (entry.service.id, entry.service)).collect();
     let rows = rows(folder, &words)?;
     let is_elsewhere = |flow: &ListedFlow| {
+        if flow.entry.state() == FlowState::Closing {
+            return false;
+        }
         let backend = flow.entry.backend();
         let service = rows.get(&backend).and_then(|row| services.get(&row.service));
         service
