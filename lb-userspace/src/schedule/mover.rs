@@ -142,6 +142,7 @@ impl SlotMover {
     /// # Panics
     ///
     /// If it would be smaller.
+    #[must_use]
     pub fn grown(&self, slots: u32) -> Self {
         assert!(slots >= self.count(), "a table of {} slots cannot grow to {slots}", self.count());
         Self { slots: self.slots.iter().copied().cycle().take(slots as usize).collect(), first: 0, ..self.clone() }

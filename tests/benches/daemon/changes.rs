@@ -1,6 +1,10 @@
 //! From a command to the datapath: a daemon with 1,000 services of ten backends each is told to change one, or all.
 
-use std::{fmt::Write as _, net::Ipv4Addr, time::Instant};
+use std::{
+    fmt::Write as _,
+    net::Ipv4Addr,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, Result};
 use hyper::Method;
@@ -32,7 +36,7 @@ pub(crate) fn run() -> Result<Vec<CaseResult>> {
     }
     lab.write_config(&config)?;
     let _lbd = lab.start_lbd()?;
-    wait_for("all backends up", std::time::Duration::from_secs(60), || {
+    wait_for("all backends up", Duration::from_mins(1), || {
         let up = lab.status()?.backends.get("up").copied().unwrap_or_default();
         Ok((up == usize::try_from(SERVICES)? * BACKENDS).then_some(()))
     })?;
