@@ -27,6 +27,8 @@ pub(super) struct Backend {
     /// What the last probe said; `None` before the first, and without a check.
     pub(super) report: Option<Report<BackendId>>,
     pub(super) health: Checked,
+    /// The check that runs.
+    pub(super) check: Option<config::HealthCheck>,
     /// Its flows that are in the flow table, as of the last census.
     pub(super) flows: FlowCounts,
     /// Since when it takes flows, where its weight rises slowly from then on.
@@ -75,6 +77,7 @@ impl Backend {
             unresolved: None,
             report: None,
             health: Checked::By(Health::Unknown),
+            check: None,
             flows: FlowCounts::default(),
             rising_since: None,
             unnamed_since: None,

@@ -36,13 +36,7 @@ struct Present {
     service: Service,
     /// Absent for a service that is new.
     mover: Option<SlotMover>,
-    backends: HashMap<Address, PresentBackend>,
-}
-
-struct PresentBackend {
-    backend: Backend,
-    /// The check that runs.
-    check: Option<config::HealthCheck>,
+    backends: HashMap<Address, Backend>,
 }
 
 impl Core {
@@ -174,7 +168,7 @@ impl Core {
             backends.push(join(spec, *id, present, &desired, effects));
             self.service_of.insert(*id, key);
         }
-        let removed = present.backends.into_values().map(|gone| leave(gone, &desired, now)).collect();
+        let removed = present.backends.into_values().map(|gone| leave(gone, &desired, now, effects)).collect();
         let slots = place.service.slot_mask + 1;
         let mut mover = match present.mover {
             Some(mover) if place.has_new_table => mover.grown(slots),
@@ -229,7 +223,7 @@ impl Core {
     fn remove_present(&mut self, present: Present, now: Instant, effects: &mut Vec<Effect>) {
         self.service_ids.give_back(present.service.id.get(), now);
         self.chunks.give_back(present.service.first_chunk, chunk_count(&present.service), now);
-        for PresentBackend { backend, .. } in present.backends.into_values() {
+        for backend in present.backends.into_values() {
             self.remove_backend(&backend, now, effects);
         }
     }
@@ -304,69 +298,76 @@ impl Core {
 fn join(
     spec: &config::Backend,
     id: BackendId,
-    present: Option<PresentBackend>,
+    present: Option<Backend>,
     service: &DesiredService,
     effects: &mut Vec<Effect>,
 ) -> Backend {
     let admin = service.admin_of(&spec.name);
-    let check = service.spec.health.as_ref().filter(|_| admin != Admin::Disabled);
-    let running = present.as_ref().and_then(|present| present.check.as_ref());
-    let known = present.as_ref().map_or(Health::Unknown, |present| present.backend.known_health());
-    match (check, running) {
-        (Some(check), running) if running != Some(check) => effects.push(Effect::StartCheck {
-            id,
-            target: SocketAddr::new(spec.address, service.spec.port),
-            check: Box::new(check.clone()),
-            initial: known,
-        }),
-        (None, Some(_)) => effects.push(Effect::StopCheck(id)),
-        _ => {}
-    }
-    let mut backend = present.map_or_else(|| Backend::new(spec.clone(), id), |present| present.backend);
-    if check.is_none() {
-        backend.report = None;
-    }
-    Backend {
+    let present = present.unwrap_or_else(|| Backend::new(spec.clone(), id));
+    let known = present.known_health();
+    let mut backend = Backend {
         spec: spec.clone(),
         standing: Standing::Member(admin),
         until: service.deadline_of(&spec.name),
         unnamed_since: None,
-        health: match (check, &service.spec.health) {
-            (Some(_), _) => Checked::By(known),
-            // Disabled: nothing is known until it is checked again.
-            (None, Some(_)) => Checked::By(Health::Unknown),
-            (None, None) => Checked::Unchecked,
-        },
-        ..backend
+        ..present
+    };
+    let check = service.spec.health.as_ref().filter(|_| admin != Admin::Disabled);
+    run_check(&mut backend, check, service, effects);
+    backend.health = match (check, &service.spec.health) {
+        (Some(_), _) => Checked::By(known),
+        // Disabled: nothing is known until it is checked again.
+        (None, Some(_)) => Checked::By(Health::Unknown),
+        (None, None) => Checked::Unchecked,
+    };
+    backend
+}
+
+/// Lets exactly this check run.
+fn run_check(
+    backend: &mut Backend,
+    check: Option<&config::HealthCheck>,
+    service: &DesiredService,
+    effects: &mut Vec<Effect>,
+) {
+    match check {
+        Some(check) if backend.check.as_ref() != Some(check) => effects.push(Effect::StartCheck {
+            id: backend.id,
+            target: SocketAddr::new(backend.spec.address, service.spec.port),
+            check: Box::new(check.clone()),
+            initial: backend.known_health(),
+        }),
+        None if backend.check.is_some() => effects.push(Effect::StopCheck(backend.id)),
+        _ => {}
     }
+    if check.is_none() {
+        backend.report = None;
+    }
+    backend.check = check.cloned();
 }
 
 /// A backend that `service` has no more: it keeps its flows for a while, and is checked on.
-fn leave(PresentBackend { backend, .. }: PresentBackend, service: &DesiredService, now: Instant) -> Backend {
-    let given = service.deadlines.get(&backend.spec.name).copied();
+fn leave(gone: Backend, service: &DesiredService, now: Instant, effects: &mut Vec<Effect>) -> Backend {
+    let given = service.deadlines.get(&gone.spec.name).copied();
     let usual = service.spec.drain_timeout.map(|timeout| now + timeout);
-    let until = match backend.standing {
+    let until = match gone.standing {
         // A second removal does not give it more time.
-        Standing::Removed => backend.until,
+        Standing::Removed => gone.until,
         Standing::Member(Admin::Disabled) => Some(now),
-        Standing::Member(_) => given.or(backend.until).or(usual),
+        Standing::Member(_) => given.or(gone.until).or(usual),
     };
-    Backend { standing: Standing::Removed, until, rising_since: None, ..backend }
+    let mut backend = Backend { standing: Standing::Removed, until, rising_since: None, ..gone };
+    run_check(&mut backend, service.spec.health.as_ref(), service, effects);
+    backend
 }
 
 impl Present {
     fn of_state(state: &ServiceState) -> Self {
-        let check = |backend: &Backend| {
-            let is_checked = backend.standing != Standing::Member(Admin::Disabled);
-            state.desired.spec.health.clone().filter(|_| is_checked)
-        };
-        let present = |backend: &Backend| {
-            (backend.spec.address.into(), PresentBackend { backend: backend.clone(), check: check(backend) })
-        };
+        let backends = state.backends.iter().chain(&state.removed);
         Self {
             service: state.live,
             mover: Some(state.mover.clone()),
-            backends: state.backends.iter().chain(&state.removed).map(present).collect(),
+            backends: backends.map(|backend| (backend.spec.address.into(), backend.clone())).collect(),
         }
     }
 
@@ -379,8 +380,7 @@ impl Present {
             let health = Checked::By(if is_healthy { Health::Up } else { Health::Unknown });
             let address = row.address.to_ip();
             let spec = config::Backend { name: address.to_string(), address, port: None, weight: 0, server_id: None };
-            let backend = Backend { row: Some((index, row)), health, ..Backend::new(spec, id) };
-            (row.address, PresentBackend { backend, check: None })
+            (row.address, Backend { row: Some((index, row)), health, ..Backend::new(spec, id) })
         };
         Self {
             service: live.service,

@@ -180,3 +180,24 @@ fn the_share_of_a_backend_that_comes_up_rises_slowly_and_that_of_the_first_ones_
     world.settle();
     assert_eq!(share(&world), 512);
 }
+
+#[test]
+fn a_backend_that_was_removed_before_a_restart_and_comes_back_after_it_is_checked() {
+    let mut world = World::ready(CONFIG);
+    let id = world.id("checked", "10.0.0.3");
+    world.change(Change::Remove(selector("10.0.0.3"), None)).unwrap();
+    world.pass(Duration::from_secs(4));
+    let without = CONFIG.replace("[[service.backend]]\naddress = \"10.0.0.3\"\n", "");
+    let mut core = Core::new(config::Node::default(), world.datapath.live(), HashMap::new());
+    let effects = core.apply(desired(&without), world.now).unwrap();
+    world.core = core;
+    world.datapath.checks.clear();
+    world.datapath.run(effects);
+    assert!(world.datapath.checks.contains_key(&id), "while it still has flows");
+    let again = config::Backend::parse(None, "10.0.0.3", 1).unwrap();
+    world.change(Change::Add("checked".to_owned(), again)).unwrap();
+    assert_eq!(world.id("checked", "10.0.0.3"), id);
+    assert!(world.datapath.checks.contains_key(&id), "as a member again");
+    world.report(id, Health::Down);
+    assert_eq!(world.state("checked", "10.0.0.3"), BackendState::Down);
+}
