@@ -25,6 +25,8 @@ enum What {
     Datapath(Output),
     /// Fail over, with our VRRP and with keepalived, and see how long nobody answers
     Ha(Ha),
+    /// Time what the daemon does: changes, sweeps and resizes of the flow table
+    Daemon(Output),
     /// Change the backends of a service with live connections, with flows tracked when needed, never, and always
     Churn(Churn),
 }
@@ -74,6 +76,11 @@ pub(crate) fn run(options: Options) -> Result<()> {
         What::Datapath(output) => {
             setup::ensure(Level::Run)?;
             cargo::run(output.tell(&mut bench("datapath"))?)
+        }
+        What::Daemon(output) => {
+            setup::ensure(Level::Test)?;
+            cargo::build_release()?;
+            cargo::run(output.tell(&mut bench("daemon"))?)
         }
         What::Ha(Ha { trials, plot, output }) => {
             setup::ensure(Level::Test)?;

@@ -43,12 +43,11 @@ fn find(hash: FlowHash, table: Option<(u32, BucketBits)>, now: FlowTime) -> Opti
     let tag = FlowTag::of(hash);
     let [first, second] = bits.buckets_of(hash);
     let mut bucket = maps::bucket(table, first, now)?;
-    let (way, entry) = match bucket.find(tag) {
-        Some(found) => found,
-        None => {
-            bucket = maps::bucket(table, second, now)?;
-            bucket.find(tag)?
-        }
+    let (way, entry) = if let Some(found) = bucket.find(tag) {
+        found
+    } else {
+        bucket = maps::bucket(table, second, now)?;
+        bucket.find(tag)?
     };
     Some(Place { bucket, way, entry })
 }

@@ -29,8 +29,8 @@ impl Daemon {
     }
 
     /// Lists flows beside the loop, since there may be millions.
-    pub(super) fn list_flows(&self, filter: FlowFilter, reply: Reply<FlowsView>) {
-        let names = match self.names(&filter) {
+    pub(super) fn list_flows(&self, filter: &FlowFilter, reply: Reply<FlowsView>) {
+        let names = match self.names(filter) {
             Ok(names) => names,
             Err(refusal) => return drop(reply.send(Err(refusal))),
         };
@@ -39,15 +39,15 @@ impl Daemon {
             Err(refusal) => return drop(reply.send(Err(refusal))),
         };
         let table = self.flow_tables.table();
+        let (limit, wanted_slot) = (filter.limit.unwrap_or(LIST), filter.slot);
         tokio::task::spawn_blocking(move || {
-            let limit = filter.limit.unwrap_or(LIST);
             let mut counts = BTreeMap::<(u32, &str), u64>::new();
             let mut listed = Vec::new();
             for flow in flows(&table, flow_time()) {
                 let Some(name) = names.get(&flow.entry.backend()) else { continue };
                 let slot = flow.entry.tag().slot(name.slot_mask);
                 let entry_state = flow.entry.state();
-                if state.is_some_and(|state| state != entry_state) || filter.slot.is_some_and(|wanted| wanted != slot) {
+                if state.is_some_and(|state| state != entry_state) || wanted_slot.is_some_and(|wanted| wanted != slot) {
                     continue;
                 }
                 *counts.entry((flow.entry.backend().get(), entry_state.name())).or_default() += 1;
@@ -168,9 +168,8 @@ impl Daemon {
             Some(entry) if backend(entry.backend()).is_some_and(|backend| backend.next_hop.is_some()) => {
                 entry.backend()
             }
-            Some(_) => word.current(),
             None if word.remember() => word.previous(),
-            None => word.current(),
+            Some(_) | None => word.current(),
         };
         let entry = found.and_then(|entry| {
             let name =

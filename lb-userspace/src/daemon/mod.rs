@@ -142,7 +142,7 @@ impl Daemon {
             Request::Fitness(reply) => drop(reply.send(Ok(self.fitness()))),
             Request::Stats(reply) => drop(reply.send(self.stats())),
             Request::Flow { service, client, port, reply } => drop(reply.send(self.flow(&service, client, port))),
-            Request::Flows(filter, reply) => self.list_flows(filter, reply),
+            Request::Flows(filter, reply) => self.list_flows(&filter, reply),
             Request::Slots(service, reply) => drop(reply.send(self.slots(&service))),
             Request::Change(change, reply) => {
                 let result = self.change(change).await;

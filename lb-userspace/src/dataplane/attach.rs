@@ -10,7 +10,7 @@ use std::{
 use aya::programs::{ProgramError, XdpMode, links::FdLink};
 use lb_common::layout;
 
-use super::{Dataplane, DataplaneError, bpf, pins::pin_error};
+use super::{Dataplane, DataplaneError, bpf, migrate, pins::pin_error};
 use crate::config;
 
 /// Where on its way in a packet meets the program.
@@ -92,7 +92,8 @@ impl Dataplane {
         Err(refused.expect("there is at least one mode, and it was refused"))
     }
 
-    /// Detaches the program from every interface that is not among `keep`.
+    /// Detaches the program from every interface that is not among `keep`. No program of an earlier daemon is attached then, so
+    /// the maps of one of the layout before go, too.
     pub fn detach_all_but(&self, keep: &[Attachment]) -> Result<(), DataplaneError> {
         let kept: Vec<PathBuf> =
             keep.iter().map(|attachment| self.link_pin(attachment.ifindex, attachment.mode)).collect();
@@ -102,7 +103,7 @@ impl Dataplane {
                 detach(&pin)?;
             }
         }
-        Ok(())
+        migrate::finish(&self.pins)
     }
 
     /// Puts this program into the link that an earlier daemon left; `false` if there is none that works.

@@ -5,7 +5,7 @@ use std::{
     ffi::CString,
     io,
     os::{
-        fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
+        fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
         unix::ffi::OsStrExt as _,
     },
     path::Path,
@@ -70,6 +70,21 @@ fn element_attr(map: BorrowedFd<'_>, index: &u32, value: Option<&u32>) -> bpf_at
     attr.__bindgen_anon_2.key = ptr::from_ref(index) as u64;
     attr.__bindgen_anon_2.__bindgen_anon_1.value = value.map_or(0, |value| ptr::from_ref(value) as u64);
     attr
+}
+
+/// Pins an object (`BPF_OBJ_PIN`).
+pub(super) fn pin(object: BorrowedFd<'_>, pin: &Path) -> io::Result<()> {
+    let path = CString::new(pin.as_os_str().as_bytes())?;
+    let mut attr = zeroed_attr();
+    attr.__bindgen_anon_4.pathname = path.as_ptr() as u64;
+    attr.__bindgen_anon_4.bpf_fd = object.as_raw_fd().cast_unsigned();
+    // SAFETY: the attribute points to `path`, which outlives the call.
+    unsafe { bpf(bpf_cmd::BPF_OBJ_PIN, &attr) }.map(drop)
+}
+
+/// Pins what is pinned at `pin` at another place as well.
+pub(super) fn pin_again(pin: &Path, also: &Path) -> io::Result<()> {
+    self::pin(get_pinned(pin)?.as_fd(), also)
 }
 
 /// Opens the object pinned at `pin` (`BPF_OBJ_GET`).

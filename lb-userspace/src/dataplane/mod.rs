@@ -8,6 +8,7 @@ mod error;
 mod flow_tables;
 mod mapped;
 mod maps;
+mod migrate;
 pub mod object;
 mod pins;
 mod virtual_macs;
@@ -27,6 +28,7 @@ pub use decap::{Decap, Network};
 pub use error::DataplaneError;
 pub use flow_tables::{FlowTable, FlowTables, ListedFlow, Opened, Sweep, flow_time, flows, sweep};
 pub use maps::Maps;
+pub use migrate::{Downgraded, downgrade};
 pub use pins::Pins;
 pub use virtual_macs::VirtualMacs;
 pub use words::Words;
@@ -45,8 +47,8 @@ pub struct Dataplane {
 }
 
 impl Dataplane {
-    /// Loads the program; the maps are those pinned in `pins`, as an earlier daemon left them, or new ones that are
-    /// pinned there.
+    /// Loads the program; the maps are those pinned in `pins`, as an earlier daemon left them, also one of the layout before, or
+    /// new ones that are pinned there.
     pub fn load(pins: &Path, hash_key: HashKey, log_level: LogLevel) -> Result<Self, DataplaneError> {
         Self::load_with(pins, hash_key, log_level, false)
     }
@@ -65,6 +67,7 @@ impl Dataplane {
         use_test_clock: bool,
     ) -> Result<Self, DataplaneError> {
         let pins = Pins::create(pins)?;
+        migrate::upgrade(&pins)?;
         let HashKey(key) = hash_key;
         let mut ebpf = EbpfLoader::new()
             .default_map_pin_directory(pins.maps())

@@ -1,7 +1,7 @@
 //! The folder of pins: what is in it outlives the daemon.
 //!
 //! ```text
-//! <pins>/v2/              one folder per version of the map layout
+//! <pins>/v3/              one folder per version of the map layout
 //!     SLOTS, ROWS, …      the maps
 //!     links/native-3      the program on interface number 3, in native mode
 //! ```
@@ -20,7 +20,7 @@ use nix::{
     sys::statfs::{BPF_FS_MAGIC, statfs},
 };
 
-use super::{DataplaneError, attach::detach};
+use super::{DataplaneError, attach::detach, migrate};
 
 /// Where the distributions mount the bpf file system.
 const BPFFS: &str = "/sys/fs/bpf";
@@ -54,6 +54,11 @@ impl Pins {
         maps(&self.root)
     }
 
+    /// The folder of a version of the layout.
+    pub(super) fn folder(&self, version: u32) -> PathBuf {
+        folder(&self.root, version)
+    }
+
     pub(super) fn links(&self) -> PathBuf {
         self.maps().join("links")
     }
@@ -70,6 +75,7 @@ impl Pins {
 
     /// Removes everything of ours: the programs are detached, the maps freed. What others pinned there stays.
     pub fn remove(self) -> Result<(), DataplaneError> {
+        migrate::remove_older(&self)?;
         self.link_pins()?.iter().try_for_each(|pin| detach(pin))?;
         match fs::remove_dir_all(self.maps()) {
             Err(source) if source.kind() != io::ErrorKind::NotFound => {
@@ -88,7 +94,11 @@ impl Pins {
 
 /// Where the maps are pinned, below the folder of pins `root`.
 pub(super) fn maps(root: &Path) -> PathBuf {
-    root.join(format!("v{}", layout::VERSION))
+    folder(root, layout::VERSION)
+}
+
+fn folder(root: &Path, version: u32) -> PathBuf {
+    root.join(format!("v{version}"))
 }
 
 fn lock(root: &Path) -> Result<Flock<File>, DataplaneError> {

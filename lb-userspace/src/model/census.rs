@@ -36,8 +36,8 @@ pub struct Subject {
     pub idle_timeout: Duration,
     /// All that its flows may belong to.
     pub backends: Vec<BackendId>,
-    /// What is found out about its slots.
-    pub slots: schedule::Census,
+    /// What is found out about its slots, if there is something to find out.
+    pub slots: Option<schedule::Census>,
 }
 
 /// What a census has found.
@@ -63,7 +63,7 @@ impl Core {
             service: state.live,
             idle_timeout: state.desired.spec.idle_timeout(),
             backends: state.backends.iter().chain(&state.removed).map(|backend| backend.id).collect(),
-            slots: state.mover.census(&state.pace(), now),
+            slots: state.mover.census_due().map(|_| state.mover.census(&state.pace(), now)),
         };
         Census { started: now, subjects: self.services.iter().map(subject).collect() }
     }
@@ -90,7 +90,7 @@ impl Core {
         let Findings { census: Census { started, subjects }, flows, losses, packets } = findings;
         let has_lost = self.losses.replace(losses).is_some_and(|before| before < losses);
         let mut slots: HashMap<ServiceId, schedule::Census> =
-            subjects.into_iter().map(|subject| (subject.service.id, subject.slots)).collect();
+            subjects.into_iter().filter_map(|subject| Some((subject.service.id, subject.slots?))).collect();
         let mut effects = Vec::new();
         let mut over = Vec::new();
         for state in &mut self.services {

@@ -162,7 +162,8 @@ impl ServiceState {
     pub(super) fn on_time(&mut self, shared: &mut Shared<'_>, now: Instant) -> Vec<Effect> {
         let is_due = |due: Option<Instant>| due.is_some_and(|due| due <= now);
         let is_cut_off = self.cut_offs().any(|until| is_due(Some(until)) && until > self.refreshed);
-        if is_cut_off || is_due(self.next_rise()) || is_due(self.gathering_until()) {
+        let has_gathered = self.gathering_until().is_some_and(|until| until <= now && until > self.refreshed);
+        if is_cut_off || has_gathered || is_due(self.next_rise()) {
             return self.refresh(shared, now);
         }
         if is_due(self.mover.next_deadline()) { self.advance(now).into_iter().collect() } else { Vec::new() }
@@ -171,7 +172,8 @@ impl ServiceState {
     /// When [`ServiceState::on_time`] has something to do next.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
         let cut_offs = self.cut_offs().filter(|until| *until > self.refreshed);
-        cut_offs.chain(self.next_rise()).chain(self.gathering_until()).chain(self.mover.next_deadline()).min()
+        let gathering = self.gathering_until().filter(|until| *until > self.refreshed);
+        cut_offs.chain(self.next_rise()).chain(gathering).chain(self.mover.next_deadline()).min()
     }
 
     /// When backends may keep their flows no longer.

@@ -225,7 +225,7 @@ impl World {
             let Some(due) = self.core.next_deadline().into_iter().chain(self.core.census_due()).min() else { return };
             self.now = self.now.max(due);
             self.pass(Duration::ZERO);
-            self.census(HashMap::new());
+            self.census(&HashMap::new());
         }
         panic!("something is on its way for ever");
     }
@@ -238,13 +238,13 @@ impl World {
     }
 
     /// A census that finds these flows, each the only one of its slot.
-    fn census(&mut self, flows: HashMap<BackendId, Vec<FlowTag>>) {
+    fn census(&mut self, flows: &HashMap<BackendId, Vec<FlowTag>>) {
         let mut census = self.core.census(self.now);
-        for (backend, tags) in &flows {
+        for (backend, tags) in flows {
             let subject = census.subjects.iter_mut().find(|subject| subject.backends.contains(backend));
-            let Some(subject) = subject else { continue };
+            let Some(slots) = subject.and_then(|subject| subject.slots.as_mut()) else { continue };
             for tag in tags {
-                let _ = subject.slots.meet(*tag, *backend);
+                let _ = slots.meet(*tag, *backend);
             }
         }
         let count = |tags: &Vec<FlowTag>| [0, 0, u32::try_from(tags.len()).unwrap(), 0];

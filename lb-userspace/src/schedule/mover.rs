@@ -142,6 +142,7 @@ impl SlotMover {
     /// # Panics
     ///
     /// If it would be smaller.
+    #[must_use]
     pub fn grown(&self, slots: u32) -> Self {
         assert!(slots >= self.count(), "a table of {} slots cannot grow to {slots}", self.count());
         Self { slots: self.slots.iter().copied().cycle().take(slots as usize).collect(), first: 0, ..self.clone() }
@@ -213,7 +214,12 @@ impl SlotMover {
 
     /// A census of the flow table that begins now, for [`SlotMover::on_census`].
     pub fn census(&self, pace: &Pace, now: Instant) -> Census {
-        let settles = |slot: &Slot| State::of(slot.word) == State::Moving && self.idle_deadline(slot, pace) <= now;
+        let settles = |slot: &Slot| match State::of(slot.word) {
+            State::Moving => self.idle_deadline(slot, pace) <= now,
+            // A flow may have been put there after the sweep had come by that let the slot settle.
+            State::Tracked => true,
+            State::Empty | State::Stable | State::Arming => false,
+        };
         Census::new(now, self.slots.iter().map(|slot| (slot.word.current(), settles(slot))))
     }
 

@@ -69,14 +69,15 @@ fn flow_text(flow: &FlowView) -> String {
         (Some(backend), Some(state)) => format!("{backend} ({})", state.name()),
         _ => "nobody: it is dropped".to_owned(),
     };
-    let mut text = format!("{client} -> {destination} ({service}): slot {slot} ({slot_state}), to {to}");
-    if let Some(EntryView { state, idle, .. }) = entry {
-        text += &format!(", as remembered: {state}, last seen {} ago", ago(*idle));
-    }
-    if new_flow != backend {
-        text += &format!("; if it begins now, to {}", new_flow.as_deref().unwrap_or("nobody"));
-    }
-    text
+    let remembered = entry.as_ref().map_or_else(String::new, |EntryView { state, idle, .. }| {
+        format!(", as remembered: {state}, last seen {} ago", ago(*idle))
+    });
+    let new = if new_flow == backend {
+        String::new()
+    } else {
+        format!("; if it begins now, to {}", new_flow.as_deref().unwrap_or("nobody"))
+    };
+    format!("{client} -> {destination} ({service}): slot {slot} ({slot_state}), to {to}{remembered}{new}")
 }
 
 fn flows_text(found: &FlowsView, count: bool) -> String {
@@ -110,14 +111,15 @@ fn slots_text(slots: &SlotsView) -> String {
     let SlotsView { service, slots: all, empty, stable, tracked, moves, waiting } = slots;
     let in_state =
         |state: &str| moves.iter().filter(|shown| shown.state == state).map(|shown| shown.slots).sum::<u32>();
-    let mut text = format!(
+    let mut lines = vec![format!(
         "{service}: {all} slots, {stable} stable, {} arming, {} moving, {tracked} tracked, {empty} without an owner",
         in_state("arming"),
         in_state("moving"),
-    );
+    )];
     if *waiting > 0 {
-        text +=
-            &format!("\n{waiting} of them wait to move, because as many as the table has were moved within a minute");
+        lines.push(format!(
+            "{waiting} of them wait to move, because as many as the table has were moved within a minute"
+        ));
     }
     if !moves.is_empty() {
         let mut table = tables::table(&["STATE", "SLOTS", "FROM", "TO", "WHY", "SINCE", "FOR ANOTHER"]);
@@ -132,9 +134,9 @@ fn slots_text(slots: &SlotsView) -> String {
                 ago(*remaining),
             ]);
         }
-        text += &format!("\n\n{}", tables::render(&table));
+        lines.extend([String::new(), tables::render(&table)]);
     }
-    text
+    lines.join("\n")
 }
 
 fn ago(time: Duration) -> String {

@@ -110,7 +110,7 @@ enum BackendCommand {
         server_id: Option<String>,
     },
     /// Remove a backend. It gets no new flows, and keeps those that it has until they end, or for as long as the service lets
-    /// it (drain_timeout).
+    /// it (`drain_timeout`).
     Remove(Leave),
     /// Change a backend's weight.
     Weight {
@@ -120,7 +120,7 @@ enum BackendCommand {
         weight: u16,
     },
     /// Give a backend no new flows. It keeps those that it has until they end, or for as long as the service lets it
-    /// (drain_timeout).
+    /// (`drain_timeout`).
     Drain(Leave),
     /// Give a backend flows again.
     Enable(Which),
@@ -132,7 +132,7 @@ enum BackendCommand {
 struct Leave {
     #[command(flatten)]
     which: Which,
-    /// How long it may keep its flows, as in 10m; the service's drain_timeout if not given. 0s cuts them at once.
+    /// How long it may keep its flows, as in 10m; the service's `drain_timeout` if not given. 0s cuts them at once.
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     deadline: Option<Duration>,
     /// Wait until no flow is left.

@@ -1,6 +1,7 @@
 //! The load balancer's daemon.
 
 mod decap;
+mod downgrade;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -67,6 +68,16 @@ enum Command {
         #[arg(long, value_name = "FOLDER", conflicts_with = "config")]
         pins: Option<PathBuf>,
     },
+    /// Prepare the maps for the lbd of before the last change of their layout, which then takes over. No daemon may run. Packets
+    /// go on all the while; connections that are not where their slot is now do not.
+    Downgrade {
+        /// The configuration file, which says where the pins are.
+        #[arg(long, value_name = "FILE", default_value = "/etc/lb/lb.toml")]
+        config: PathBuf,
+        /// Where the pins are, whatever the configuration says or how broken it is.
+        #[arg(long, value_name = "FOLDER", conflicts_with = "config")]
+        pins: Option<PathBuf>,
+    },
     /// On a backend: take the outer header off packets that the balancer tunnelled (forwarding = "ipip"). Ends on
     /// SIGTERM and SIGINT, and detaches.
     Decap(decap::Options),
@@ -108,6 +119,8 @@ async fn run(command: Command) -> anyhow::Result<()> {
             let Config { node, .. } = Config::load(&config)?;
             daemon::unload(&node.pins, Some(&node.state)).await
         }
+        Command::Downgrade { pins: Some(pins), .. } => downgrade::run(&pins),
+        Command::Downgrade { config, pins: None } => downgrade::run(&Config::load(&config)?.node.pins),
         Command::Decap(options) => decap::run(options).await,
     }
 }

@@ -85,8 +85,8 @@ impl<'a, Clock: Fn() -> FlowTime> Sweeper<'a, Clock> {
             return;
         }
         self.flows[backend.get() as usize][place.entry.state() as usize] += 1;
-        if let Some(owner) = owner
-            && self.subjects[owner].slots.meet(place.entry.tag(), backend)
+        if let Some(slots) = owner.and_then(|owner| self.subjects[owner].slots.as_mut())
+            && slots.meet(place.entry.tag(), backend)
         {
             confirm(place);
         }

@@ -4,7 +4,7 @@
 use std::{
     fs, io,
     os::fd::AsFd as _,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, atomic::Ordering},
 };
 
@@ -88,6 +88,22 @@ impl FlowTables {
     }
 }
 
+impl FlowTable {
+    /// The table at `place`, by its pin in `folder`.
+    pub(in crate::dataplane) fn pinned(folder: &Path, place: u32, bits: BucketBits) -> Result<Self, DataplaneError> {
+        let path = pin(folder, place);
+        let map = MapData::from_pin(&path).map_err(map_error)?;
+        if map.info().map_err(map_error)?.max_entries() != bits.buckets() {
+            return Err(DataplaneError::FlowTable { path });
+        }
+        Self::of_map(map.fd(), bits).map_err(mapping_error)
+    }
+}
+
+fn pin(folder: &Path, place: u32) -> PathBuf {
+    folder.join(format!("FLOW_TABLE_{place}"))
+}
+
 impl Places {
     /// The table that is there, in the size that is wanted.
     fn settle(&self, wanted: BucketBits, idle_ticks: u8) -> Result<(FlowTable, Opened), DataplaneError> {
@@ -159,12 +175,7 @@ impl Places {
 
     /// The table that is at `place`.
     fn existing(&self, place: u32, bits: BucketBits) -> Result<FlowTable, DataplaneError> {
-        let path = self.pin(place);
-        let map = MapData::from_pin(&path).map_err(map_error)?;
-        if map.info().map_err(map_error)?.max_entries() != bits.buckets() {
-            return Err(DataplaneError::FlowTable { path });
-        }
-        FlowTable::of_map(map.fd(), bits).map_err(mapping_error)
+        FlowTable::pinned(&self.folder, place, bits)
     }
 
     /// A new table at `place`, which is not in use. It is pinned, so that the next daemon finds it: who may open a map by its
@@ -191,7 +202,7 @@ impl Places {
     }
 
     fn pin(&self, place: u32) -> PathBuf {
-        self.folder.join(format!("FLOW_TABLE_{place}"))
+        pin(&self.folder, place)
     }
 
     fn lifetimes(&self) -> Lifetimes {

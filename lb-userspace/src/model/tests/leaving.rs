@@ -38,7 +38,7 @@ fn a_backend_that_drains_keeps_its_flows_and_its_row_until_its_deadline() {
     assert!(words(&world).iter().all(|word| word.current() != id));
     assert!(words(&world).iter().any(|word| word.previous() == id && word.remember()));
     world.pass(4 * MINUTE);
-    world.census(HashMap::from([(id, vec![flow])]));
+    world.census(&HashMap::from([(id, vec![flow])]));
     let view = world.core.view_of("web", world.now).unwrap();
     let backend = &view.backends[1];
     assert_eq!((backend.flows, backend.slots, backend.slots_left), (1, 0, 768));
@@ -73,13 +73,13 @@ fn a_removed_backend_is_there_until_its_flows_have_ended_and_its_id_rests_until_
     world.pass(Duration::from_secs(4));
     for _ in 0..20 {
         world.pass(MINUTE);
-        world.census(HashMap::from([(id, vec![flow])]));
+        world.census(&HashMap::from([(id, vec![flow])]));
     }
     assert!(words(&world).iter().all(|word| word.current() != id && word.previous() != id));
     assert_eq!(condition(&world, id), Some(Condition::SERVING));
     for _ in 0..2 {
         world.pass(MINUTE);
-        world.census(HashMap::new());
+        world.census(&HashMap::new());
     }
     assert_eq!(condition(&world, id), None);
     assert!(!world.datapath.watched.contains(&"10.0.0.2".parse().unwrap()));
@@ -95,12 +95,12 @@ fn an_id_is_not_given_to_another_backend_while_the_flow_table_names_it() {
     world.change(Change::Remove(selector("10.0.0.2"), Some(Duration::ZERO))).unwrap();
     for _ in 0..3 {
         world.pass(MINUTE);
-        world.census(HashMap::from([(id, vec![flow])]));
+        world.census(&HashMap::from([(id, vec![flow])]));
     }
     assert_eq!(condition(&world, id), None, "its time was up");
     assert!(world.core.quarantine.contains_key(&id));
     world.pass(MINUTE);
-    world.census(HashMap::new());
+    world.census(&HashMap::new());
     assert!(!world.core.quarantine.contains_key(&id));
 }
 

@@ -350,7 +350,7 @@ fn each_flow_finds_its_word_in_a_larger_table() {
 #[test]
 #[should_panic(expected = "a table of 4 slots cannot grow to 2")]
 fn a_table_does_not_grow_smaller() {
-    World::of_a(TCP, 4).mover.grown(2);
+    let _ = World::of_a(TCP, 4).mover.grown(2);
 }
 
 #[test]

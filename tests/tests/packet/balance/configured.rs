@@ -1,13 +1,16 @@
 //! From the text of a configuration to the packet at the backend: the rows, slots and services are those of the daemon's
 //! core.
 
-use std::{collections::HashMap, time::Instant};
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
 
 use etherparse::IpNumber;
 use lb_common::{BackendId, Service, ServiceEntry};
 use lb_userspace::{
     config::Config,
-    model::{Core, DesiredService, Effect},
+    model::{Core, DesiredService, Effect, Findings},
     neighbour::{Egress, NextHop},
 };
 
@@ -57,6 +60,10 @@ fn effects(config: Config, backend: &Backend, outer: Family) -> Vec<Effect> {
         preferred_source: None,
     };
     effects.extend(core.on_next_hops(vec![(outer.backend(), Ok(NextHop::Via(egress)))], now));
+    // No flow is remembered: the slots are at rest then.
+    let later = now + Duration::from_secs(1);
+    let findings = Findings { census: core.census(later), flows: HashMap::new(), losses: 0, packets: HashMap::new() };
+    effects.extend(core.on_census(findings, later));
     effects
 }
 

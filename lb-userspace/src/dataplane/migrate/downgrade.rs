@@ -1,0 +1,101 @@
+use std::{collections::HashMap, sync::atomic::Ordering};
+
+use aya::maps::{Array, Map};
+use lb_common::{
+    BackendId, BackendRow, Directory, FlowState, FlowTables as Word, RowIndex, Service, ServiceId, SlotWord,
+    layout::{self, names},
+};
+
+use super::{folder::Folder, v2};
+use crate::dataplane::{DataplaneError, FlowTable, ListedFlow, Pins, Words, flow_time, flows};
+
+/// What came of going back to the older layout.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Downgraded {
+    /// It is done.
+    Done {
+        /// Flows whose slot is another backend's than they are: they go there from now on, and those with a connection break.
+        flows: u64,
+    },
+    /// There are no maps of this layout.
+    NothingThere,
+}
+
+/// Makes the folder of the layout before from that of this one, so that an older daemon can take over. The program goes on
+/// until that one replaces it. No daemon may run: the caller has its lock.
+pub fn downgrade(pins: &Pins) -> Result<Downgraded, DataplaneError> {
+    let (old, new) = (Folder::of(pins, v2::VERSION), Folder::current(pins));
+    if !new.is_whole() {
+        return Ok(Downgraded::NothingThere);
+    }
+    let flows = elsewhere(&new)?;
+    forget_previous(&new)?;
+    if old.is_whole() && !new.has_same(&old, names::SLOTS)? {
+        super::remove_stranger(&old)?;
+    }
+    if !old.is_whole() {
+        old.remove_maps()?;
+        old.share_maps(&new, &v2::SAME_MAPS)?;
+        v2::convert_verdicts_to(&old, &new)?;
+        v2::convert_directory_to(&old, &new)?;
+        old.share_links(&new)?;
+        old.make_whole()?;
+    }
+    new.remove_maps()?;
+    new.unpin_links()?;
+    Ok(Downgraded::Done { flows })
+}
+
+/// Leaves each slot with nothing but its current backend.
+fn forget_previous(folder: &Folder) -> Result<(), DataplaneError> {
+    let slots = folder.mapped(names::SLOTS, Words::SLOTS_LEN)?;
+    for offset in (0..Words::SLOTS_LEN).step_by(size_of::<u32>()) {
+        let word = slots.word32(offset);
+        let stored = SlotWord::from_bits(word.load(Ordering::Relaxed));
+        let stable = SlotWord::stable(stored.current());
+        if stored != stable {
+            word.store(stable.to_bits(), Ordering::Release);
+        }
+    }
+    Ok(())
+}
+
+/// How many flows in the flow table belong to another backend than their slot, without those that end.
+fn elsewhere(folder: &Folder) -> Result<u64, DataplaneError> {
+    // A daemon that could not load its program has made none.
+    if !folder.path().join(names::FLOW_TABLES_IN_USE).exists() {
+        return Ok(0);
+    }
+    let word = folder.mapped(names::FLOW_TABLES_IN_USE, size_of::<u64>())?;
+    let word = Word::from_bits(word.words64()[0].load(Ordering::Relaxed));
+    let Some((place, bits)) = word.current() else { return Ok(0) };
+    let table = FlowTable::pinned(folder.path(), place, bits)?;
+    let words =
+        Words::new(folder.mapped(names::SLOTS, Words::SLOTS_LEN)?, folder.mapped(names::ROW_OF, Words::ROW_OF_LEN)?);
+    let directories = folder.mapped(names::DIRECTORIES, layout::DIRECTORIES as usize * size_of::<Directory>())?;
+    let in_use = folder.directory_in_use()? as usize % layout::DIRECTORIES as usize;
+    // SAFETY: any bytes are a directory, and only daemons write to one, none of which runs.
+    let directory = unsafe { directories.as_ref::<Directory>(in_use) };
+    let services: HashMap<ServiceId, Service> =
+        directory.services().map(|entry| (entry.service.id, entry.service)).collect();
+    let rows = rows(folder, &words)?;
+    let is_elsewhere = |flow: &ListedFlow| {
+        if flow.entry.state() == FlowState::Closing {
+            return false;
+        }
+        let backend = flow.entry.backend();
+        let service = rows.get(&backend).and_then(|row| services.get(&row.service));
+        service
+            .is_some_and(|service| words.slot(service, flow.entry.tag().slot(service.slot_mask)).current() != backend)
+    };
+    Ok(flows(&table, flow_time()).filter(is_elsewhere).count() as u64)
+}
+
+fn rows(folder: &Folder, words: &Words) -> Result<HashMap<BackendId, BackendRow>, DataplaneError> {
+    let map_error = |source| DataplaneError::Map { name: names::ROWS, source };
+    let rows: Array<_, BackendRow> = Map::Array(folder.map(names::ROWS)?).try_into().map_err(map_error)?;
+    let backends = (0..BackendId::COUNT).map(BackendId::truncate);
+    let present =
+        backends.filter_map(|backend| Some((backend, words.row(backend))).filter(|(_, row)| *row != RowIndex::NONE));
+    present.map(|(backend, row)| Ok((backend, rows.get(&row.0, 0).map_err(map_error)?))).collect()
+}

@@ -1,0 +1,382 @@
+//! With the maps of a kernel, so they need root.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::atomic::Ordering,
+    thread,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use aya::maps::{Map, PerCpuArray, PerCpuValues};
+use lb_common::{
+    BackendId, BackendRow, Directory, Encapsulation, FlowHash, FlowState, HashKey, NetU16, QuicIds, RowIndex, Service,
+    ServiceEntry, ServiceId, ServiceKey, SlotWord, Traffic, Verdict,
+    flow_table::{BucketBits, MIN_BUCKET_BITS},
+    layout,
+};
+use nix::sched::{CloneFlags, unshare};
+
+use super::*;
+use crate::{
+    config,
+    dataplane::{Attachment, Dataplane, Opened, bpf, flow_time, flows},
+};
+
+/// The loopback interface of a new network namespace has this number.
+const LINK: &str = "generic-1";
+const FLOW_TABLE: BucketBits = BucketBits::new(MIN_BUCKET_BITS).unwrap();
+const IDLE_TICKS: u8 = 10;
+
+/// A folder for pins, gone with the test.
+struct Root(PathBuf);
+
+impl Root {
+    fn pins(&self) -> Pins {
+        Pins::create(&self.0).unwrap()
+    }
+
+    fn old(&self) -> Folder {
+        Folder::of(&self.pins(), v2::VERSION)
+    }
+
+    fn current(&self) -> Folder {
+        Folder::current(&self.pins())
+    }
+
+    fn load(&self) -> Dataplane {
+        Dataplane::load(&self.0, HashKey::default(), None).unwrap()
+    }
+
+    /// The pins in a folder, those of links last.
+    fn names(&self, version: u32) -> Vec<String> {
+        let folder = self.0.join(format!("v{version}"));
+        [folder.clone(), folder.join("links")].into_iter().flat_map(sorted_names).collect()
+    }
+
+    fn link(&self, version: u32) -> PathBuf {
+        self.0.join(format!("v{version}/links")).join(LINK)
+    }
+}
+
+impl Drop for Root {
+    fn drop(&mut self) {
+        if let Ok(Some(pins)) = Pins::existing(&self.0) {
+            let _ = pins.remove();
+        }
+    }
+}
+
+fn sorted_names(folder: PathBuf) -> Vec<String> {
+    let names = fs::read_dir(folder).into_iter().flatten().map(|entry| entry.unwrap().file_name());
+    let mut names: Vec<_> = names.map(|name| name.into_string().unwrap()).filter(|name| name != "links").collect();
+    names.sort();
+    names
+}
+
+/// Runs `test` in a network namespace of its own, on maps of this layout that an earlier daemon has left.
+fn with_maps(name: &str, test: impl FnOnce(&Root) + Send) {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("skipped: needs root");
+        return;
+    }
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let root = Root(Path::new("/sys/fs/bpf").join(format!("lb-unit-{name}-{}", since_1970.as_nanos())));
+    let in_namespace = || {
+        unshare(CloneFlags::CLONE_NEWNET).unwrap();
+        fill(&root);
+        test(&root);
+    };
+    thread::scope(|scope| scope.spawn(in_namespace).join().unwrap());
+}
+
+fn backend(number: u32) -> BackendId {
+    BackendId::truncate(number)
+}
+
+fn service(number: u32, quic: QuicIds) -> ServiceEntry {
+    let port = NetU16::new(80 + u16::try_from(number).unwrap());
+    ServiceEntry {
+        key: ServiceKey::new(std::net::Ipv4Addr::new(10, 77, 0, 100).into(), port, 6),
+        service: Service { id: ServiceId::new(number).unwrap(), first_chunk: number, slot_mask: 1023, quic },
+    }
+}
+
+fn row(mtu: u16) -> BackendRow {
+    BackendRow {
+        encapsulation: Encapsulation::NONE,
+        mtu,
+        service: service(1, QuicIds::NONE).service.id,
+        ..BackendRow::default()
+    }
+}
+
+/// Two services; the first has a slot that moves, and flows.
+fn fill(root: &Root) {
+    let mut dataplane = root.load();
+    let quic = QuicIds::new(3, 4).unwrap();
+    let services = [service(1, QuicIds::NONE), service(2, quic)];
+    dataplane.maps.store_services(&services).unwrap();
+    for (number, mtu) in [(1, 1500), (2, 9000)] {
+        dataplane.maps.put_row(backend(number), RowIndex(number), &row(mtu)).unwrap();
+    }
+    for slot in 0..1024 {
+        dataplane.maps.store_slot(&services[0].service, slot, SlotWord::stable(backend(1)));
+    }
+    dataplane.maps.store_slot(&services[0].service, 7, SlotWord::new(backend(2), backend(1), true, true));
+    let (tables, opened) = dataplane.open_flow_tables(FLOW_TABLE, IDLE_TICKS).unwrap();
+    assert_eq!(opened, Opened::Created);
+    for (flow, owner) in [(7, 1), (1 << 20 | 7, 2), (8, 1)] {
+        tables.table().insert(FlowHash(flow), backend(owner), FlowState::Established, flow_time(), IDLE_TICKS);
+    }
+    let attachments = attach(&mut dataplane);
+    dataplane.detach_all_but(&attachments).unwrap();
+    drop(dataplane);
+
+    let new = root.current();
+    let counts: Vec<u64> = (0..).take(Verdict::COUNT).map(|verdict| 1000 + verdict).collect();
+    count(&new, names::VERDICTS, &counts);
+    let traffic = |packets| Traffic { packets, bytes: 100 * packets };
+    count(&new, names::SERVICE_TRAFFIC, &[traffic(0), traffic(5)]);
+    count(&new, names::BACKEND_TRAFFIC, &[traffic(0), traffic(2), traffic(3)]);
+}
+
+/// Lets the last CPU have counted these.
+fn count<T: aya::Pod>(folder: &Folder, name: &'static str, counts: &[T]) {
+    let mut map: PerCpuArray<_, T> = Map::PerCpuArray(folder.map(name).unwrap()).try_into().unwrap();
+    for (index, count) in (0..).zip(counts) {
+        let mut per_cpu = map.get(&index, 0).unwrap().to_vec();
+        *per_cpu.last_mut().unwrap() = *count;
+        map.set(index, PerCpuValues::try_from(per_cpu).unwrap(), 0).unwrap();
+    }
+}
+
+fn attach(dataplane: &mut Dataplane) -> Vec<Attachment> {
+    let interface = config::Interface { name: "lo".into(), xdp: config::XdpMode::Generic, gateway: None };
+    vec![dataplane.attach(&interface).unwrap()]
+}
+
+/// Starts as a daemon does, after [`downgrade`] and whatever happened then, and finds everything as [`fill`] has left it, but for
+/// what the older layout does not know.
+fn assert_taken_over(root: &Root) {
+    let mut dataplane = root.load();
+    let maps = &dataplane.maps;
+    let mut services = maps.services();
+    services.sort_by_key(|entry| entry.service.id);
+    assert_eq!(services, [service(1, QuicIds::NONE), service(2, QuicIds::NONE)]);
+    let stable = |slot| SlotWord::stable(backend(if slot == 7 { 2 } else { 1 }));
+    assert_eq!(maps.load_slots(&services[0].service), (0..1024).map(stable).collect::<Vec<_>>());
+    let rows = [(1, 1500), (2, 9000)].map(|(number, mtu)| (backend(number), RowIndex(number), row(mtu)));
+    assert_eq!(maps.rows().unwrap(), rows);
+    assert_eq!(maps.service_traffic(services[0].service.id).unwrap(), Traffic { packets: 5, bytes: 500 });
+    assert_eq!(maps.backend_traffic(backend(2)).unwrap(), Traffic { packets: 3, bytes: 300 });
+    let expected = |verdict| match verdict {
+        Verdict::Reset | Verdict::DropBackendGone => 0,
+        Verdict::Transmitted => 2000 + Verdict::Transmitted as u64 + Verdict::Reset as u64,
+        Verdict::DropNoBackend => 2000 + Verdict::DropNoBackend as u64 + Verdict::DropBackendGone as u64,
+        other => 1000 + other as u64,
+    };
+    let expected: Vec<_> = Verdict::ALL.iter().map(|verdict| (*verdict, expected(*verdict))).collect();
+    assert_eq!(maps.verdicts().unwrap(), expected);
+    let (tables, opened) = dataplane.open_flow_tables(FLOW_TABLE, IDLE_TICKS).unwrap();
+    assert_eq!((opened, flows(&tables.table(), flow_time()).count()), (Opened::Created, 0));
+    let attachments = attach(&mut dataplane);
+    assert!(attachments[0].taken_over);
+    dataplane.detach_all_but(&attachments).unwrap();
+    assert_eq!(root.names(2), [names::VIRTUAL_MACS]);
+}
+
+/// What [`upgrade`] pins, in its order.
+fn steps() -> Vec<PathBuf> {
+    let link = Path::new("links").join(LINK);
+    let converted = [names::VERDICTS, names::DIRECTORIES].map(PathBuf::from);
+    let same = v2::SAME_MAPS.map(PathBuf::from);
+    let last = [link, names::DIRECTORY_IN_USE.into()];
+    same.into_iter().chain(converted).chain(last).collect()
+}
+
+/// How the older lbd sees a directory.
+#[repr(C)]
+struct OldDirectory {
+    filter: [u64; 1024],
+    seed: u64,
+    entries: [OldEntry; layout::DIRECTORY_PLACES],
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+struct OldEntry {
+    key: ServiceKey,
+    id: ServiceId,
+    first_chunk: u32,
+    slot_mask: u32,
+}
+
+#[test]
+fn after_a_downgrade_an_older_lbd_finds_what_it_knows_and_the_program_in_its_link() {
+    with_maps("older", |root| {
+        // The places of the services, by the directory itself.
+        let places = |folder: &Folder, len: usize| {
+            let directory = folder.mapped(names::DIRECTORIES, 2 * len).unwrap();
+            let start = folder.directory_in_use().unwrap() as usize * len;
+            (start / 4..(start + len) / 4)
+                .map(|word| directory.word32(word * 4).load(Ordering::Relaxed))
+                .collect::<Vec<_>>()
+        };
+        let before = places(&root.current(), size_of::<Directory>());
+        assert_eq!(downgrade(&root.pins()).unwrap(), Downgraded::Done { flows: 1 });
+        let old = root.old();
+        let mapped = old.mapped(names::DIRECTORIES, 2 * size_of::<OldDirectory>()).unwrap();
+        assert_eq!(old.directory_in_use().unwrap(), 0);
+        // SAFETY: any bytes are one, and nobody writes to it.
+        let directory = unsafe { mapped.as_ref::<OldDirectory>(0) };
+        let entries = directory.entries.iter().enumerate().filter(|(_, entry)| entry.id != ServiceId::default());
+        let [one, two] = entries.collect::<Vec<_>>()[..] else { panic!("there are two services") };
+        for (place, entry) in [one, two] {
+            let ServiceEntry { key, service } = service(entry.id.get(), QuicIds::NONE);
+            let expected =
+                OldEntry { key, id: service.id, first_chunk: service.first_chunk, slot_mask: service.slot_mask };
+            assert_eq!(*entry, expected);
+            let word_before = (8192 + 8 + place * 36 + 20) / 4;
+            assert_eq!(before[word_before], entry.id.get(), "it has another place");
+        }
+        assert_eq!(directory.filter.map(u64::count_ones).iter().sum::<u32>(), 1);
+        assert_eq!(u64::from(before[2048]) | u64::from(before[2049]) << 32, directory.seed);
+
+        let verdicts = old.map(names::VERDICTS).unwrap().info().unwrap();
+        assert_eq!(verdicts.max_entries(), 12);
+        assert_eq!(root.names(3), [names::VIRTUAL_MACS]);
+        assert!(root.link(2).exists());
+    });
+}
+
+#[test]
+fn a_daemon_takes_over_what_an_older_one_has_left() {
+    with_maps("newer", |root| {
+        downgrade(&root.pins()).unwrap();
+        assert_taken_over(root);
+    });
+}
+
+#[test]
+fn an_upgrade_that_was_interrupted_is_begun_again() {
+    with_maps("upgrade", |root| {
+        downgrade(&root.pins()).unwrap();
+        for done in 0..=steps().len() {
+            assert!(upgrade(&root.pins()).unwrap());
+            for step in &steps()[done..] {
+                fs::remove_file(root.current().path().join(step)).unwrap();
+            }
+            // An older daemon could still start.
+            assert!(root.old().is_whole() && root.link(2).exists());
+        }
+        assert_taken_over(root);
+    });
+}
+
+#[test]
+fn the_end_of_an_upgrade_that_was_interrupted_is_brought_about_later() {
+    with_maps("end", |root| {
+        downgrade(&root.pins()).unwrap();
+        upgrade(&root.pins()).unwrap();
+        fs::remove_file(root.old().path().join(names::DIRECTORY_IN_USE)).unwrap();
+        fs::remove_file(root.old().path().join(names::SLOTS)).unwrap();
+        assert_taken_over(root);
+    });
+}
+
+/// What [`downgrade`] does first: so many of the pins of the older folder are made.
+fn begin_downgrade(root: &Root, done: usize) {
+    let (old, new) = (root.old(), root.current());
+    old.share_maps(&new, &v2::SAME_MAPS).unwrap();
+    v2::convert_verdicts_to(&old, &new).unwrap();
+    v2::convert_directory_to(&old, &new).unwrap();
+    old.share_links(&new).unwrap();
+    for step in &steps()[done..steps().len() - 1] {
+        fs::remove_file(old.path().join(step)).unwrap();
+    }
+}
+
+#[test]
+fn a_downgrade_that_was_interrupted_is_forgotten_by_the_daemon() {
+    with_maps("forgotten", |root| {
+        let before = root.names(3);
+        for done in 0..steps().len() {
+            begin_downgrade(root, done);
+            assert!(!upgrade(&root.pins()).unwrap());
+            assert_eq!(root.names(3), before);
+            assert!(!root.old().is_whole() && !root.link(2).exists());
+        }
+        assert_eq!(downgrade(&root.pins()).unwrap(), Downgraded::Done { flows: 1 });
+        assert_taken_over(root);
+    });
+}
+
+#[test]
+fn a_downgrade_that_was_interrupted_is_begun_again_by_the_next() {
+    with_maps("again", |root| {
+        for done in 0..steps().len() {
+            begin_downgrade(root, done);
+            assert!(matches!(downgrade(&root.pins()).unwrap(), Downgraded::Done { .. }));
+            assert!(root.old().is_whole() && root.link(2).exists());
+            upgrade(&root.pins()).unwrap();
+            finish(&root.pins()).unwrap();
+        }
+        downgrade(&root.pins()).unwrap();
+        assert_taken_over(root);
+    });
+}
+
+#[test]
+fn the_end_of_a_downgrade_that_was_interrupted_is_brought_about_later() {
+    with_maps("end-of-downgrade", |root| {
+        downgrade(&root.pins()).unwrap();
+        upgrade(&root.pins()).unwrap();
+        assert_eq!(downgrade(&root.pins()).unwrap(), Downgraded::Done { flows: 0 });
+        assert_eq!(root.names(3), [names::VIRTUAL_MACS]);
+        assert_eq!(downgrade(&root.pins()).unwrap(), Downgraded::NothingThere);
+        assert_taken_over(root);
+    });
+}
+
+#[test]
+fn what_an_older_lbd_makes_beside_a_newer_one_is_removed() {
+    with_maps("stranger", |root| {
+        let (old, new) = (root.old(), root.current());
+        let others: Vec<_> = v2::SAME_MAPS.into_iter().filter(|name| *name != names::SLOTS).collect();
+        old.share_maps(&new, &others).unwrap();
+        let slots = new.map(names::SLOTS).unwrap().info().unwrap();
+        let array = aya_obj::generated::bpf_map_type::BPF_MAP_TYPE_ARRAY;
+        let slots =
+            folder::new_map(names::SLOTS, array, slots.value_size() as usize, slots.max_entries(), folder::MMAPABLE);
+        old.pin(names::SLOTS, &slots.unwrap()).unwrap();
+        old.make_whole().unwrap();
+        let before = root.names(3);
+        assert!(!upgrade(&root.pins()).unwrap());
+        assert_eq!(root.names(3), before);
+        assert_eq!(root.names(2), [names::VIRTUAL_MACS]);
+    });
+}
+
+#[test]
+fn a_node_without_maps_has_nothing_to_go_back_to() {
+    with_maps("nothing", |root| {
+        root.pins().remove().unwrap();
+        assert_eq!(downgrade(&root.pins()).unwrap(), Downgraded::NothingThere);
+        assert!(!upgrade(&root.pins()).unwrap());
+    });
+}
+
+#[test]
+fn an_unload_takes_the_program_of_an_older_lbd_off() {
+    with_maps("unload", |root| {
+        downgrade(&root.pins()).unwrap();
+        let link = PathBuf::from(format!("{}-link", root.0.display()));
+        bpf::pin_again(&root.link(2), &link).unwrap();
+        root.pins().remove().unwrap();
+        assert!(!root.0.exists());
+        // There would be no place for a second program.
+        assert!(!attach(&mut root.load())[0].taken_over);
+        fs::remove_file(&link).unwrap();
+    });
+}
