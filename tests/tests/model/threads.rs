@@ -51,16 +51,18 @@ enum Role {
     Ambiguous,
     /// It begins with a SYN, and the sweeper takes it out at any time.
     ComesAndGoes,
+    /// It was there before its slot moved, and only one thread sends one packet of it.
+    SeenOnce,
 }
 
 impl Role {
-    const ALL: [Self; 4] = [Self::Opens, Self::GoesOn, Self::Ambiguous, Self::ComesAndGoes];
+    const MIXED: [Self; 4] = [Self::Opens, Self::GoesOn, Self::Ambiguous, Self::ComesAndGoes];
 
     /// What one thread sends.
     fn packets(self, thread: usize, random: &mut Rng) -> Vec<Kind> {
         let opens = match self {
             Self::Opens | Self::ComesAndGoes => true,
-            Self::GoesOn => false,
+            Self::GoesOn | Self::SeenOnce => false,
             Self::Ambiguous => thread.is_multiple_of(2),
         };
         let later: &[Kind] = match self {
@@ -68,9 +70,10 @@ impl Role {
             Self::ComesAndGoes => &[Kind::Syn],
             Self::Opens | Self::Ambiguous => &[Kind::Syn, Kind::Ack, Kind::Data, Kind::Fin, Kind::Rst],
             Self::GoesOn => &[Kind::Ack, Kind::Data, Kind::Fin, Kind::Rst],
+            Self::SeenOnce => &[],
         };
         let first = if opens { Kind::Syn } else { Kind::Data };
-        let count = random.usize(..5);
+        let count = if later.is_empty() { 0 } else { random.usize(..5) };
         std::iter::once(first).chain((0..count).map(|_| later[random.usize(..later.len())])).collect()
     }
 
@@ -78,7 +81,7 @@ impl Role {
     const fn backend(self) -> Option<u16> {
         match self {
             Self::Opens | Self::ComesAndGoes => Some(TO),
-            Self::GoesOn => Some(FROM),
+            Self::GoesOn | Self::SeenOnce => Some(FROM),
             Self::Ambiguous => None,
         }
     }
@@ -200,7 +203,7 @@ impl Stage<'_> {
             }
             // A SYN for which there is no room goes to the backend of before.
             Reached::Backend(FROM) => true,
-            Reached::Backend(TO) => flow.role != Role::GoesOn,
+            Reached::Backend(TO) => !matches!(flow.role, Role::GoesOn | Role::SeenOnce),
             _ => false,
         };
         if !is_right {
@@ -281,7 +284,7 @@ impl Stage<'_> {
             let known = entries.first().map_or(0, |entry| entry.backend);
             self.remembered[number].store(known, Ordering::SeqCst);
             let allowed: &[u16] = match (role, self.room) {
-                (Role::GoesOn, _) => &[FROM],
+                (Role::GoesOn | Role::SeenOnce, _) => &[FROM],
                 // What goes on after a SYN that was refused is remembered as one of before.
                 (Role::Ambiguous, _) | (Role::Opens, Room::JustEnough | Room::Little) => &[TO, FROM],
                 (Role::Opens | Role::ComesAndGoes, _) => &[TO],
@@ -327,8 +330,8 @@ fn crowd(table: &FlowTable, flows: &[Flow], free: usize) -> Vec<(usize, u64)> {
 fn flows(room: Room) -> Vec<Flow> {
     let mut random = Rng::with_seed(3);
     let roles = match room {
-        Room::JustEnough => [Role::GoesOn; WAYS].to_vec(),
-        Room::Plenty | Room::Little => Role::ALL.repeat(6),
+        Room::JustEnough => [Role::SeenOnce; WAYS].to_vec(),
+        Room::Plenty | Room::Little => Role::MIXED.repeat(6),
     };
     roles.into_iter().map(|role| Flow::new(role, &mut random)).collect()
 }
