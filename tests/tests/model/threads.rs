@@ -182,7 +182,9 @@ impl Stage<'_> {
         let own = if self.room == Room::JustEnough { order.len() / THREADS } else { order.len() };
         for (beat, (number, kinds)) in order.iter().zip(&packets).take(own).enumerate() {
             self.wait_for_the_others(beat);
-            for _ in 0..random.u8(..8) {
+            // A little later than the others, or much later.
+            let most = 1 << random.u32(..8);
+            for _ in 0..random.u32(..most) {
                 hint::spin_loop();
             }
             self.send(*number, kinds[0], round, problems);
