@@ -405,9 +405,7 @@ pub trait Bucket {
             lowest = self.veil(lowest.min(rank << WAY_BITS | way));
         }
         let way = lowest & (WAYS - 1);
-        let entry = self.load(way);
-        // It may have changed meanwhile.
-        Weakest { rank: entry.rank(now, idle_ticks), way, entry }
+        Weakest { rank: (lowest >> WAY_BITS) as u16, way, entry: self.load(way) }
     }
 }
 
@@ -420,7 +418,7 @@ pub struct Weakest {
     rank: u16,
     /// Which way.
     way: usize,
-    /// What stands there.
+    /// What stands there: something of another rank if somebody has taken the way meanwhile.
     entry: FlowEntry,
 }
 
@@ -461,7 +459,9 @@ pub fn insert<B: Bucket>(buckets: [&B; 2], entry: FlowEntry, now: FlowTime, idle
         if weakest.rank >= FlowEntry::KEPT {
             return Inserted::Full;
         }
-        if !bucket.replace(weakest.way, weakest.entry, entry) {
+        // Whoever has taken a way meanwhile does not lose it to us: there may be others.
+        let is_taken = weakest.entry.rank(now, idle_ticks) != weakest.rank;
+        if is_taken || !bucket.replace(weakest.way, weakest.entry, entry) {
             continue;
         }
         let place = if into_first { weakest.way } else { WAYS + weakest.way };

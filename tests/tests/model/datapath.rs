@@ -61,6 +61,16 @@ pub(crate) struct Counted {
     pub(crate) tracking: Vec<(Tracking, u64)>,
 }
 
+impl Counted {
+    /// How often this was counted.
+    pub(crate) fn of(&self, event: Tracking) -> u64 {
+        self.tracking
+            .iter()
+            .find_map(|(it, count)| (*it == event).then_some(*count))
+            .expect("every event has a counter")
+    }
+}
+
 /// The program, with a service of 1,024 slots for each protocol.
 pub(crate) struct Datapath {
     dataplane: Dataplane,

@@ -36,14 +36,13 @@ impl Moving {
         }
     }
 
-    /// A backend is gone, and not wanted any more.
+    /// A backend is gone, and not wanted any more: so a slot does not move to it either.
     pub(crate) fn lose(&mut self, gone: u16) {
         match self.slot {
             Slot::Stable(owner) | Slot::Arming(owner) | Slot::Tracked(owner) if owner == gone => {
                 self.slot = Slot::Tracked(self.wanted);
             }
             Slot::Moving { to, from } if from == gone => self.slot = Slot::Tracked(to),
-            Slot::Moving { to, from } if to == gone => self.redirect(from),
             _ => {}
         }
     }

@@ -392,14 +392,14 @@ fn is_over(entry: Entry, now: u64) -> bool {
 
 /// How many flows the table has refused or evicted.
 fn losses(datapath: &Datapath) -> u64 {
-    let is_loss = |event: Tracking| matches!(event, Tracking::Full | Tracking::Evicted);
-    datapath.counted().tracking.iter().filter(|(event, _)| is_loss(*event)).map(|(_, count)| count).sum()
+    let counted = datapath.counted();
+    counted.of(Tracking::Full) + counted.of(Tracking::Evicted)
 }
 
 fn check(room: Room) {
     let Some(mut datapath) = Datapath::load() else { return };
     let clients = clients();
-    let steps = if is_long() { 3_000_000 } else { 5_000 };
+    let steps = if is_long() { 3_000_000 } else { 20_000 };
     history::check(steps, random_history, simpler, |history| {
         let mut world = World::new(&mut datapath, &clients, room);
         for (number, step) in history.iter().enumerate() {
