@@ -8,6 +8,34 @@ pub struct Traffic {
     pub bytes: u64,
 }
 
+impl Traffic {
+    /// What is left without `other`; none, if that is more.
+    #[must_use]
+    pub const fn saturating_sub(self, other: Self) -> Self {
+        Self { packets: self.packets.saturating_sub(other.packets), bytes: self.bytes.saturating_sub(other.bytes) }
+    }
+}
+
+impl core::ops::Add for Traffic {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self { packets: self.packets + other.packets, bytes: self.bytes + other.bytes }
+    }
+}
+
+impl core::ops::AddAssign for Traffic {
+    fn add_assign(&mut self, other: Self) {
+        *self = *self + other;
+    }
+}
+
+impl core::iter::Sum for Traffic {
+    fn sum<I: Iterator<Item = Self>>(traffic: I) -> Self {
+        traffic.fold(Self::default(), core::ops::Add::add)
+    }
+}
+
 /// Declares an enum of verdicts whose discriminants index an array of counters.
 macro_rules! verdicts {
     ($(#[$meta:meta])* $enum:ident { $($(#[doc = $doc:literal])+ $variant:ident => $name:literal,)+ }) => {

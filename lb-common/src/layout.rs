@@ -67,8 +67,8 @@ pub mod names {
     pub const USE_TEST_CLOCK: &str = "USE_TEST_CLOCK";
     /// Packets per verdict.
     pub const VERDICTS: &str = "VERDICTS";
-    /// Traffic per service id.
-    pub const SERVICE_TRAFFIC: &str = "SERVICE_TRAFFIC";
+    /// Traffic per service id that backends have carried which the service no longer has.
+    pub const RETIRED_TRAFFIC: &str = "RETIRED_TRAFFIC";
     /// Traffic per backend id.
     pub const BACKEND_TRAFFIC: &str = "BACKEND_TRAFFIC";
     /// The hash key, a constant that is set when the program is loaded.

@@ -41,7 +41,7 @@ fn process(ctx: &mut XdpContext) -> Result<Verdict, Verdict> {
     let hash = packet.flow.hash(maps::hash_key());
     let backend = flow::backend_of(ctx, &mut packet, service, hash)?;
     let verdict = forward::send(ctx, &mut packet, hash, backend)?;
-    maps::count_traffic(service.id, backend, packet.ip_len);
+    maps::count_traffic(backend, packet.ip_len);
     debug!(ctx, "service {} to backend {}: {}", service.id.get(), backend.get(), verdict.name());
     Ok(verdict)
 }

@@ -14,7 +14,7 @@ use aya_ebpf::{
 };
 use lb_common::{
     BackendId, BackendRow, Condition, Directory, FlowEntry, FlowTables, FlowTime, HashKey, MacAddress, QuicServer,
-    RowIndex, ServiceId, SlotWord, Tracking, Traffic, Verdict, VirtualRouter,
+    RowIndex, SlotWord, Tracking, Traffic, Verdict, VirtualRouter,
     flow_table::{self, Bucket},
     layout, mac_word,
 };
@@ -66,8 +66,9 @@ static EGRESS: DevMap = DevMap::pinned(layout::MAX_INTERFACES, 0);
 static VERDICTS: PerCpuArray<u64> = PerCpuArray::pinned(Verdict::COUNT as u32, 0);
 #[map]
 static TRACKING: PerCpuArray<u64> = PerCpuArray::pinned(Tracking::COUNT as u32, 0);
+/// What the backends that a service no longer has have carried: the daemon's own note, kept as long as the other counters.
 #[map]
-static SERVICE_TRAFFIC: PerCpuArray<Traffic> = PerCpuArray::pinned(layout::MAX_SERVICES, 0);
+static RETIRED_TRAFFIC: Array<Traffic> = Array::pinned(layout::MAX_SERVICES, 0);
 #[map]
 static BACKEND_TRAFFIC: PerCpuArray<Traffic> = PerCpuArray::pinned(BackendId::COUNT, 0);
 
@@ -230,14 +231,8 @@ fn count(counter: Option<*mut u64>) {
 }
 
 #[inline(always)]
-pub fn count_traffic(service: ServiceId, backend: BackendId, bytes: u32) {
-    add(SERVICE_TRAFFIC.get_ptr_mut(service.get()), bytes);
-    add(BACKEND_TRAFFIC.get_ptr_mut(backend.get()), bytes);
-}
-
-#[inline(always)]
-fn add(traffic: Option<*mut Traffic>, bytes: u32) {
-    if let Some(traffic) = traffic {
+pub fn count_traffic(backend: BackendId, bytes: u32) {
+    if let Some(traffic) = BACKEND_TRAFFIC.get_ptr_mut(backend.get()) {
         // SAFETY: the counter belongs to this CPU, and XDP programs do not interrupt each other on one CPU.
         unsafe {
             (*traffic).packets += 1;

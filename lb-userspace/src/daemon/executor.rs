@@ -78,6 +78,9 @@ impl Executor {
             Effect::ResetServiceTraffic(service) => {
                 maps.reset_service_traffic(service).context("cannot reset the counters of a service")
             }
+            Effect::RetireTraffic(service, backend) => {
+                maps.retire_traffic(service, backend).context("cannot keep the counters of a backend")
+            }
             Effect::ResetBackendTraffic(backend) => {
                 maps.reset_backend_traffic(backend).context("cannot reset the counters of a backend")
             }

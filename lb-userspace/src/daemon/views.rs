@@ -44,14 +44,16 @@ impl Daemon {
         let maps = &self.executor.dataplane.maps;
         let mut services = self.core.view(Instant::now());
         for service in &mut services {
-            let traffic = match ServiceId::new(service.id) {
-                Some(id) => maps.service_traffic(id).map_err(failed)?,
+            let mut total = match ServiceId::new(service.id) {
+                Some(id) => maps.retired_traffic(id).map_err(failed)?,
                 None => Traffic::default(),
             };
-            service.set_traffic(traffic);
             for backend in &mut service.backends {
-                backend.set_traffic(maps.backend_traffic(BackendId::truncate(backend.id)).map_err(failed)?);
+                let traffic = maps.backend_traffic(BackendId::truncate(backend.id)).map_err(failed)?;
+                backend.set_traffic(traffic);
+                total += traffic;
             }
+            service.set_traffic(total);
         }
         Ok(services)
     }

@@ -31,7 +31,7 @@ pub struct Maps {
     verdicts: PerCpuArray<MapData, u64>,
     tracking: PerCpuArray<MapData, u64>,
     quic_servers: HashMap<MapData, QuicServer, BackendId>,
-    service_traffic: PerCpuArray<MapData, Traffic>,
+    retired_traffic: Array<MapData, Traffic>,
     backend_traffic: PerCpuArray<MapData, Traffic>,
 }
 
@@ -50,7 +50,7 @@ impl Maps {
             verdicts: take(ebpf, names::VERDICTS)?,
             tracking: take(ebpf, names::TRACKING)?,
             quic_servers: take(ebpf, names::QUIC_SERVERS)?,
-            service_traffic: take(ebpf, names::SERVICE_TRAFFIC)?,
+            retired_traffic: take(ebpf, names::RETIRED_TRAFFIC)?,
             backend_traffic: take(ebpf, names::BACKEND_TRAFFIC)?,
         })
     }
@@ -166,19 +166,27 @@ impl Maps {
         self.quic_servers.iter().collect()
     }
 
-    /// Traffic of a service.
-    pub fn service_traffic(&self, service: ServiceId) -> Result<Traffic, MapError> {
-        Ok(sum(&self.service_traffic.get(&service.get(), 0)?))
+    /// What backends have carried for a service that it no longer has. Together with what its backends have, that is the traffic
+    /// of the service.
+    pub fn retired_traffic(&self, service: ServiceId) -> Result<Traffic, MapError> {
+        self.retired_traffic.get(&service.get(), 0)
     }
 
     /// Traffic of a backend.
     pub fn backend_traffic(&self, backend: BackendId) -> Result<Traffic, MapError> {
-        Ok(sum(&self.backend_traffic.get(&backend.get(), 0)?))
+        Ok(sum_of_cpus(&self.backend_traffic.get(&backend.get(), 0)?))
     }
 
     /// Zeroes the traffic of an id that is given to a new service.
     pub fn reset_service_traffic(&mut self, service: ServiceId) -> Result<(), MapError> {
-        self.service_traffic.set(service.get(), no_traffic()?, 0)
+        self.retired_traffic.set(service.get(), Traffic::default(), 0)
+    }
+
+    /// Makes the traffic of a backend a part of that of `service`, for good.
+    pub fn retire_traffic(&mut self, service: ServiceId, backend: BackendId) -> Result<(), MapError> {
+        let retired = self.retired_traffic(service)? + self.backend_traffic(backend)?;
+        self.retired_traffic.set(service.get(), retired, 0)?;
+        self.reset_backend_traffic(backend)
     }
 
     /// Zeroes the traffic of an id that is given to a new backend.
@@ -199,11 +207,8 @@ pub(super) fn wait_for_packets() {
     }
 }
 
-fn sum(per_cpu: &PerCpuValues<Traffic>) -> Traffic {
-    per_cpu.iter().fold(Traffic::default(), |total, one| Traffic {
-        packets: total.packets + one.packets,
-        bytes: total.bytes + one.bytes,
-    })
+pub(super) fn sum_of_cpus(per_cpu: &PerCpuValues<Traffic>) -> Traffic {
+    per_cpu.iter().copied().sum()
 }
 
 fn no_traffic() -> Result<PerCpuValues<Traffic>, MapError> {

@@ -8,6 +8,7 @@
 
 mod downgrade;
 mod folder;
+mod traffic;
 mod v2;
 
 use lb_common::layout::names;
@@ -34,6 +35,7 @@ pub(super) fn upgrade(pins: &Pins) -> Result<bool, DataplaneError> {
     new.share_maps(&old, &v2::SAME_MAPS)?;
     v2::convert_verdicts_from(&old, &new)?;
     v2::convert_directory_from(&old, &new)?;
+    traffic::convert_from(&old, &new, &new.rows()?)?;
     new.share_links(&old)?;
     new.make_whole()?;
     Ok(true)

@@ -107,11 +107,12 @@ impl Core {
             if let Some(slots) = slots.remove(&state.live.id) {
                 effects.extend(state.on_census(&slots, now));
             }
-            over.extend(state.take_over_backends(started, now));
+            let service = state.live.id;
+            over.extend(state.take_over_backends(started, now).into_iter().map(|backend| (service, backend)));
         }
         if !over.is_empty() {
-            for backend in &over {
-                self.remove_backend(backend, now, &mut effects);
+            for (service, backend) in &over {
+                self.remove_backend(*service, backend, now, &mut effects);
             }
             self.refresh_shared(&mut effects);
         }

@@ -22,6 +22,8 @@ pub enum Effect {
     RemoveQuicServer(QuicServer),
     /// The id names a new service: its counters start at zero.
     ResetServiceTraffic(ServiceId),
+    /// The service has that backend no longer, and keeps its counters.
+    RetireTraffic(ServiceId, BackendId),
     /// The id names a new backend: its counters start at zero.
     ResetBackendTraffic(BackendId),
     /// Check the health of a backend from now on, in place of an earlier check.

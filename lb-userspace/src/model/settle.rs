@@ -196,7 +196,7 @@ impl Core {
         }
         effects.append(&mut refreshed);
         for backend in state.take_forgotten() {
-            self.remove_backend(&backend, now, removals);
+            self.remove_backend(place.service.id, &backend, now, removals);
         }
         if place.has_new_table && !place.is_new {
             self.chunks.give_back(present.service.first_chunk, chunk_count(&present.service), now);
@@ -224,16 +224,23 @@ impl Core {
         self.service_ids.give_back(present.service.id.get(), now);
         self.chunks.give_back(present.service.first_chunk, chunk_count(&present.service), now);
         for backend in present.backends.into_values() {
-            self.remove_backend(&backend, now, effects);
+            self.remove_backend(present.service.id, &backend, now, effects);
         }
     }
 
     /// Takes a backend away that no packet needs any more. Flows in the flow table may still name it, so its id is not used
     /// again before a census has found none.
-    pub(super) fn remove_backend(&mut self, backend: &Backend, now: Instant, effects: &mut Vec<Effect>) {
+    pub(super) fn remove_backend(
+        &mut self,
+        service: ServiceId,
+        backend: &Backend,
+        now: Instant,
+        effects: &mut Vec<Effect>,
+    ) {
         self.service_of.remove(&backend.id);
         self.quarantine.insert(backend.id, now);
         effects.push(Effect::StopCheck(backend.id));
+        effects.push(Effect::RetireTraffic(service, backend.id));
         if let Some((row, _)) = backend.row {
             self.rows.give_back(row.0, now);
             effects.push(Effect::RemoveRow(backend.id));

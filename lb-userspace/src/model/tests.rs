@@ -104,7 +104,7 @@ impl Datapath {
             Effect::RemoveQuicServer(server) => {
                 assert!(self.quic_servers.remove(&server).is_some(), "{server:?} is not there");
             }
-            Effect::ResetServiceTraffic(_) | Effect::ResetBackendTraffic(_) => {}
+            Effect::ResetServiceTraffic(_) | Effect::ResetBackendTraffic(_) | Effect::RetireTraffic(..) => {}
             Effect::StartCheck { id, initial, .. } => {
                 self.checks.insert(id, initial);
             }

@@ -4,11 +4,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use etherparse::{EtherType, IpSlice, Ipv4Header, Ipv6FlowLabel, Ipv6Header};
 use lb_common::{
-    Address, BackendId, BackendRow, Encapsulation, MacAddress, NetU16, NetU32, OuterHeader, ServiceId, Traffic, Verdict,
+    Address, BackendId, BackendRow, Encapsulation, MacAddress, NetU16, NetU32, OuterHeader, Traffic, Verdict,
 };
 
 use crate::{
-    case::{Action, Counter, Outcome},
+    case::{Action, Outcome},
     fixture::HASH_KEY,
     frame::{Frame, Tag},
     oracle::flow_hash,
@@ -108,19 +108,19 @@ impl Backend {
         }
     }
 
-    /// What becomes of `frame`, a client's, if the balancer sends it here as [`BACKEND`] of [`SERVICE`].
+    /// What becomes of `frame`, a client's, if the balancer sends it here as [`BACKEND`].
     pub(crate) fn receives(&self, frame: &Frame) -> Outcome<Verdict> {
-        self.receives_as(SERVICE, BACKEND, frame)
+        self.receives_as(BACKEND, frame)
     }
 
     /// What becomes of `frame`, a client's, if the balancer sends it here.
-    pub(crate) fn receives_as(&self, service: ServiceId, backend: BackendId, frame: &Frame) -> Outcome<Verdict> {
+    pub(crate) fn receives_as(&self, backend: BackendId, frame: &Frame) -> Outcome<Verdict> {
         let (verdict, action) = match self.egress_ifindex {
             INGRESS_IFINDEX => (Verdict::Transmitted, Action::Transmit),
             OTHER_IFINDEX => (Verdict::Redirected, Action::Redirect),
             unknown => panic!("nothing is sent to interface {unknown}"),
         };
-        let traffic = counted(service, backend, frame);
+        let traffic = counted(backend, frame);
         Outcome::untracked(action, vec![(verdict, 1)], traffic, self.delivery(frame).to_bytes())
     }
 
@@ -171,9 +171,8 @@ impl Tunnel {
 }
 
 /// The traffic counters after one client's frame: its IP packet counts, and nothing around it.
-pub(crate) fn counted(service: ServiceId, backend: BackendId, frame: &Frame) -> Vec<(Counter, Traffic)> {
-    let traffic = Traffic { packets: 1, bytes: frame.packet.len() as u64 };
-    vec![(Counter::Service(service), traffic), (Counter::Backend(backend), traffic)]
+pub(crate) fn counted(backend: BackendId, frame: &Frame) -> Vec<(BackendId, Traffic)> {
+    vec![(backend, Traffic { packets: 1, bytes: frame.packet.len() as u64 })]
 }
 
 /// What is the same for all packets: not to be fragmented, and so without identification (RFC 6864).

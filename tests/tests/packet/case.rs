@@ -3,7 +3,7 @@
 use std::fmt::{Debug, Write as _};
 
 use aya::programs::{TestRun as _, TestRunOptions, Xdp};
-use lb_common::{BackendId, ServiceId, Tracking, Traffic};
+use lb_common::{BackendId, Tracking, Traffic};
 
 use crate::{flow_table::Entry, hexdiff};
 
@@ -24,8 +24,8 @@ pub(crate) struct Outcome<V> {
     pub(crate) action: Action,
     /// The counters of verdicts that went up, and by how much.
     pub(crate) verdicts: Vec<(V, u64)>,
-    /// The counters of traffic that went up, and by how much.
-    pub(crate) traffic: Vec<(Counter, Traffic)>,
+    /// The backends whose traffic went up, and by how much.
+    pub(crate) traffic: Vec<(BackendId, Traffic)>,
     /// The counters of what became of flows that went up, and by how much.
     pub(crate) tracking: Vec<(Tracking, u64)>,
     /// What is in the flow table afterwards.
@@ -43,13 +43,6 @@ pub(crate) enum Action {
     Pass,
     Transmit,
     Redirect,
-}
-
-/// Whose traffic is counted.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Counter {
-    Service(ServiceId),
-    Backend(BackendId),
 }
 
 /// One line of a table.
@@ -80,7 +73,7 @@ impl<V> Outcome<V> {
     pub(crate) fn untracked(
         action: Action,
         verdicts: Vec<(V, u64)>,
-        traffic: Vec<(Counter, Traffic)>,
+        traffic: Vec<(BackendId, Traffic)>,
         frame: Vec<u8>,
     ) -> Self {
         Self { action, verdicts, traffic, tracking: Vec::new(), flows: Vec::new(), frame }

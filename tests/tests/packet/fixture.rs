@@ -18,7 +18,7 @@ use lb_userspace::dataplane::{Dataplane, DataplaneError, Maps, VirtualMacs};
 
 use crate::{
     backend::Backend,
-    case::{Counter, Datapath, Outcome, increments, test_run},
+    case::{Datapath, Outcome, increments, test_run},
     flow_table::{FlowTable, SMALLEST},
     frame::Frame,
     sandbox::Sandbox,
@@ -40,7 +40,7 @@ pub(crate) struct Balancer {
     flow_table: FlowTable,
     tracking: PerCpuArray<MapData, u64>,
     /// The service ids and backend ids whose traffic is watched.
-    watched: Vec<Counter>,
+    watched: Vec<BackendId>,
     /// The counters after the last run.
     counted: Counted,
     services: Vec<ServiceEntry>,
@@ -112,7 +112,6 @@ impl Balancer {
         for (slot, word) in (0..).zip(slots) {
             self.dataplane.maps.store_slot(&service, slot, *word);
         }
-        self.watch(Counter::Service(id));
         service
     }
 
@@ -136,7 +135,7 @@ impl Balancer {
         // Row 0 is never written.
         self.rows = self.rows % (layout::BACKEND_ROWS - 1) + 1;
         self.dataplane.maps.put_row(backend, RowIndex(self.rows), row).expect("the row map takes it");
-        self.watch(Counter::Backend(backend));
+        self.watch(backend);
     }
 
     /// The map of virtual routers, as another process opens it.
@@ -191,21 +190,17 @@ impl Balancer {
         map.insert(key, backend.get(), 0).expect("the server can be put");
     }
 
-    /// Expects, from now on, that this counter goes up when the case says so, and else stays.
-    pub(crate) fn watch(&mut self, counter: Counter) {
-        if !self.watched.contains(&counter) {
-            self.watched.push(counter);
+    /// Expects, from now on, that the traffic of this backend goes up when the case says so, and else stays.
+    pub(crate) fn watch(&mut self, backend: BackendId) {
+        if !self.watched.contains(&backend) {
+            self.watched.push(backend);
             self.counted = self.count();
         }
     }
 
     fn count(&self) -> Counted {
         let maps = &self.dataplane.maps;
-        let traffic = |counter| match counter {
-            Counter::Service(id) => maps.service_traffic(id),
-            Counter::Backend(id) => maps.backend_traffic(id),
-        };
-        let traffic = |&counter| (counter, traffic(counter).expect("the counters can be read"));
+        let traffic = |&backend| (backend, maps.backend_traffic(backend).expect("the counters can be read"));
         Counted {
             verdicts: maps.verdicts().expect("the counters can be read"),
             traffic: self.watched.iter().map(traffic).collect(),
@@ -256,7 +251,7 @@ impl Datapath for Balancer {
 #[derive(Default)]
 struct Counted {
     verdicts: Vec<(Verdict, u64)>,
-    traffic: Vec<(Counter, Traffic)>,
+    traffic: Vec<(BackendId, Traffic)>,
     tracking: Vec<(Tracking, u64)>,
 }
 
@@ -290,9 +285,9 @@ pub(crate) fn keys(port: u16) -> impl Iterator<Item = ServiceKey> {
     FAMILIES.into_iter().flat_map(move |family| PROTOCOLS.map(|protocol| key(family.virtual_ip(), port, protocol)))
 }
 
-fn traffic_increments(before: &[(Counter, Traffic)], after: &[(Counter, Traffic)]) -> Vec<(Counter, Traffic)> {
-    let difference = |(&(counter, before), &(_, after)): (&(Counter, Traffic), &(Counter, Traffic))| {
-        (counter, Traffic { packets: after.packets - before.packets, bytes: after.bytes - before.bytes })
+fn traffic_increments(before: &[(BackendId, Traffic)], after: &[(BackendId, Traffic)]) -> Vec<(BackendId, Traffic)> {
+    let difference = |(&(backend, before), &(_, after)): (&(BackendId, Traffic), &(BackendId, Traffic))| {
+        (backend, Traffic { packets: after.packets - before.packets, bytes: after.bytes - before.bytes })
     };
     before.iter().zip(after).map(difference).filter(|(_, traffic)| *traffic != Traffic::default()).collect()
 }

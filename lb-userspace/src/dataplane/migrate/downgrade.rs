@@ -1,12 +1,11 @@
 use std::{collections::HashMap, sync::atomic::Ordering};
 
-use aya::maps::{Array, Map};
 use lb_common::{
-    BackendId, BackendRow, Directory, FlowState, FlowTables as Word, RowIndex, Service, ServiceId, SlotWord,
+    Directory, FlowState, FlowTables as Word, Service, ServiceId, SlotWord,
     layout::{self, names},
 };
 
-use super::{folder::Folder, v2};
+use super::{folder::Folder, traffic, v2};
 use crate::dataplane::{DataplaneError, FlowTable, ListedFlow, Pins, Words, flow_time, flows};
 
 /// What came of going back to the older layout.
@@ -38,6 +37,7 @@ pub fn downgrade(pins: &Pins) -> Result<Downgraded, DataplaneError> {
         old.share_maps(&new, &v2::SAME_MAPS)?;
         v2::convert_verdicts_to(&old, &new)?;
         v2::convert_directory_to(&old, &new)?;
+        traffic::convert_to(&old, &new, &new.rows()?)?;
         old.share_links(&new)?;
         old.make_whole()?;
     }
@@ -70,15 +70,14 @@ fn elsewhere(folder: &Folder) -> Result<u64, DataplaneError> {
     let word = Word::from_bits(word.words64()[0].load(Ordering::Relaxed));
     let Some((place, bits)) = word.current() else { return Ok(0) };
     let table = FlowTable::pinned(folder.path(), place, bits)?;
-    let words =
-        Words::new(folder.mapped(names::SLOTS, Words::SLOTS_LEN)?, folder.mapped(names::ROW_OF, Words::ROW_OF_LEN)?);
+    let words = folder.words()?;
     let directories = folder.mapped(names::DIRECTORIES, layout::DIRECTORIES as usize * size_of::<Directory>())?;
     let in_use = folder.directory_in_use()? as usize % layout::DIRECTORIES as usize;
     // SAFETY: any bytes are a directory, and only daemons write to one, none of which runs.
     let directory = unsafe { directories.as_ref::<Directory>(in_use) };
     let services: HashMap<ServiceId, Service> =
         directory.services().map(|entry| (entry.service.id, entry.service)).collect();
-    let rows = rows(folder, &words)?;
+    let rows = folder.rows()?;
     let is_elsewhere = |flow: &ListedFlow| {
         if flow.entry.state() == FlowState::Closing {
             return false;
@@ -89,13 +88,4 @@ fn elsewhere(folder: &Folder) -> Result<u64, DataplaneError> {
             .is_some_and(|service| words.slot(service, flow.entry.tag().slot(service.slot_mask)).current() != backend)
     };
     Ok(flows(&table, flow_time()).filter(is_elsewhere).count() as u64)
-}
-
-fn rows(folder: &Folder, words: &Words) -> Result<HashMap<BackendId, BackendRow>, DataplaneError> {
-    let map_error = |source| DataplaneError::Map { name: names::ROWS, source };
-    let rows: Array<_, BackendRow> = Map::Array(folder.map(names::ROWS)?).try_into().map_err(map_error)?;
-    let backends = (0..BackendId::COUNT).map(BackendId::truncate);
-    let present =
-        backends.filter_map(|backend| Some((backend, words.row(backend))).filter(|(_, row)| *row != RowIndex::NONE));
-    present.map(|(backend, row)| Ok((backend, rows.get(&row.0, 0).map_err(map_error)?))).collect()
 }

@@ -8,7 +8,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use aya::maps::{Map, PerCpuArray, PerCpuValues};
+use aya::maps::{Array, Map, PerCpuArray, PerCpuValues};
 use lb_common::{
     BackendId, BackendRow, Directory, Encapsulation, FlowHash, FlowState, HashKey, NetU16, QuicIds, RowIndex, Service,
     ServiceEntry, ServiceId, ServiceKey, SlotWord, Traffic, Verdict,
@@ -137,8 +137,9 @@ fn fill(root: &Root) {
     let counts: Vec<u64> = (0..).take(Verdict::COUNT).map(|verdict| 1000 + verdict).collect();
     count(&new, names::VERDICTS, &counts);
     let traffic = |packets| Traffic { packets, bytes: 100 * packets };
-    count(&new, names::SERVICE_TRAFFIC, &[traffic(0), traffic(5)]);
     count(&new, names::BACKEND_TRAFFIC, &[traffic(0), traffic(2), traffic(3)]);
+    let mut retired: Array<_, Traffic> = Map::Array(new.map(names::RETIRED_TRAFFIC).unwrap()).try_into().unwrap();
+    retired.set(1, traffic(4), 0).unwrap();
 }
 
 /// Lets the last CPU have counted these.
@@ -168,7 +169,7 @@ fn assert_taken_over(root: &Root) {
     assert_eq!(maps.load_slots(&services[0].service), (0..1024).map(stable).collect::<Vec<_>>());
     let rows = [(1, 1500), (2, 9000)].map(|(number, mtu)| (backend(number), RowIndex(number), row(mtu)));
     assert_eq!(maps.rows().unwrap(), rows);
-    assert_eq!(maps.service_traffic(services[0].service.id).unwrap(), Traffic { packets: 5, bytes: 500 });
+    assert_eq!(maps.retired_traffic(services[0].service.id).unwrap(), Traffic { packets: 4, bytes: 400 });
     assert_eq!(maps.backend_traffic(backend(2)).unwrap(), Traffic { packets: 3, bytes: 300 });
     let expected = |verdict| match verdict {
         Verdict::Reset | Verdict::DropBackendGone => 0,
@@ -186,10 +187,10 @@ fn assert_taken_over(root: &Root) {
     assert_eq!(root.names(2), [names::VIRTUAL_MACS]);
 }
 
-/// What [`upgrade`] pins, in its order.
-fn steps() -> Vec<PathBuf> {
+/// What [`upgrade`] pins, in its order, or [`downgrade`], with the counters of services in another map.
+fn steps(service_traffic: &str) -> Vec<PathBuf> {
     let link = Path::new("links").join(LINK);
-    let converted = [names::VERDICTS, names::DIRECTORIES].map(PathBuf::from);
+    let converted = [names::VERDICTS, names::DIRECTORIES, service_traffic].map(PathBuf::from);
     let same = v2::SAME_MAPS.map(PathBuf::from);
     let last = [link, names::DIRECTORY_IN_USE.into()];
     same.into_iter().chain(converted).chain(last).collect()
@@ -243,6 +244,10 @@ fn after_a_downgrade_an_older_lbd_finds_what_it_knows_and_the_program_in_its_lin
         assert_eq!(directory.filter.map(u64::count_ones).iter().sum::<u32>(), 1);
         assert_eq!(u64::from(before[2048]) | u64::from(before[2049]) << 32, directory.seed);
 
+        let counted: PerCpuArray<_, Traffic> =
+            Map::PerCpuArray(old.map(traffic::SERVICE_TRAFFIC).unwrap()).try_into().unwrap();
+        let counted = counted.get(&1, 0).unwrap().iter().copied().sum::<Traffic>();
+        assert_eq!(counted, Traffic { packets: 4 + 2 + 3, bytes: 900 });
         let verdicts = old.map(names::VERDICTS).unwrap().info().unwrap();
         assert_eq!(verdicts.max_entries(), 12);
         assert_eq!(root.names(3), [names::VIRTUAL_MACS]);
@@ -262,9 +267,9 @@ fn a_daemon_takes_over_what_an_older_one_has_left() {
 fn an_upgrade_that_was_interrupted_is_begun_again() {
     with_maps("upgrade", |root| {
         downgrade(&root.pins()).unwrap();
-        for done in 0..=steps().len() {
+        for done in 0..=steps(names::RETIRED_TRAFFIC).len() {
             assert!(upgrade(&root.pins()).unwrap());
-            for step in &steps()[done..] {
+            for step in &steps(names::RETIRED_TRAFFIC)[done..] {
                 fs::remove_file(root.current().path().join(step)).unwrap();
             }
             // An older daemon could still start.
@@ -291,8 +296,9 @@ fn begin_downgrade(root: &Root, done: usize) {
     old.share_maps(&new, &v2::SAME_MAPS).unwrap();
     v2::convert_verdicts_to(&old, &new).unwrap();
     v2::convert_directory_to(&old, &new).unwrap();
+    traffic::convert_to(&old, &new, &new.rows().unwrap()).unwrap();
     old.share_links(&new).unwrap();
-    for step in &steps()[done..steps().len() - 1] {
+    for step in &steps(traffic::SERVICE_TRAFFIC)[done..steps(traffic::SERVICE_TRAFFIC).len() - 1] {
         fs::remove_file(old.path().join(step)).unwrap();
     }
 }
@@ -301,7 +307,7 @@ fn begin_downgrade(root: &Root, done: usize) {
 fn a_downgrade_that_was_interrupted_is_forgotten_by_the_daemon() {
     with_maps("forgotten", |root| {
         let before = root.names(3);
-        for done in 0..steps().len() {
+        for done in 0..steps(traffic::SERVICE_TRAFFIC).len() {
             begin_downgrade(root, done);
             assert!(!upgrade(&root.pins()).unwrap());
             assert_eq!(root.names(3), before);
@@ -315,7 +321,7 @@ fn a_downgrade_that_was_interrupted_is_forgotten_by_the_daemon() {
 #[test]
 fn a_downgrade_that_was_interrupted_is_begun_again_by_the_next() {
     with_maps("again", |root| {
-        for done in 0..steps().len() {
+        for done in 0..steps(traffic::SERVICE_TRAFFIC).len() {
             begin_downgrade(root, done);
             assert!(matches!(downgrade(&root.pins()).unwrap(), Downgraded::Done { .. }));
             assert!(root.old().is_whole() && root.link(2).exists());

@@ -12,14 +12,13 @@ use crate::dataplane::{DataplaneError, mapped::Mapped};
 pub(super) const VERSION: u32 = 2;
 
 /// The maps that both layouts have. In rows, what says now in which condition a backend is was unused, and zero.
-pub(super) const SAME_MAPS: [&str; 8] = [
+pub(super) const SAME_MAPS: [&str; 7] = [
     names::SLOTS,
     names::ROW_OF,
     names::ROWS,
     names::INTERFACES,
     names::VIRTUAL_MACS,
     names::EGRESS,
-    names::SERVICE_TRAFFIC,
     names::BACKEND_TRAFFIC,
 ];
 

@@ -60,7 +60,7 @@ impl Pool {
             description: format!("flow {number} from {} goes to backend {owner}, owner of slot {slot}", packet.source),
             setup: Vec::new(),
             frame: frame.to_bytes(),
-            expected: Backend::numbered(owner).receives_as(self.id, BackendId::truncate(owner.into()), &frame),
+            expected: Backend::numbered(owner).receives_as(BackendId::truncate(owner.into()), &frame),
         }
     }
 }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use etherparse::IpNumber;
-use lb_common::{BackendId, Service, ServiceEntry};
+use lb_common::BackendId;
 use lb_userspace::{
     config::Config,
     model::{Core, DesiredService, Effect, Findings},
@@ -16,7 +16,7 @@ use lb_userspace::{
 
 use crate::{
     backend::Backend,
-    case::{Counter, check_all},
+    case::check_all,
     fixture::{Balancer, Case},
     world::{EGRESS_MAC, FAMILIES, Family, INGRESS_IFINDEX, OTHER_IFINDEX, SERVICE_PORT},
 };
@@ -67,17 +67,14 @@ fn effects(config: Config, backend: &Backend, outer: Family) -> Vec<Effect> {
     effects
 }
 
-/// Writes what is for the datapath; the service and the backend that came of it.
-fn carry_out(balancer: &mut Balancer, effects: Vec<Effect>) -> (Service, BackendId) {
-    let mut written = (None, None);
+/// Writes what is for the datapath; the backend that came of it.
+fn carry_out(balancer: &mut Balancer, effects: Vec<Effect>) -> BackendId {
+    let mut written = None;
     for effect in effects {
         let maps = balancer.maps();
         match effect {
             Effect::StoreServices(services) => {
                 maps.store_services(&services).expect("the directory takes them");
-                let [ServiceEntry { service, .. }] = services[..] else { panic!("not one service: {services:?}") };
-                balancer.watch(Counter::Service(service.id));
-                written.0 = Some(service);
             }
             Effect::StoreSlots(service, words) => {
                 for (slot, word) in words {
@@ -86,14 +83,13 @@ fn carry_out(balancer: &mut Balancer, effects: Vec<Effect>) -> (Service, Backend
             }
             Effect::PutRow(backend, index, row) => {
                 maps.put_row(backend, index, &row).expect("the row map takes it");
-                balancer.watch(Counter::Backend(backend));
-                written.1 = Some(backend);
+                balancer.watch(backend);
+                written = Some(backend);
             }
             _ => {}
         }
     }
-    let (Some(service), Some(backend)) = written else { panic!("the daemon writes a service and a row") };
-    (service, backend)
+    written.expect("the daemon writes a row")
 }
 
 #[test]
@@ -107,7 +103,7 @@ fn what_the_daemon_writes_takes_packets_to_the_backend() {
             for (egress_ifindex, vlan) in ways_out {
                 let backend = Backend { vlan, egress_ifindex, ..backend };
                 let effects = effects(configuration(forwarding, inner, outer), &backend, outer);
-                let (service, id) = carry_out(&mut balancer, effects);
+                let id = carry_out(&mut balancer, effects);
                 let cases = (1..=20_u16).map(|port| {
                     let mut packet = inner.packet(IpNumber::TCP);
                     packet.source.set_port(port);
@@ -118,7 +114,7 @@ fn what_the_daemon_writes_takes_packets_to_the_backend() {
                         ),
                         setup: Vec::new(),
                         frame: frame.to_bytes(),
-                        expected: backend.receives_as(service.id, id, &frame),
+                        expected: backend.receives_as(id, &frame),
                     }
                 });
                 check_all(&mut balancer, cases);

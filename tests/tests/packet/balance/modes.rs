@@ -7,7 +7,7 @@ use crate::{
     backend::{Backend, Forwarding, counted},
     case::{Action, Outcome, check_all},
     fixture::{Balancer, Case},
-    world::{BACKEND, FAMILIES, Family, INGRESS_IFINDEX, OTHER_IFINDEX, SERVICE, client_frames},
+    world::{BACKEND, FAMILIES, Family, INGRESS_IFINDEX, OTHER_IFINDEX, client_frames},
 };
 
 /// `l2-dsr`, and `ipip` over both families.
@@ -40,7 +40,7 @@ fn a_packet_for_a_local_backend_goes_up_the_stack_untouched_and_is_counted() {
     let Some(mut balancer) = Balancer::with_one_backend() else { return };
     let local = Backend { forwarding: Forwarding::Local, ..Backend::L2_DSR };
     let cases = client_frames().map(|(packet, family, frame)| {
-        let traffic = counted(SERVICE, BACKEND, &frame);
+        let traffic = counted(BACKEND, &frame);
         let expected = Outcome::untracked(Action::Pass, vec![(Verdict::Local, 1)], traffic, frame.to_bytes());
         Case {
             description: format!("{packet} for a local backend stays"),

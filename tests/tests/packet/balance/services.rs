@@ -38,8 +38,8 @@ fn to(family: Family, protocol: IpNumber, destination: SocketAddr) -> Frame {
 
 /// The packet goes to the backend of service number `number`.
 fn goes_to(number: u8, description: String, frame: &Frame) -> Case {
-    let (service, backend, spec) = numbered(number);
-    let expected = spec.receives_as(service, backend, frame);
+    let (_, backend, spec) = numbered(number);
+    let expected = spec.receives_as(backend, frame);
     Case { description, setup: Vec::new(), frame: frame.to_bytes(), expected }
 }
 

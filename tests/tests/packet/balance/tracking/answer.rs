@@ -14,7 +14,6 @@ use crate::{
     case::Outcome,
     flow_table::{Entry, State, tag},
     packet::Packet,
-    world::SERVICE,
 };
 
 use super::scene::{CURRENT, PREVIOUS, Scene, frame, id, numbered};
@@ -52,7 +51,7 @@ impl<'a> Answer<'a> {
         let outcome = if backend == 0 {
             Outcome::dropped(Verdict::DropNoBackend, &frame.to_bytes())
         } else {
-            numbered(backend).receives_as(SERVICE, id(backend), &frame)
+            numbered(backend).receives_as(id(backend), &frame)
         };
         Outcome { tracking: self.tracking(), flows: self.flows(scene, known), ..outcome }
     }
