@@ -1,15 +1,38 @@
 use crate::{Address, NetU16, NetU32};
 
-/// The key of the flow hash: 128 bits. Whoever knows it can aim at a backend, so it is never shown.
-#[derive(Clone, Copy, Default, PartialEq, Eq)]
+/// The key of the flow hash. Whoever knows it can aim at a backend, so it is never shown.
+///
+/// It is kept as the four words of the hash's state, after that part of the first round which no packet has a say in.
+#[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(C)]
-pub struct HashKey(pub [u64; 2]);
+pub struct HashKey(SipState);
 
 impl HashKey {
     /// From 16 bytes, each half little-endian as in the `SipHash` paper.
     pub const fn from_bytes(bytes: [u8; 16]) -> Self {
         let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = bytes;
-        Self([u64::from_le_bytes([a, b, c, d, e, f, g, h]), u64::from_le_bytes([i, j, k, l, m, n, o, p])])
+        let k0 = u64::from_le_bytes([a, b, c, d, e, f, g, h]);
+        let k1 = u64::from_le_bytes([i, j, k, l, m, n, o, p]);
+        let mut state = SipState {
+            v0: k0 ^ 0x736f_6d65_7073_6575,
+            v1: k1 ^ 0x646f_7261_6e64_6f6d,
+            v2: k0 ^ 0x6c79_6765_6e65_7261,
+            v3: k1 ^ 0x7465_6462_7974_6573,
+        };
+        state.mix_without_v3();
+        Self(state)
+    }
+
+    /// The words as the program has them.
+    pub const fn to_words(self) -> [u64; 4] {
+        let Self(SipState { v0, v1, v2, v3 }) = self;
+        [v0, v1, v2, v3]
+    }
+}
+
+impl Default for HashKey {
+    fn default() -> Self {
+        Self::from_bytes([0; 16])
     }
 }
 
@@ -64,13 +87,13 @@ impl Flow {
     /// destination port and protocol, as they stand in the packet: 13 bytes for IPv4, 37 for IPv6.
     #[inline(always)]
     pub fn hash(&self, key: HashKey) -> FlowHash {
-        let mut state = SipState::new(key);
+        let HashKey(mut state) = key;
         let [s0, s1, s2, s3] = self.source.words();
         let [d0, d1, d2, d3] = self.destination.words();
         if self.ipv4 {
-            state.absorb(s3.siphash_block(d3));
+            state.absorb_first(s3.siphash_block(d3));
         } else {
-            state.absorb(s0.siphash_block(s1));
+            state.absorb_first(s0.siphash_block(s1));
             state.absorb(s2.siphash_block(s3));
             state.absorb(d0.siphash_block(d1));
             state.absorb(d2.siphash_block(d3));
@@ -81,6 +104,8 @@ impl Flow {
     }
 }
 
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
 struct SipState {
     v0: u64,
     v1: u64,
@@ -89,21 +114,17 @@ struct SipState {
 }
 
 impl SipState {
+    /// The part of a round that does without `v3`, in which a block has been mixed.
     #[inline(always)]
-    const fn new(HashKey([k0, k1]): HashKey) -> Self {
-        Self {
-            v0: k0 ^ 0x736f_6d65_7073_6575,
-            v1: k1 ^ 0x646f_7261_6e64_6f6d,
-            v2: k0 ^ 0x6c79_6765_6e65_7261,
-            v3: k1 ^ 0x7465_6462_7974_6573,
-        }
-    }
-
-    #[inline(always)]
-    const fn round(&mut self) {
+    const fn mix_without_v3(&mut self) {
         self.v0 = self.v0.wrapping_add(self.v1);
         self.v1 = self.v1.rotate_left(13) ^ self.v0;
         self.v0 = self.v0.rotate_left(32);
+    }
+
+    /// The rest of a round.
+    #[inline(always)]
+    const fn mix_with_v3(&mut self) {
         self.v2 = self.v2.wrapping_add(self.v3);
         self.v3 = self.v3.rotate_left(16) ^ self.v2;
         self.v0 = self.v0.wrapping_add(self.v3);
@@ -111,6 +132,20 @@ impl SipState {
         self.v2 = self.v2.wrapping_add(self.v1);
         self.v1 = self.v1.rotate_left(17) ^ self.v2;
         self.v2 = self.v2.rotate_left(32);
+    }
+
+    #[inline(always)]
+    const fn round(&mut self) {
+        self.mix_without_v3();
+        self.mix_with_v3();
+    }
+
+    /// Absorbs the first block, in the round that [`HashKey`] has begun.
+    #[inline(always)]
+    const fn absorb_first(&mut self, block: u64) {
+        self.v3 ^= block;
+        self.mix_with_v3();
+        self.v0 ^= block;
     }
 
     #[inline(always)]

@@ -71,7 +71,7 @@ pub mod names {
     pub const RETIRED_TRAFFIC: &str = "RETIRED_TRAFFIC";
     /// Traffic per backend id.
     pub const BACKEND_TRAFFIC: &str = "BACKEND_TRAFFIC";
-    /// The hash key, a constant that is set when the program is loaded.
+    /// The hash key, in words, a constant that is set when the program is loaded.
     pub const HASH_KEY: &str = "HASH_KEY";
 
     /// Outer destinations that the decapsulating program answers to.

@@ -22,7 +22,7 @@ pub(crate) struct Options {
 #[derive(Debug, Subcommand)]
 enum What {
     /// Time the XDP programs, packet by packet
-    Datapath(Output),
+    Datapath(Datapath),
     /// Fail over, with our VRRP and with keepalived, and see how long nobody answers
     Ha(Ha),
     /// Time what the daemon does: changes, sweeps and resizes of the flow table
@@ -62,6 +62,15 @@ struct Ha {
 }
 
 #[derive(Debug, Args)]
+struct Datapath {
+    /// Measure only the cases with this in their name, and the floors
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    only: String,
+    #[command(flatten)]
+    output: Output,
+}
+
+#[derive(Debug, Args)]
 struct Output {
     /// Write the results to this file, too
     #[arg(long, value_name = "FILE")]
@@ -73,9 +82,11 @@ struct Output {
 
 pub(crate) fn run(options: Options) -> Result<()> {
     match options.what {
-        What::Datapath(output) => {
+        What::Datapath(Datapath { only, output }) => {
             setup::ensure(Level::Run)?;
-            cargo::run(output.tell(&mut bench("datapath"))?)
+            let mut command = bench("datapath");
+            command.arg("--only").arg(only);
+            cargo::run(output.tell(&mut command)?)
         }
         What::Daemon(output) => {
             setup::ensure(Level::Test)?;

@@ -27,7 +27,7 @@ const INNER_MAP: u32 = 1 << 12;
 const NO_PREALLOC: u32 = 1;
 
 #[unsafe(no_mangle)]
-static HASH_KEY: Global<HashKey> = Global::new(HashKey([0; 2]));
+static HASH_KEY: Global<HashKey> = Global::new(HashKey::from_bytes([0; 16]));
 
 /// Whether [`TEST_CLOCK`] says what time it is.
 #[unsafe(no_mangle)]

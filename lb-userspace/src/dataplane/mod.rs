@@ -68,7 +68,7 @@ impl Dataplane {
     ) -> Result<Self, DataplaneError> {
         let pins = Pins::create(pins)?;
         migrate::upgrade(&pins)?;
-        let HashKey(key) = hash_key;
+        let key = hash_key.to_words();
         let mut ebpf = EbpfLoader::new()
             .default_map_pin_directory(pins.maps())
             .map_pin_path(names::FLOW_TABLES, pins.maps().join(names::FLOW_TABLES))

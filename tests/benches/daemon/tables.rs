@@ -19,7 +19,7 @@ const SAMPLES: usize = 30;
 
 pub(crate) fn run() -> Result<Vec<CaseResult>> {
     let pins = Pins::new();
-    let mut dataplane = Dataplane::load(&pins.0, HashKey([1, 2]), None)?;
+    let mut dataplane = Dataplane::load(&pins.0, HashKey::default(), None)?;
     let (mut tables, _) = dataplane.open_flow_tables(bits(17)?, idle_ticks(IDLE_SECONDS))?;
     let words = dataplane.maps.words();
     words.store_row(backend(), RowIndex(1));

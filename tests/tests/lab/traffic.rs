@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use lb_tests::lab::{
-    Lab, Limit, Load, Server, binary,
+    Lab, Limit, Load, Server, Stats, binary,
     config::{services, weight},
     require_root, require_root_and, run,
     topology::{virtual_ipv4, virtual_ipv6},
@@ -245,6 +245,13 @@ fn every_packet_that_the_interface_hands_over_has_exactly_one_verdict() -> Resul
         let sent: u64 = service.backends.iter().map(|backend| backend.packets).sum();
         ensure!(service.packets == sent, "{service:?}");
     }
+
+    // A service keeps what a backend has carried that it no longer has.
+    lbctl(&lab, &["backend", "remove", "--service", "web", "b2", "--deadline", "0s"])?;
+    wait_for("the end of b2", SOON, || Ok(lab.stats()?.backend("web", "b2").is_none().then_some(())))?;
+    let now = lab.stats()?;
+    let packets = |stats: &Stats| stats.services.iter().map(|service| service.packets).collect::<Vec<_>>();
+    ensure!(packets(&now) == packets(&stats), "{stats:?}\n{now:?}");
     Ok(())
 }
 

@@ -106,7 +106,7 @@ fn check_invariants(
         return Ok(());
     }
     prop_assert_eq!(verdict, Verdict::Transmitted);
-    prop_assert_eq!(outcome.traffic.len(), 2);
+    prop_assert_eq!(outcome.traffic.len(), 1);
     prop_assert_eq!(&outcome.frame[..6], &backend.mac);
     let inner = &outcome.frame[Ethernet2Header::LEN + overhead..];
     prop_assert!(frame.ends_with(inner), "the client's packet is changed");
