@@ -91,6 +91,11 @@ impl Case {
         Self { name, packets, slots, ..case }
     }
 
+    /// Whether flows could be lost, and would be missed.
+    fn is_flood_on_moving_slots(&self) -> bool {
+        self.slots == Slots::AllMoving && self.template.flood_every != 0
+    }
+
     /// The same with one packet of a flood for each ten packets, or nothing but the flood.
     fn flooded(self, what: &str, flood_every: u32) -> Self {
         Self { name: format!("{}/{what}", self.name), template: Template { flood_every, ..self.template }, ..self }
@@ -174,6 +179,12 @@ pub(crate) fn run(only: &str) -> anyhow::Result<Vec<CaseResult>> {
         cases.extend(group.cases);
         let samples: Vec<Sample> = rounds(&mut bench, &cases, |bench, case| table.prepare(bench, case))?;
         results.extend(CaseResult::of_group(number, &cases, &samples));
+        for case in cases.iter().filter(|case| case.is_flood_on_moving_slots()) {
+            table.prepare(&mut bench, case)?;
+            bench.sample(case, case.packets)?;
+            let misrouted = table.misrouted(&mut bench, case, &dataplane.maps)?;
+            results.push(CaseResult::alone(&format!("{}/misrouted", case.name), "flows", &[misrouted as f64]));
+        }
     }
     Ok(results)
 }

@@ -12,6 +12,8 @@ use lb_userspace::{
     schedule::{Member, table},
 };
 
+use crate::slots::NEWCOMERS;
+
 /// Test runs come in by the loopback interface.
 const INGRESS: u32 = 1;
 pub(crate) const INTERFACE_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
@@ -60,9 +62,9 @@ pub(crate) fn fill(
             slot_mask: scale.slots - 1,
             ..Service::default()
         };
-        for backend in 0..u32::from(scale.backends) {
-            let id = first_backend + backend;
-            maps.put_row(BackendId::truncate(id), RowIndex(id), &row(encapsulation, id))?;
+        let backends = (first_backend..).take(scale.backends.into()).map(BackendId::truncate);
+        for id in backends.chain(NEWCOMERS) {
+            maps.put_row(id, RowIndex(id.get()), &row(encapsulation, id.get()))?;
         }
         let owners: Vec<BackendId> = owners.iter().map(|owner| BackendId::truncate(first_backend + owner)).collect();
         for (slot, owner) in (0..).zip(&owners) {

@@ -4,13 +4,17 @@ use std::sync::Arc;
 
 use anyhow::ensure;
 use lb_common::{BackendId, Service, SlotWord, bench::Template};
-use lb_userspace::dataplane::{FlowTable, Words};
+use lb_userspace::dataplane::{FlowTable, Maps, Words};
 
 use crate::{
     cases::Case,
     frames::{Kind, frame},
     measure::Bench,
 };
+
+/// Backends that own nothing but the slots of [`Slots::AllMoving`].
+pub(crate) const NEWCOMERS: [BackendId; 2] =
+    [BackendId::truncate(BackendId::COUNT - 1), BackendId::truncate(BackendId::COUNT - 2)];
 
 /// What the slots do.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -23,7 +27,8 @@ pub(crate) enum Slots {
     Always,
     /// One slot in a hundred moves, and its flows are put into the table.
     OnePercentMoving,
-    /// All slots move, and all flows are in the table.
+    /// All slots move between two newcomers, and all flows are in the table, with others: a packet that a newcomer gets is on the
+    /// wrong way.
     AllMoving,
 }
 
@@ -44,7 +49,7 @@ impl Slots {
             Self::Tracked => SlotWord::new(owner, owner, true, false),
             Self::Always => SlotWord::new(owner, owner, true, true),
             Self::OnePercentMoving if slot.is_multiple_of(100) => SlotWord::new(heir, owner, true, true),
-            Self::AllMoving => SlotWord::new(heir, owner, true, true),
+            Self::AllMoving => SlotWord::new(NEWCOMERS[0], NEWCOMERS[1], true, true),
             Self::Stable | Self::OnePercentMoving => SlotWord::stable(owner),
         }
     }
@@ -71,6 +76,18 @@ impl Table {
         }
         self.store(case.slots);
         Ok(())
+    }
+
+    /// How many flows of `case`, all of which were in the table, are not found there any more: their packets go to newcomers.
+    pub(crate) fn misrouted(&self, bench: &mut Bench, case: &Case, maps: &Maps) -> anyhow::Result<u64> {
+        let arrived = || -> anyhow::Result<u64> {
+            NEWCOMERS.iter().map(|newcomer| Ok(maps.backend_traffic(*newcomer)?.packets)).sum()
+        };
+        let before = arrived()?;
+        let flows = case.template.source_mask + 1;
+        let calm = Template { flood_every: 0, ..case.template };
+        bench.sample(&Case { template: calm, frame: case.frame.clone(), name: case.name.clone(), ..*case }, flows)?;
+        Ok(arrived()? - before)
     }
 
     fn store(&self, slots: Slots) {
