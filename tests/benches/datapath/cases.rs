@@ -14,7 +14,7 @@ use crate::{
     measure::{Bench, PACKETS, Sample, Target, rounds},
     report::CaseResult,
     services::{ONE_SERVICE, Scale, THOUSAND_SERVICES, fill},
-    slots::{Slots, Table},
+    slots::{Slots, Table, misrouted},
 };
 
 const KEY: HashKey = HashKey::from_bytes(*b"a key for speed!");
@@ -182,8 +182,8 @@ pub(crate) fn run(only: &str) -> anyhow::Result<Vec<CaseResult>> {
         for case in cases.iter().filter(|case| case.is_flood_on_moving_slots()) {
             table.prepare(&mut bench, case)?;
             bench.sample(case, case.packets)?;
-            let misrouted = table.misrouted(&mut bench, case, &dataplane.maps)?;
-            results.push(CaseResult::alone(&format!("{}/misrouted", case.name), "flows", &[misrouted as f64]));
+            let misrouted = misrouted(&mut bench, case, &dataplane.maps)?;
+            results.push(CaseResult::alone(&format!("{}/misrouted", case.name), "flows", &[misrouted.into()]));
         }
     }
     Ok(results)

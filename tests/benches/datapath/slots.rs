@@ -55,6 +55,18 @@ impl Slots {
     }
 }
 
+/// How many flows of `case`, which slots that move had in the table, are not found there any more: their packets go to newcomers.
+pub(crate) fn misrouted(bench: &mut Bench, case: &Case, maps: &Maps) -> anyhow::Result<u32> {
+    let arrived = || -> anyhow::Result<u64> {
+        NEWCOMERS.iter().map(|newcomer| Ok(maps.backend_traffic(*newcomer)?.packets)).sum()
+    };
+    let before = arrived()?;
+    let flows = case.template.source_mask + 1;
+    let calm = Template { flood_every: 0, ..case.template };
+    bench.sample(&Case { template: calm, frame: case.frame.clone(), name: case.name.clone(), ..*case }, flows)?;
+    Ok(u32::try_from(arrived()? - before)?)
+}
+
 /// The slots of the services, and the flow table.
 pub(crate) struct Table {
     /// The services, and the owners of their slots.
@@ -76,18 +88,6 @@ impl Table {
         }
         self.store(case.slots);
         Ok(())
-    }
-
-    /// How many flows of `case`, all of which were in the table, are not found there any more: their packets go to newcomers.
-    pub(crate) fn misrouted(&self, bench: &mut Bench, case: &Case, maps: &Maps) -> anyhow::Result<u64> {
-        let arrived = || -> anyhow::Result<u64> {
-            NEWCOMERS.iter().map(|newcomer| Ok(maps.backend_traffic(*newcomer)?.packets)).sum()
-        };
-        let before = arrived()?;
-        let flows = case.template.source_mask + 1;
-        let calm = Template { flood_every: 0, ..case.template };
-        bench.sample(&Case { template: calm, frame: case.frame.clone(), name: case.name.clone(), ..*case }, flows)?;
-        Ok(arrived()? - before)
     }
 
     fn store(&self, slots: Slots) {
