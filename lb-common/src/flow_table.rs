@@ -171,12 +171,14 @@ const fn tick_shift(state: u32) -> u32 {
 pub enum Signal {
     /// It opens the flow: a SYN, a QUIC Initial.
     Opens = 0,
-    /// It carries data, or belongs to a protocol without connections.
+    /// It carries data of a connection.
     Data = 1,
     /// A segment without data.
     Acknowledges = 2,
     /// FIN or RST.
     Closes = 3,
+    /// It is of a protocol without connections: it may be the first.
+    Datagram = 4,
 }
 
 /// One flow, as it stands in the table. Zero is a free way.
@@ -203,8 +205,9 @@ impl FlowEntry {
     /// How long the way of an opening flow is kept from others: as long as a handshake may take, 3 s, and the tick that has
     /// begun. In ticks of 1.07 s.
     const OPENING_GUARD: u8 = 5;
-    /// Ticks of 34.4 s without a packet after which a flow counts as idle: 34 to 69 s.
-    const IDLE: u8 = 3;
+    /// How long after the client has said that it ends a bare acknowledgement belongs to that end: 3 s, in ticks of 1.07 s and the
+    /// one that has begun. A client that acknowledges for longer goes on to receive.
+    const CLOSING_GUARD: u8 = 5;
     const MAX_AGE: u8 = u8::MAX;
 
     /// A flow of `backend`, seen `now`.
@@ -278,13 +281,14 @@ impl FlowEntry {
         (self.age(now).saturating_sub(2) as u64) << self.state().tick_shift()
     }
 
-    /// Whether a packet that opens a flow opens a new one, because this one ends, or has been idle.
+    /// Whether a packet that opens a flow opens a new one, because this one ends, or has been idle for `idle_ticks` of 34.4 s.
+    /// Before that it may be forged, and the flow alive.
     #[inline(always)]
-    pub const fn is_over(self, now: FlowTime) -> bool {
+    pub const fn is_over(self, now: FlowTime, idle_ticks: u8) -> bool {
         match self.state() {
             FlowState::Opening => false,
             FlowState::Closing => true,
-            FlowState::Sighted | FlowState::Established => self.age(now) >= Self::IDLE,
+            FlowState::Sighted | FlowState::Established => self.age(now) as u32 >= idle_ticks as u32 + 2,
         }
     }
 
@@ -295,17 +299,18 @@ impl FlowEntry {
         Self(self.0 & !(BackendId::COUNT as u64 - 1) | backend.get() as u64)
     }
 
-    /// The flow after a packet: FIN and RST only shorten its time, and later data undoes that, so that a forged RST ends
-    /// nothing.
+    /// The flow after a packet: FIN and RST only shorten its time. Data undoes that, and so do acknowledgements that still come
+    /// after a while: a forged RST ends nothing, and a client that has nothing more to say may go on to receive.
     #[inline(always)]
     #[must_use]
     pub const fn after(self, signal: Signal, now: FlowTime) -> Self {
         let state = match (self.state(), signal) {
-            (_, Signal::Closes) | (FlowState::Closing, Signal::Acknowledges) => FlowState::Closing,
+            (_, Signal::Closes) => FlowState::Closing,
+            (FlowState::Closing, Signal::Acknowledges) if self.age(now) < Self::CLOSING_GUARD => return self,
             (FlowState::Opening, Signal::Opens) => FlowState::Opening,
             // Forged, or of another flow with the same ports, which is soon over.
             (_, Signal::Opens) => return self,
-            (_, Signal::Data | Signal::Acknowledges) => FlowState::Established,
+            (_, Signal::Data | Signal::Datagram | Signal::Acknowledges) => FlowState::Established,
         };
         self.with(self.backend(), state, now)
     }
@@ -384,15 +389,19 @@ pub trait Bucket {
         entry.is(tag).then_some((found, entry))
     }
 
-    /// Takes the flow with this tag out of a way, whatever it has become meanwhile.
+    /// Takes the flow with this tag out of a way, whatever it has become meanwhile: what it was, unless it had gone.
     #[inline(always)]
-    fn remove(&self, way: usize, tag: FlowTag) {
+    fn take(&self, way: usize, tag: FlowTag) -> Option<FlowEntry> {
         for _ in 0..ATTEMPTS {
             let entry = self.load(way);
-            if !entry.is(tag) || self.replace(way, entry, FlowEntry::FREE) {
-                return;
+            if !entry.is(tag) {
+                return None;
+            }
+            if self.replace(way, entry, FlowEntry::FREE) {
+                return Some(entry);
             }
         }
+        None
     }
 
     /// The way that is given away most easily, and its rank.
@@ -476,8 +485,9 @@ pub fn insert<B: Bucket>(buckets: [&B; 2], entry: FlowEntry, now: FlowTime, idle
 /// Sees to it that the flow that has just been put at `place`, a way counted through both buckets, stands there only: if it
 /// stands elsewhere too, this is what stood there.
 ///
-/// Two CPUs may insert the same flow at the same time. Whichever is later sees the other's entry, and of the two the one at
-/// the earlier place is left, so that they agree when both are. What the flow is was decided by whoever was first.
+/// Two CPUs may insert the same flow at the same time. Whichever is later sees the other's entry, and both may. The one at the
+/// earlier place is left, and whoever takes the other one out decides: so they agree what the flow is, which is what whoever was
+/// first has said, if there is one.
 #[inline(always)]
 fn settle<B: Bucket>(buckets: [&B; 2], place: usize, entry: FlowEntry) -> Option<FlowEntry> {
     let [first, second] = buckets;
@@ -494,17 +504,22 @@ fn settle<B: Bucket>(buckets: [&B; 2], place: usize, entry: FlowEntry) -> Option
         return None;
     }
     let (own, bucket) = (if place < WAYS { first } else { second }, if at < WAYS { first } else { second });
-    let twin = bucket.load(at % WAYS);
-    if !twin.is(tag) {
-        return None;
-    }
     if at < place {
-        own.remove(place % WAYS, tag);
-    } else {
-        own.replace(place % WAYS, entry, twin);
-        bucket.remove(at % WAYS, tag);
+        let twin = bucket.load(at % WAYS);
+        if !twin.is(tag) {
+            return None;
+        }
+        // If ours has gone, the other one has taken it, and is what ours was.
+        own.take(place % WAYS, tag)?;
+        return Some(twin);
     }
-    Some(twin)
+    let twin = bucket.take(at % WAYS, tag)?;
+    if own.replace(place % WAYS, entry, twin) {
+        return Some(twin);
+    }
+    // Somebody has met ours meanwhile, and gone where it says.
+    let met = own.load(place % WAYS);
+    met.is(tag).then_some(met)
 }
 
 /// Which tables there are, in one word that packets read once: the map of tables has two places, and while a table is

@@ -109,7 +109,7 @@ proptest! {
         let entry = FlowEntry::new(FlowTag::of(FlowHash(hash)), backend(1), state, FlowTime(now + ahead));
         let now = FlowTime(now);
         prop_assert_eq!(entry.idle_ns(now), 0);
-        prop_assert_eq!(entry.is_over(now), state == FlowState::Closing);
+        prop_assert_eq!(entry.is_over(now, idle_ticks), state == FlowState::Closing);
         prop_assert_eq!(entry.rank(now, idle_ticks) >= FlowEntry::KEPT, is_kept(state, 0, idle_ticks));
     }
 
@@ -179,13 +179,13 @@ fn is_kept(state: FlowState, age: u64, idle_ticks: u8) -> bool {
 #[test]
 fn a_flow_becomes_what_its_packets_say() {
     use FlowState::{Closing, Established, Opening, Sighted};
-    const SIGNALS: [Signal; 4] = [Signal::Opens, Signal::Data, Signal::Acknowledges, Signal::Closes];
+    const SIGNALS: [Signal; 5] = [Signal::Opens, Signal::Data, Signal::Acknowledges, Signal::Closes, Signal::Datagram];
     let (seen, now) = (FlowTime(100 * SECOND), FlowTime(500 * SECOND));
     for (state, expected) in [
-        (Opening, [Opening, Established, Established, Closing]),
-        (Sighted, [Sighted, Established, Established, Closing]),
-        (Established, [Established, Established, Established, Closing]),
-        (Closing, [Closing, Established, Closing, Closing]),
+        (Opening, [Opening, Established, Established, Closing, Established]),
+        (Sighted, [Sighted, Established, Established, Closing, Established]),
+        (Established, [Established, Established, Established, Closing, Established]),
+        (Closing, [Closing, Established, Established, Closing, Established]),
     ] {
         for (signal, expected) in SIGNALS.into_iter().zip(expected) {
             let [before, after] = [(state, seen), (expected, now)]
@@ -195,6 +195,17 @@ fn a_flow_becomes_what_its_packets_say() {
             assert_eq!(before.after(signal, now), after, "{state:?}, {signal:?}");
         }
     }
+}
+
+#[test]
+fn an_acknowledgement_soon_after_the_end_belongs_to_it_and_a_later_one_to_a_client_that_still_receives() {
+    let entry = |state, seen| FlowEntry::new(FlowTag(77), backend(5), state, FlowTime(seen));
+    let closed = entry(FlowState::Closing, 100 * SHORT_TICK);
+    for ticks in 0..4 {
+        assert_eq!(closed.after(Signal::Acknowledges, FlowTime((100 + ticks) * SHORT_TICK)), closed);
+    }
+    let later = 104 * SHORT_TICK;
+    assert_eq!(closed.after(Signal::Acknowledges, FlowTime(later)), entry(FlowState::Established, later));
 }
 
 #[test]
@@ -209,10 +220,11 @@ fn a_flow_that_was_seen_once_is_established_when_it_is_confirmed_and_others_stay
 #[test]
 fn what_opens_a_flow_opens_a_new_one_where_one_ends_or_has_been_idle() {
     let now = FlowTime(1000 * LONG_TICK);
-    let is_over =
-        |state, ticks| FlowEntry::new(FlowTag(77), backend(5), state, FlowTime(now.0 - ticks * LONG_TICK)).is_over(now);
+    let is_over = |state, ticks| {
+        FlowEntry::new(FlowTag(77), backend(5), state, FlowTime(now.0 - ticks * LONG_TICK)).is_over(now, 10)
+    };
     for state in [FlowState::Sighted, FlowState::Established] {
-        assert_eq!([0, 1, 2, 3, 254].map(|ticks| is_over(state, ticks)), [false, false, true, true, true]);
+        assert_eq!([0, 1, 10, 11, 254].map(|ticks| is_over(state, ticks)), [false, false, false, true, true]);
     }
     assert!(is_over(FlowState::Closing, 0));
     assert!(!is_over(FlowState::Opening, 2));

@@ -20,7 +20,7 @@ pub fn backend_of(
         match quic::classify(ctx, packet.l4_offset + UdpHdr::LEN, service) {
             quic::Packet::Of(server) if maps::condition(server) != Condition::RESCHEDULE => return Ok(server),
             quic::Packet::Initial => signal = Some(Signal::Opens),
-            quic::Packet::Of(_) | quic::Packet::Unknown => {}
+            quic::Packet::Of(_) | quic::Packet::Unknown => signal = Some(Signal::Data),
         }
     }
     let (chunk, index) = service.locate(hash.slot(service.slot_mask));
@@ -48,7 +48,7 @@ fn signal_of(ctx: &XdpContext, packet: &Packet) -> Signal {
     /// Where the header's length in words and the flags stand (RFC 9293, section 3.1).
     const LENGTH_AND_FLAGS: usize = 12;
     if packet.flow.protocol != IpProto::Tcp as u8 {
-        return Signal::Data;
+        return Signal::Datagram;
     }
     let [length, flags]: [u8; 2] = read(ctx, packet.l4_offset + LENGTH_AND_FLAGS).unwrap_or([0, 0]);
     let header_len = usize::from(length >> 4) * 4;

@@ -18,10 +18,9 @@ const ATTEMPTS: usize = 2;
 /// A function of its own, so that the way of flows in stable slots stays short.
 #[inline(never)]
 pub fn backend_of(hash: FlowHash, word: SlotWord, signal: Signal) -> BackendId {
-    let flow = Flow { hash, word, signal, now: maps::now() };
-    let tables = maps::flow_tables();
+    let flow = Flow { hash, word, signal, tables: maps::flow_tables(), now: maps::now() };
     for _ in 0..ATTEMPTS {
-        let Some(place) = find(hash, tables.current(), flow.now) else { return flow.unknown(tables) };
+        let Some(place) = find(hash, flow.tables.current(), flow.now) else { return flow.unknown() };
         if let Some(backend) = flow.follow(place) {
             return backend;
         }
@@ -56,6 +55,7 @@ struct Flow {
     hash: FlowHash,
     word: SlotWord,
     signal: Signal,
+    tables: FlowTables,
     now: FlowTime,
 }
 
@@ -80,7 +80,7 @@ impl Flow {
     #[inline(always)]
     fn next(&self, entry: FlowEntry) -> (FlowEntry, Tracking) {
         let current = self.word.current();
-        if self.signal == Signal::Opens && entry.is_over(self.now) {
+        if self.signal == Signal::Opens && entry.is_over(self.now, self.tables.idle_ticks()) {
             (FlowEntry::new(FlowTag::of(self.hash), current, FlowState::Opening, self.now), Tracking::Reopened)
         } else if entry.backend() != current && self.is_lost_to(entry.backend()) {
             (entry.of_backend(current).after(self.signal, self.now), Tracking::Rescheduled)
@@ -102,8 +102,8 @@ impl Flow {
 
     /// The backend of a flow that is not in the table, and is put there if its slot says so.
     #[inline(always)]
-    fn unknown(&self, tables: FlowTables) -> BackendId {
-        if let Some(Place { entry, .. }) = find(self.hash, tables.old(), self.now) {
+    fn unknown(&self) -> BackendId {
+        if let Some(Place { entry, .. }) = find(self.hash, self.tables.old(), self.now) {
             let (next, _) = self.next(entry);
             maps::count_tracking(Tracking::Carried);
             return remember(self.hash, next, self.now, next.backend());
@@ -114,6 +114,8 @@ impl Flow {
             (BackendId::NONE, FlowState::Opening)
         } else if self.signal == Signal::Opens {
             (current, FlowState::Opening)
+        } else if current == previous && self.signal == Signal::Datagram {
+            (current, FlowState::Sighted)
         } else if current == previous || self.is_lost_to(previous) {
             (BackendId::NONE, FlowState::Opening)
         } else if self.signal == Signal::Closes {

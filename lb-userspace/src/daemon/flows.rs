@@ -25,7 +25,8 @@ impl Daemon {
     pub(super) fn losses(&self) -> Result<u64, MapError> {
         let tracking = self.executor.dataplane.maps.tracking()?;
         let is_loss = |event| matches!(event, Tracking::Evicted | Tracking::Full);
-        Ok(tracking.iter().filter(|(event, _)| is_loss(*event)).map(|(_, count)| count).sum())
+        let by_packets: u64 = tracking.iter().filter(|(event, _)| is_loss(*event)).map(|(_, count)| count).sum();
+        Ok(by_packets + self.flow_tables.refused())
     }
 
     /// Lists flows beside the loop, since there may be millions.

@@ -105,8 +105,11 @@ pub(super) fn idle_ticks(services: &[config::Service]) -> u8 {
 pub(super) fn report(opened: Opened) {
     match opened {
         Opened::Created | Opened::TakenOver => {}
-        Opened::Resized { from, copied } => {
+        Opened::Resized { from, copied, refused } => {
             log::info!("the flow table had room for {} flows before; copied {copied} to the new one", from.entries());
+            if refused > 0 {
+                log::warn!("{refused} flows found no room in the new flow table: changes under way take longer");
+            }
         }
         Opened::Kept { flows } => log::warn!(
             "the flow table keeps its size: its {flows} flows would not fit into a table of the size that [node] flow_table \

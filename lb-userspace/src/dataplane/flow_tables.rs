@@ -23,12 +23,18 @@ pub use self::{
 pub struct FlowTables {
     places: Places,
     table: Arc<FlowTable>,
+    refused: u64,
 }
 
 impl FlowTables {
     /// The table, to be read and changed by whichever thread.
     pub fn table(&self) -> Arc<FlowTable> {
         Arc::clone(&self.table)
+    }
+
+    /// How many flows have been lost when the table was replaced.
+    pub fn refused(&self) -> u64 {
+        self.refused
     }
 }
 

@@ -9,7 +9,9 @@
 //! | `history.rs` | random histories, and the shortest one that fails |
 //! | `datapath.rs`, `clients.rs` | the loaded program and its maps, the clients' packets |
 //!
-//! The models are written from docs/DESIGN.md and share nothing with the code under test. A history that fails is cut down
+//! The models are written from the design and share no code with what is under test. Where the design leaves a choice, `rules.rs`
+//! says what docs/ARCHITECTURE.md says ("The flow table"): when a flow is over, when an end is taken back, and that a flow whose
+//! backend is gone moves only if its slot has another one. `promise.rs` knows nothing of that. A history that fails is cut down
 //! to the steps that matter, and printed. `LB_LONG=1` makes everything a hundred times as long, with another seed each time;
 //! `LB_SEED` repeats one.
 

@@ -2,7 +2,8 @@
 //! changes. Slots move by the rules of `mover.rs`; the clients of all of them want the same few ways of one bucket.
 //!
 //! What the design does not promise is not asked for: a connection that is closed, or silent for longer than the idle timeout; a
-//! handshake that takes longer than three seconds; that a SYN that is sent twice reaches the same backend twice, if the table
+//! handshake that takes longer than three seconds; that a SYN which is forged in the name of a connection that the table does not
+//! know, while its slot moves, is told from a new one; that a SYN that is sent twice reaches the same backend twice, if the table
 //! has no room for it, or if the port had another connection a short time ago that was not closed.
 
 use std::{collections::BTreeMap, fmt, sync::atomic::Ordering};
@@ -35,6 +36,8 @@ enum Step {
     /// Data; of a client in a handshake the ACK.
     Talk(usize),
     Close(usize, Kind),
+    /// Somebody else sends a SYN in the name of a client whose connection is known.
+    Forge(usize),
     /// Nanoseconds.
     Pass(u64),
     /// The slot of this client.
@@ -49,6 +52,7 @@ impl fmt::Display for Step {
             Self::Open(client) => write!(f, "client {client} opens a connection"),
             Self::Talk(client) => write!(f, "client {client} goes on"),
             Self::Close(client, kind) => write!(f, "client {client} closes with {kind:?}"),
+            Self::Forge(client) => write!(f, "a SYN is forged in the name of client {client}"),
             Self::Pass(time) => write!(f, "{} ms pass", time / 1_000_000),
             Self::Want(client, backend) => write!(f, "the slot of client {client} is wanted for backend {backend}"),
             Self::Die(backend) => write!(f, "backend {backend} dies"),
@@ -79,7 +83,8 @@ fn random_history(random: &mut Rng, length: usize) -> Vec<Step> {
             let backend = random.u16(1..=BACKENDS);
             match random.u8(..100) {
                 0..22 => Step::Open(random.usize(..TCP_CLIENTS)),
-                22..66 => Step::Talk(client),
+                22..61 => Step::Talk(client),
+                61..66 => Step::Forge(random.usize(..TCP_CLIENTS)),
                 66..71 => Step::Close(random.usize(..TCP_CLIENTS), if random.bool() { Kind::Fin } else { Kind::Rst }),
                 71..84 => Step::Pass(random_time(random)),
                 84..95 => Step::Want(client, backend),
@@ -194,6 +199,7 @@ impl<'a> World<'a> {
             Step::Open(client) => self.open(client),
             Step::Talk(client) => self.talk(client),
             Step::Close(client, kind) => self.close(client, kind),
+            Step::Forge(client) => self.forge(client),
             Step::Pass(time) => self.pass(time),
             Step::Want(client, backend) => {
                 if self.alive.contains(&backend) {
@@ -262,6 +268,17 @@ impl<'a> World<'a> {
         let reached = self.send(number, kind)?;
         Self::expect(number, kind, home, reached)?;
         self.connections[number] = Connection::default();
+        Ok(())
+    }
+
+    /// Whoever gets the SYN: the connection stays.
+    fn forge(&mut self, number: usize) -> Result<(), String> {
+        let Connection { phase, last_sent, .. } = self.connections[number];
+        let known = self.datapath.table().find(self.clients[number].hash);
+        let is_established = known.is_some_and(|entry| entry.state == State::Established);
+        if phase == Phase::Open && is_established && self.now <= last_sent + IDLE_TIMEOUT {
+            self.send(number, Kind::Syn)?;
+        }
         Ok(())
     }
 

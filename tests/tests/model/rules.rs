@@ -49,6 +49,7 @@ pub(crate) struct Known {
 enum Signal {
     Open,
     Data,
+    Datagram,
     NoData,
     Close,
 }
@@ -115,7 +116,8 @@ impl Model {
             Kind::Syn | Kind::Initial => Signal::Open,
             Kind::Ack => Signal::NoData,
             Kind::Fin | Kind::Rst => Signal::Close,
-            Kind::Data | Kind::Datagram | Kind::Short | Kind::Named(_) => Signal::Data,
+            Kind::Datagram => Signal::Datagram,
+            Kind::Data | Kind::Short | Kind::Named(_) => Signal::Data,
         };
         let current = match slot {
             Slot::Empty => return None,
@@ -145,8 +147,10 @@ impl Model {
         let is_lost = known.backend != current && self.is_lost(known.backend, signal);
         let (backend, event) = if is_lost { (current, Tracking::Rescheduled) } else { (known.backend, Tracking::Hit) };
         let state = match (signal, known.state) {
-            (Signal::Close, _) | (Signal::NoData, State::Closing) => State::Closing,
-            (Signal::Data | Signal::NoData, _) => State::Established,
+            (Signal::Close, _) => State::Closing,
+            // Of the end itself. A client that still acknowledges after three seconds still receives.
+            (Signal::NoData, State::Closing) if self.age(known) <= 3 => return (Known { backend, ..known }, event),
+            (Signal::Data | Signal::Datagram | Signal::NoData, _) => State::Established,
             (Signal::Open, State::Opening) => State::Opening,
             // Somebody else may have sent it.
             (Signal::Open, _) => return (Known { backend, ..known }, event),
@@ -158,6 +162,8 @@ impl Model {
     fn first_sight(&self, slot: Slot, signal: Signal) -> (u16, Option<State>) {
         match slot {
             Slot::Arming(owner) if signal == Signal::Open => (owner, Some(State::Opening)),
+            // It has no first packet: this may be it.
+            Slot::Arming(owner) if signal == Signal::Datagram => (owner, Some(State::Sighted)),
             Slot::Moving { to, .. } if signal == Signal::Open => (to, Some(State::Opening)),
             Slot::Moving { to, from } if self.is_lost(from, signal) => (to, None),
             Slot::Moving { from, .. } if signal == Signal::Close => (from, Some(State::Closing)),
@@ -180,12 +186,15 @@ impl Model {
         self.health.get(&backend).copied().unwrap_or(Health::Serving)
     }
 
-    /// Whether somebody else may have the client's address and port by now: it was closed, or has been idle for one whole tick.
+    /// Whether somebody else may have the client's address and port by now: it was closed, or has been idle for the whole idle
+    /// timeout, in ticks that have begun and ended since.
     fn is_over(&self, known: Known) -> bool {
         match known.state {
             State::Opening => false,
             State::Closing => true,
-            State::Sighted | State::Established => self.age(known) >= 2,
+            State::Sighted | State::Established => {
+                self.age(known).saturating_sub(1) * known.state.tick() >= IDLE_TIMEOUT
+            }
         }
     }
 

@@ -15,7 +15,13 @@ pub(crate) fn run(pins: &Path) -> anyhow::Result<()> {
             "there are no maps of this lbd below {}: an older one finds what it has left, if anything",
             pins.display()
         ),
-        Downgraded::Done { flows } => {
+        Downgraded::Done { flows, slots } => {
+            if slots > 0 {
+                log::warn!(
+                    "{slots} slots were on the move: flows of theirs that were known to nobody, and stayed with the backend of \
+                     before, change it now, and connections among them break. (`lbctl slots` shows when none move)"
+                );
+            }
             if flows > 0 {
                 log::warn!(
                     "{flows} flows were with another backend than new ones like them: what was known of them is gone, so they \

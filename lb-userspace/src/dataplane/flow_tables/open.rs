@@ -35,6 +35,8 @@ pub enum Opened {
         from: BucketBits,
         /// Flows that were copied by the daemon; others were by packets.
         copied: u64,
+        /// Flows that found no room, or took that of others.
+        refused: u64,
     },
     /// It has another size than it should, since not all its flows would have had room.
     Kept {
@@ -77,14 +79,24 @@ impl FlowTables {
         idle_ticks: u8,
     ) -> Result<(Self, Opened), DataplaneError> {
         let (table, opened) = places.settle(wanted, idle_ticks)?;
-        Ok((Self { places, table: Arc::new(table) }, opened))
+        Ok((Self { places, table: Arc::new(table), refused: opened.refused() }, opened))
     }
 
     /// Replaces the table by one of `wanted` size, if that is possible. It takes as long as its flows take to be copied.
     pub fn resize(&mut self, wanted: BucketBits, idle_ticks: u8) -> Result<Opened, DataplaneError> {
         let (table, opened) = self.places.settle(wanted, idle_ticks)?;
         self.table = Arc::new(table);
+        self.refused += opened.refused();
         Ok(opened)
+    }
+}
+
+impl Opened {
+    fn refused(self) -> u64 {
+        match self {
+            Self::Resized { refused, .. } => refused,
+            Self::Created | Self::TakenOver | Self::Kept { .. } => 0,
+        }
     }
 }
 
@@ -129,7 +141,7 @@ impl Places {
     fn resume(&self, place: u32, found: FlowTable, wanted: BucketBits) -> Result<(FlowTable, Opened), DataplaneError> {
         let other = place ^ 1;
         let (table, opened) = if let Some((_, bits)) = self.word().old() {
-            self.replace(self.existing(other, bits)?, place, found)?
+            self.replace(self.existing(other, bits)?, place, found)
         } else {
             self.clear(other)?;
             (found, Opened::TakenOver)
@@ -145,12 +157,12 @@ impl Places {
         let Some((place, bits)) = self.word().current() else { unreachable!("there is a table") };
         let new = self.create(place ^ 1, wanted)?;
         self.store(Word::new(place ^ 1, wanted, Some(bits), self.word().idle_ticks()));
-        self.replace(table, place ^ 1, new)
+        Ok(self.replace(table, place ^ 1, new))
     }
 
     /// Makes an end of `old` when `new`, at `place`, is in use already. If `new` is smaller and has no room for all flows, it is
     /// the other way round.
-    fn replace(&self, old: FlowTable, place: u32, new: FlowTable) -> Result<(FlowTable, Opened), DataplaneError> {
+    fn replace(&self, old: FlowTable, place: u32, new: FlowTable) -> (FlowTable, Opened) {
         let idle_ticks = self.word().idle_ticks();
         // The last to put a flow into the old table.
         wait_for_packets();
@@ -159,8 +171,8 @@ impl Places {
         if copied.refused == 0 || new.bits() > old.bits() {
             self.store(Word::new(place, new.bits(), None, idle_ticks));
             wait_for_packets();
-            self.clear(place ^ 1)?;
-            return Ok((new, Opened::Resized { from: old.bits(), copied: copied.flows }));
+            self.leave(place ^ 1);
+            return (new, Opened::Resized { from: old.bits(), copied: copied.flows, refused: copied.refused });
         }
         copy(&new, &old, InBoth::Overwrite);
         self.store(Word::new(place ^ 1, old.bits(), Some(new.bits()), idle_ticks));
@@ -168,9 +180,9 @@ impl Places {
         copy(&new, &old, InBoth::Leave);
         self.store(Word::new(place ^ 1, old.bits(), None, idle_ticks));
         wait_for_packets();
-        self.clear(place)?;
+        self.leave(place);
         let flows = live_flows(&old, self.lifetimes());
-        Ok((old, Opened::Kept { flows }))
+        (old, Opened::Kept { flows })
     }
 
     /// The table that is at `place`.
@@ -199,6 +211,14 @@ impl Places {
         ignore_missing(bpf::remove_inner_map(self.outer.fd().as_fd(), place))
             .and_then(|()| ignore_missing(fs::remove_file(&path)))
             .map_err(|source| pin_error("remove", &path, source))
+    }
+
+    /// Frees a table that is not in use any more. If that fails its memory stays taken, and nothing else is wrong: the next one
+    /// to use the place tries again.
+    fn leave(&self, place: u32) {
+        if let Err(error) = self.clear(place) {
+            log::warn!("the flow table that has been replaced stays in memory: {error}");
+        }
     }
 
     fn pin(&self, place: u32) -> PathBuf {

@@ -15,6 +15,8 @@ pub enum Downgraded {
     Done {
         /// Flows whose slot is another backend's than they are: they go there from now on, and those with a connection break.
         flows: u64,
+        /// Slots that were on the move: of their flows those go there, too, that are in no table.
+        slots: u64,
     },
     /// There are no maps of this layout.
     NothingThere,
@@ -28,7 +30,6 @@ pub fn downgrade(pins: &Pins) -> Result<Downgraded, DataplaneError> {
         return Ok(Downgraded::NothingThere);
     }
     let flows = elsewhere(&new)?;
-    forget_previous(&new)?;
     if old.is_whole() && !new.has_same(&old, names::SLOTS)? {
         super::remove_stranger(&old)?;
     }
@@ -39,25 +40,31 @@ pub fn downgrade(pins: &Pins) -> Result<Downgraded, DataplaneError> {
         v2::convert_directory_to(&old, &new)?;
         traffic::convert_to(&old, &new, &new.rows()?)?;
         old.share_links(&new)?;
+    }
+    // Connections may break from here on, so this comes after all that is likely to fail.
+    let slots = forget_previous(&new)?;
+    if !old.is_whole() {
         old.make_whole()?;
     }
     new.remove_maps()?;
     new.unpin_links()?;
-    Ok(Downgraded::Done { flows })
+    Ok(Downgraded::Done { flows, slots })
 }
 
-/// Leaves each slot with nothing but its current backend.
-fn forget_previous(folder: &Folder) -> Result<(), DataplaneError> {
+/// Leaves each slot with nothing but its current backend. How many had another one before.
+fn forget_previous(folder: &Folder) -> Result<u64, DataplaneError> {
+    let mut moved = 0;
     let slots = folder.mapped(names::SLOTS, Words::SLOTS_LEN)?;
     for offset in (0..Words::SLOTS_LEN).step_by(size_of::<u32>()) {
         let word = slots.word32(offset);
         let stored = SlotWord::from_bits(word.load(Ordering::Relaxed));
         let stable = SlotWord::stable(stored.current());
         if stored != stable {
+            moved += u64::from(stored.previous() != stored.current());
             word.store(stable.to_bits(), Ordering::Release);
         }
     }
-    Ok(())
+    Ok(moved)
 }
 
 /// How many flows in the flow table belong to another backend than their slot, without those that end.

@@ -225,7 +225,7 @@ fn after_a_downgrade_an_older_lbd_finds_what_it_knows_and_the_program_in_its_lin
                 .collect::<Vec<_>>()
         };
         let before = places(&root.current(), size_of::<Directory>());
-        assert_eq!(downgrade(&root.pins()).unwrap(), Downgraded::Done { flows: 1 });
+        assert_eq!(downgrade(&root.pins()).unwrap(), Downgraded::Done { flows: 1, slots: 1 });
         let old = root.old();
         let mapped = old.mapped(names::DIRECTORIES, 2 * size_of::<OldDirectory>()).unwrap();
         assert_eq!(old.directory_in_use().unwrap(), 0);
@@ -313,7 +313,7 @@ fn a_downgrade_that_was_interrupted_is_forgotten_by_the_daemon() {
             assert_eq!(root.names(3), before);
             assert!(!root.old().is_whole() && !root.link(2).exists());
         }
-        assert_eq!(downgrade(&root.pins()).unwrap(), Downgraded::Done { flows: 1 });
+        assert_eq!(downgrade(&root.pins()).unwrap(), Downgraded::Done { flows: 1, slots: 1 });
         assert_taken_over(root);
     });
 }
@@ -338,7 +338,7 @@ fn the_end_of_a_downgrade_that_was_interrupted_is_brought_about_later() {
     with_maps("end-of-downgrade", |root| {
         downgrade(&root.pins()).unwrap();
         upgrade(&root.pins()).unwrap();
-        assert_eq!(downgrade(&root.pins()).unwrap(), Downgraded::Done { flows: 0 });
+        assert_eq!(downgrade(&root.pins()).unwrap(), Downgraded::Done { flows: 0, slots: 0 });
         assert_eq!(root.names(3), [names::VIRTUAL_MACS]);
         assert_eq!(downgrade(&root.pins()).unwrap(), Downgraded::NothingThere);
         assert_taken_over(root);

@@ -156,8 +156,8 @@ fn a_table_becomes_larger_and_smaller_with_all_its_flows() {
     let Some(kernel) = Kernel::new("resize") else { return };
     let flows = random_flows(3, 30_000);
     fill(&kernel.open(SMALL).0, &flows);
-    assert_eq!(kernel.open_and_check(LARGE, &flows), Opened::Resized { from: SMALL, copied: 30_000 });
-    assert_eq!(kernel.open_and_check(SMALL, &flows), Opened::Resized { from: LARGE, copied: 30_000 });
+    assert_eq!(kernel.open_and_check(LARGE, &flows), Opened::Resized { from: SMALL, copied: 30_000, refused: 0 });
+    assert_eq!(kernel.open_and_check(SMALL, &flows), Opened::Resized { from: LARGE, copied: 30_000, refused: 0 });
 }
 
 #[test]
@@ -199,7 +199,7 @@ fn a_start_goes_on_where_an_earlier_one_was_interrupted() {
     let opened = kernel.open_and_check(LARGE, &flows);
     assert_eq!(
         opened,
-        Opened::Resized { from: SMALL, copied: 9_900 },
+        Opened::Resized { from: SMALL, copied: 9_900, refused: 0 },
         "the new table is in use, and not all is copied"
     );
 
@@ -213,7 +213,11 @@ fn a_start_goes_on_where_an_earlier_one_was_interrupted() {
     kernel.places().create(place ^ 1, SMALL).unwrap();
     kernel.places().store(Word::new(place ^ 1, SMALL, Some(SMALL), IDLE_TICKS));
     let opened = kernel.open_and_check(LARGE, &flows);
-    assert_eq!(opened, Opened::Resized { from: SMALL, copied: 10_000 }, "a change of size, and another one is wanted");
+    assert_eq!(
+        opened,
+        Opened::Resized { from: SMALL, copied: 10_000, refused: 0 },
+        "a change of size, and another one is wanted"
+    );
 }
 
 #[test]

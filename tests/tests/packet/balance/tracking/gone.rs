@@ -5,7 +5,7 @@ use lb_common::Verdict;
 
 use crate::{
     case::{Action, Outcome, check_all},
-    fixture::NOW,
+    fixture::{IDLE_TICKS, NOW},
     flow_table::{Entry, State},
     packet::Packet,
     world::FAMILIES,
@@ -49,7 +49,7 @@ const RESCHEDULED: [(State, u64, Line); 5] = [
         /* RST  */ "current closing     rescheduled",
         /* UDP  */ "current established rescheduled",
     ]),
-    (State::Established, 2, [
+    (State::Established, IDLE_TICKS as u64 + 1, [
         /* SYN  */ "current opening     reopened",
         /* ACK  */ "current established rescheduled",
         /* data */ "current established rescheduled",
@@ -59,7 +59,7 @@ const RESCHEDULED: [(State, u64, Line); 5] = [
     ]),
     (State::Closing, 1, [
         /* SYN  */ "current opening     reopened",
-        /* ACK  */ "current closing     rescheduled",
+        /* ACK  */ "current moved       rescheduled",
         /* data */ "current established rescheduled",
         /* FIN  */ "current closing     rescheduled",
         /* RST  */ "current closing     rescheduled",
@@ -145,8 +145,11 @@ fn without_a_row_of_the_current_backend_a_packet_is_dropped_and_its_flow_is_not_
             }
             let known = Entry::new(hash_of(&packet), CURRENT, State::Closing, NOW - State::Closing.tick());
             let scene = Scene::new(slot, &packet).knowing(known).without(CURRENT, Gone::WithoutRow);
-            let closing = matches!(kind, Kind::Ack | Kind::Fin | Kind::Rst);
-            let answer = Answer::parse(if closing { "current closing hit" } else { "current established hit" });
+            let answer = Answer::parse(match kind {
+                Kind::Ack => "current as-it-was hit",
+                Kind::Fin | Kind::Rst => "current closing hit",
+                _ => "current established hit",
+            });
             let frame = frame(&packet).to_bytes();
             cases.push(Case {
                 description: format!("{slot:?}: {name} of a flow of the current backend, which is gone"),

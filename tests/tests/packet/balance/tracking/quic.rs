@@ -10,7 +10,7 @@ use lb_common::{QuicIds, Service, ServiceId, Verdict};
 
 use crate::{
     case::{Outcome, check_all},
-    fixture::{NOW, key},
+    fixture::{IDLE_TICKS, NOW, key},
     flow_table::{Entry, State},
     packet::Packet,
     random_cases,
@@ -320,7 +320,8 @@ fn a_known_connection_without_a_servers_id_is_tracked_like_any_flow() {
     for (payload, age, state, cell) in [
         initial(1, State::Opening, "entry opening hit"),
         initial(1, State::Established, "entry as-it-was hit"),
-        initial(2, State::Established, "current opening reopened"),
+        initial(u64::from(IDLE_TICKS), State::Established, "entry as-it-was hit"),
+        initial(u64::from(IDLE_TICKS) + 1, State::Established, "current opening reopened"),
         short(1, State::Opening, "entry established hit"),
         short(1, State::Sighted, "entry established hit"),
         short(5, State::Established, "entry established hit"),

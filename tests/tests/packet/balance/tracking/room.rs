@@ -55,7 +55,7 @@ fn without_room_a_flow_goes_where_its_next_packets_will() {
                 "current as-it-was miss",
                 "current as-it-was miss",
                 "current as-it-was miss",
-                "current as-it-was miss",
+                "current as-it-was miss!",
             ],
         ),
         (Slot::Moving, ["previous as-it-was miss!"; 6]),

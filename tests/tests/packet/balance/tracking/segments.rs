@@ -30,7 +30,7 @@ impl Says {
         let [closing, established] = match self {
             Self::ItOpens => ["current opening reopened", "entry as-it-was hit"],
             Self::Data => ["entry established hit", "entry established hit"],
-            Self::NoData => ["entry closing hit", "entry established hit"],
+            Self::NoData => ["entry as-it-was hit", "entry established hit"],
             Self::ItCloses => ["entry closing hit", "entry closing hit"],
         };
         [(State::Closing, Answer::parse(closing)), (State::Established, Answer::parse(established))]

@@ -2,7 +2,7 @@
 
 use crate::{
     case::check_all,
-    fixture::NOW,
+    fixture::{IDLE_TICKS, NOW},
     flow_table::{Entry, State},
     packet::Packet,
     world::{FAMILIES, Family},
@@ -41,7 +41,7 @@ const UNKNOWN: [(Slot, Line); 5] = [
         /* data */ "current  as-it-was miss",
         /* FIN  */ "current  as-it-was miss",
         /* RST  */ "current  as-it-was miss",
-        /* UDP  */ "current  as-it-was miss",
+        /* UDP  */ "current  sighted   miss+",
     ]),
     (Slot::Moving, [
         /* SYN  */ "current  opening   miss+",
@@ -61,10 +61,13 @@ const UNKNOWN: [(Slot, Line); 5] = [
     ]),
 ];
 
+/// So many ticks of 34.4 s make a flow idle.
+const IDLE: u64 = IDLE_TICKS as u64;
+
 /// A flow that is in the table, last seen so many ticks of its state ago; whether the slot is arming, moving or tracked makes no
 /// difference.
 #[rustfmt::skip]
-const KNOWN: [(State, &[u64], Line); 6] = [
+const KNOWN: [(State, &[u64], Line); 7] = [
     // However old, as long as it is not swept: the client may try again for minutes.
     (State::Opening, &[0, 1, 2, 60, 255], [
         /* SYN  */ "entry    opening     hit",
@@ -74,7 +77,7 @@ const KNOWN: [(State, &[u64], Line); 6] = [
         /* RST  */ "entry    closing     hit",
         /* UDP  */ "entry    established hit",
     ]),
-    (State::Sighted, &[0, 1], [
+    (State::Sighted, &[0, 1, IDLE], [
         /* SYN  */ "entry    as-it-was   hit",
         /* ACK  */ "entry    established hit",
         /* data */ "entry    established hit",
@@ -82,7 +85,7 @@ const KNOWN: [(State, &[u64], Line); 6] = [
         /* RST  */ "entry    closing     hit",
         /* UDP  */ "entry    established hit",
     ]),
-    (State::Sighted, &[2, 3, 100, 254], [
+    (State::Sighted, &[IDLE + 1, 100, 254], [
         /* SYN  */ "current  opening     reopened",
         /* ACK  */ "entry    established hit",
         /* data */ "entry    established hit",
@@ -90,7 +93,7 @@ const KNOWN: [(State, &[u64], Line); 6] = [
         /* RST  */ "entry    closing     hit",
         /* UDP  */ "entry    established hit",
     ]),
-    (State::Established, &[0, 1], [
+    (State::Established, &[0, 1, IDLE], [
         /* SYN  */ "entry    as-it-was   hit",
         /* ACK  */ "entry    established hit",
         /* data */ "entry    established hit",
@@ -98,7 +101,7 @@ const KNOWN: [(State, &[u64], Line); 6] = [
         /* RST  */ "entry    closing     hit",
         /* UDP  */ "entry    established hit",
     ]),
-    (State::Established, &[2, 3, 100, 254], [
+    (State::Established, &[IDLE + 1, 100, 254], [
         /* SYN  */ "current  opening     reopened",
         /* ACK  */ "entry    established hit",
         /* data */ "entry    established hit",
@@ -106,9 +109,19 @@ const KNOWN: [(State, &[u64], Line); 6] = [
         /* RST  */ "entry    closing     hit",
         /* UDP  */ "entry    established hit",
     ]),
-    (State::Closing, &[0, 1, 2, 120, 255], [
+    // The acknowledgement of the other side's FIN.
+    (State::Closing, &[0, 1, 2, 3, 255], [
         /* SYN  */ "current  opening     reopened",
-        /* ACK  */ "entry    closing     hit",
+        /* ACK  */ "entry    as-it-was   hit",
+        /* data */ "entry    established hit",
+        /* FIN  */ "entry    closing     hit",
+        /* RST  */ "entry    closing     hit",
+        /* UDP  */ "entry    established hit",
+    ]),
+    // The client has nothing more to say, and still receives; or it has never said that it ends.
+    (State::Closing, &[4, 5, 120, 254], [
+        /* SYN  */ "current  opening     reopened",
+        /* ACK  */ "entry    established hit",
         /* data */ "entry    established hit",
         /* FIN  */ "entry    closing     hit",
         /* RST  */ "entry    closing     hit",

@@ -137,7 +137,7 @@ const CARRIED: [(State, u64, Option<Gone>, [&str; 6]); 7] = [
         /* RST  */ "entry   closing     carried+",
         /* UDP  */ "entry   established carried+",
     ]),
-    (State::Established, 2, None, [
+    (State::Established, IDLE_TICKS as u64 + 1, None, [
         /* SYN  */ "current opening     carried+",
         /* ACK  */ "entry   established carried+",
         /* data */ "entry   established carried+",
@@ -147,7 +147,7 @@ const CARRIED: [(State, u64, Option<Gone>, [&str; 6]); 7] = [
     ]),
     (State::Closing, 3, None, [
         /* SYN  */ "current opening     carried+",
-        /* ACK  */ "entry   closing     carried+",
+        /* ACK  */ "entry   as-it-was   carried+",
         /* data */ "entry   established carried+",
         /* FIN  */ "entry   closing     carried+",
         /* RST  */ "entry   closing     carried+",
