@@ -6,6 +6,7 @@ use std::vec::Vec;
 use proptest::prelude::*;
 
 use super::*;
+use crate::{BackendId, FlowHash};
 
 mod concurrency;
 mod insertion;
@@ -81,7 +82,7 @@ proptest! {
         let hash = FlowHash(hash);
         let [one, other] = size.buckets_of(hash);
         prop_assert_eq!((one ^ other) & 1, 1);
-        prop_assert_eq!((one ^ other) >> BASE_BITS, 0);
+        prop_assert_eq!((one ^ other) >> MIN_BUCKET_BITS, 0);
         let detour = FlowTag::of(hash).detour();
         prop_assert_eq!((one ^ detour, other ^ detour), (other, one));
     }
