@@ -6,6 +6,11 @@
 /// Version of the map layout.
 pub const VERSION: u32 = 3;
 
+/// Lets the daemon map an array into its memory (`BPF_F_MMAPABLE` of linux/bpf.h).
+pub const MMAPABLE: u32 = 1 << 10;
+/// Lets tables of different sizes stand in one map of maps (`BPF_F_INNER_MAP`).
+pub const INNER_MAP: u32 = 1 << 12;
+
 /// Slots in one chunk: 4 KiB, one page of the memory-mapped slot array.
 pub const CHUNK_SLOTS: u32 = 1024;
 /// Chunks in the slot array: 4,194,304 slots in 16 MiB.

@@ -13,7 +13,10 @@ use aya_ebpf::{
     programs::XdpContext,
 };
 use lb_common::{NetU32, bench::Template};
-use lb_ebpf::packet::{frame_len, move_head, read, write};
+use lb_ebpf::{
+    packet::{frame_len, move_head, read, write},
+    tcp::SYN,
+};
 
 #[map]
 static TEMPLATE: Array<Template> = Array::with_max_entries(1, 0);
@@ -64,7 +67,6 @@ fn prepare(ctx: &mut XdpContext) -> Option<u32> {
 /// Turns the packet into the first one of a flow of its own.
 #[inline(always)]
 fn flood(ctx: &mut XdpContext, template: &Template, flow: u32) -> Option<()> {
-    const SYN: u8 = 2;
     vary(ctx, template.source_offset, flow)?;
     let offset = (template.flags_offset & 0x3f) as usize;
     let [_, window]: [u8; 2] = read(ctx, offset)?;

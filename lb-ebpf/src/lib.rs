@@ -3,6 +3,7 @@
 #![no_std]
 
 pub mod packet;
+pub mod tcp;
 
 /// Takes the place of the panic machinery, which eBPF does not have. A program that could reach it would not load.
 #[cfg(target_arch = "bpf")]

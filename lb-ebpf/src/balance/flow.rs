@@ -2,7 +2,10 @@
 
 use aya_ebpf::programs::XdpContext;
 use lb_common::{BackendId, Condition, FlowHash, Service, Verdict, flow_table::Signal};
-use lb_ebpf::packet::read;
+use lb_ebpf::{
+    packet::read,
+    tcp::{ACK, FIN, RST, SYN},
+};
 use network_types::{ip::IpProto, tcp::TcpHdr, udp::UdpHdr};
 
 use crate::{maps, parse::Packet, quic, track};
@@ -41,10 +44,6 @@ pub fn backend_of(
 /// What a packet says about its flow.
 #[inline(always)]
 fn signal_of(ctx: &XdpContext, packet: &Packet) -> Signal {
-    const FIN: u8 = 1;
-    const SYN: u8 = 2;
-    const RST: u8 = 4;
-    const ACK: u8 = 16;
     /// Where the header's length in words and the flags stand (RFC 9293, section 3.1).
     const LENGTH_AND_FLAGS: usize = 12;
     if packet.flow.protocol != IpProto::Tcp as u8 {

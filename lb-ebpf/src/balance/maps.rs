@@ -16,13 +16,10 @@ use lb_common::{
     BackendId, BackendRow, Condition, Directory, FlowEntry, FlowTables, FlowTime, HashKey, MacAddress, QuicServer,
     RowIndex, SlotWord, Tracking, Traffic, Verdict, VirtualRouter,
     flow_table::{self, Bucket},
-    layout, mac_word,
+    layout::{self, INNER_MAP, MMAPABLE},
+    mac_word,
 };
 
-/// Lets the daemon map the array into its memory (`BPF_F_MMAPABLE`).
-const MMAPABLE: u32 = 1 << 10;
-/// Lets tables of different sizes stand in one map of maps (`BPF_F_INNER_MAP`).
-const INNER_MAP: u32 = 1 << 12;
 /// Takes memory for entries when they are made (`BPF_F_NO_PREALLOC`).
 const NO_PREALLOC: u32 = 1;
 

@@ -3,7 +3,10 @@
 
 use aya_ebpf::programs::XdpContext;
 use lb_common::{Address, NetU16, NetU32, Verdict, checksum::Sum};
-use lb_ebpf::packet::{move_tail, read, write};
+use lb_ebpf::{
+    packet::{move_tail, read, write},
+    tcp::{ACK, FIN, RST, SYN},
+};
 use network_types::{
     eth::EthHdr,
     ip::{IpProto, Ipv4Hdr, Ipv6Hdr},
@@ -12,10 +15,6 @@ use network_types::{
 
 use crate::parse::Packet;
 
-const FIN: u8 = 1;
-const SYN: u8 = 2;
-const RST: u8 = 4;
-const ACK: u8 = 16;
 const TTL: u8 = 64;
 const TCP: u8 = IpProto::Tcp as u8;
 

@@ -1,5 +1,5 @@
 //! bpf(2) commands that aya has no way for: on links while they stay pinned (as long as they are, the death of the daemon does
-//! not detach them), and on maps of maps.
+//! not detach them), on maps of maps, and on maps that are in no object.
 
 use std::{
     ffi::CString,
@@ -12,7 +12,10 @@ use std::{
     ptr,
 };
 
-use aya_obj::generated::{bpf_attr, bpf_cmd};
+use aya::maps::{MapData, MapError};
+use aya_obj::generated::{bpf_attr, bpf_cmd, bpf_map_type};
+
+use super::DataplaneError;
 
 /// Makes the link pinned at `pin` run `program` from the next packet on (`BPF_LINK_UPDATE`).
 pub(super) fn replace_program(pin: &Path, program: BorrowedFd<'_>) -> io::Result<()> {
@@ -113,4 +116,18 @@ unsafe fn bpf(command: bpf_cmd, attr: &bpf_attr) -> io::Result<i32> {
         return Err(io::Error::last_os_error());
     }
     i32::try_from(result).map_err(io::Error::other)
+}
+
+/// A map as the loader of the programs would make it.
+pub(super) fn new_map(
+    name: &'static str,
+    kind: bpf_map_type,
+    value_size: usize,
+    len: u32,
+    flags: u32,
+) -> Result<MapData, DataplaneError> {
+    const KEY_SIZE: u32 = 4;
+    let value_size = u32::try_from(value_size).expect("values of maps are small");
+    let map = aya_obj::Map::new_from_params(kind as u32, KEY_SIZE, value_size, len, flags);
+    MapData::create(map, name, None).map_err(|source: MapError| DataplaneError::Map { name, source })
 }

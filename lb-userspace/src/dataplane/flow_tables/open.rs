@@ -9,18 +9,24 @@ use std::{
 };
 
 use aya::maps::{MapData, MapError};
-use aya_obj::generated::bpf_map_type;
+use aya_obj::generated::bpf_map_type::BPF_MAP_TYPE_ARRAY;
 use lb_common::{
     FlowTables as Word, FlowTime,
-    flow_table::{BucketBits, Inserted, insert},
-    layout::names,
+    flow_table::{BucketBits, Inserted, WAYS, insert},
+    layout::{INNER_MAP, MMAPABLE, names},
 };
 
 use super::{
     FlowTable, FlowTables, Lifetimes, flow_time,
-    table::{BUCKET_BYTES, Place, find, places_of},
+    table::{Place, find, places_of},
 };
-use crate::dataplane::{DataplaneError, bpf, mapped::Mapped, maps::wait_for_packets, pins::pin_error};
+use crate::dataplane::{
+    DataplaneError,
+    bpf::{self, new_map},
+    mapped::Mapped,
+    maps::wait_for_packets,
+    pins::pin_error,
+};
 
 /// How the flow table came to be what it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -194,7 +200,7 @@ impl Places {
     /// number has more rights than the daemon needs.
     fn create(&self, place: u32, bits: BucketBits) -> Result<FlowTable, DataplaneError> {
         self.clear(place)?;
-        let map = create_map(bits).map_err(map_error)?;
+        let map = create_map(bits)?;
         let path = self.pin(place);
         map.pin(&path).map_err(|error| pin_error("pin", &path, io::Error::other(error)))?;
         bpf::put_inner_map(self.outer.fd().as_fd(), place, map.fd().as_fd()).map_err(mapping_error)?;
@@ -238,19 +244,9 @@ impl Places {
     }
 }
 
-fn create_map(bits: BucketBits) -> Result<MapData, MapError> {
-    const KEY_BYTES: u32 = 4;
-    const MMAPABLE: u32 = 1 << 10;
-    // Maps with this flag may differ in size from the one that the program was verified with.
-    const INNER_MAP: u32 = 1 << 12;
-    let map = aya_obj::Map::new_from_params(
-        bpf_map_type::BPF_MAP_TYPE_ARRAY as u32,
-        KEY_BYTES,
-        BUCKET_BYTES,
-        bits.buckets(),
-        MMAPABLE | INNER_MAP,
-    );
-    MapData::create(map, "FLOW_TABLE", None)
+fn create_map(bits: BucketBits) -> Result<MapData, DataplaneError> {
+    let bucket_size = size_of::<[u64; WAYS]>();
+    new_map("FLOW_TABLE", BPF_MAP_TYPE_ARRAY, bucket_size, bits.buckets(), MMAPABLE | INNER_MAP)
 }
 
 fn map_error(source: MapError) -> DataplaneError {

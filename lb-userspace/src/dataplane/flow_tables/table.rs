@@ -11,10 +11,6 @@ use lb_common::{
 
 use crate::dataplane::mapped::Mapped;
 
-/// Bytes of a bucket: one cache line.
-pub(super) const BUCKET_BYTES: u32 = 64;
-const _: () = assert!(BUCKET_BYTES as usize == size_of::<Bucket>());
-
 /// One flow table, mapped into memory.
 #[derive(Debug)]
 pub struct FlowTable {
@@ -122,5 +118,5 @@ impl Place<'_> {
 }
 
 const fn len(bits: BucketBits) -> usize {
-    bits.buckets() as usize * BUCKET_BYTES as usize
+    bits.buckets() as usize * size_of::<Bucket>()
 }

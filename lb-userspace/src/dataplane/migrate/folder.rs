@@ -5,21 +5,24 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use aya::maps::{Array, Map, MapData, MapError};
+use aya::maps::{Array, Map, MapData};
 use aya_obj::generated::bpf_map_type;
 use lb_common::{
     BackendId, BackendRow, RowIndex,
-    layout::{self, names},
+    layout::{self, MMAPABLE, names},
 };
 
-use crate::dataplane::{DataplaneError, Pins, Words, attach::detach, bpf, mapped::Mapped, pins::pin_error};
+use crate::dataplane::{
+    DataplaneError, Pins, Words,
+    attach::detach,
+    bpf::{self, new_map},
+    mapped::Mapped,
+    pins::pin_error,
+};
 
 /// The maps that go first when a folder goes, and in this order: without the first it is not whole; without the second the flow
 /// tables, should some be left, are nobody's.
 const FIRST: [&str; 2] = [names::DIRECTORY_IN_USE, names::FLOW_TABLES_IN_USE];
-
-/// Lets the daemon map an array into its memory (`BPF_F_MMAPABLE`).
-pub(super) const MMAPABLE: u32 = 1 << 10;
 
 /// The folder of pins of one layout.
 pub(super) struct Folder(PathBuf);
@@ -155,20 +158,6 @@ impl Folder {
             _ => Ok(()),
         }
     }
-}
-
-/// A map as the loader of the programs would make it.
-pub(super) fn new_map(
-    name: &'static str,
-    kind: bpf_map_type,
-    value_size: usize,
-    len: u32,
-    flags: u32,
-) -> Result<MapData, DataplaneError> {
-    const KEY_SIZE: u32 = 4;
-    let value_size = u32::try_from(value_size).expect("values of maps are small");
-    let map = aya_obj::Map::new_from_params(kind as u32, KEY_SIZE, value_size, len, flags);
-    MapData::create(map, name, None).map_err(|source: MapError| DataplaneError::Map { name, source })
 }
 
 fn pins_in(folder: &Path) -> Result<Vec<PathBuf>, DataplaneError> {

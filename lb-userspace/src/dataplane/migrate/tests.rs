@@ -354,7 +354,7 @@ fn what_an_older_lbd_makes_beside_a_newer_one_is_removed() {
         let slots = new.map(names::SLOTS).unwrap().info().unwrap();
         let array = aya_obj::generated::bpf_map_type::BPF_MAP_TYPE_ARRAY;
         let slots =
-            folder::new_map(names::SLOTS, array, slots.value_size() as usize, slots.max_entries(), folder::MMAPABLE);
+            bpf::new_map(names::SLOTS, array, slots.value_size() as usize, slots.max_entries(), layout::MMAPABLE);
         old.pin(names::SLOTS, &slots.unwrap()).unwrap();
         old.make_whole().unwrap();
         let before = root.names(3);

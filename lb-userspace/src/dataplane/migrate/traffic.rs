@@ -10,8 +10,8 @@ use lb_common::{
     layout::{self, names},
 };
 
-use super::folder::{Folder, new_map};
-use crate::dataplane::{DataplaneError, sum_of_cpus};
+use super::folder::Folder;
+use crate::dataplane::{DataplaneError, bpf::new_map, sum_of_cpus};
 
 /// The name of the counters in version 2.
 pub(super) const SERVICE_TRAFFIC: &str = "SERVICE_TRAFFIC";

@@ -4,10 +4,13 @@ use std::sync::atomic::Ordering;
 
 use aya::maps::{Map, MapError, PerCpuArray, PerCpuValues};
 use aya_obj::generated::bpf_map_type;
-use lb_common::{Directory, ServiceEntry, Verdict, layout, layout::names};
+use lb_common::{
+    Directory, ServiceEntry, Verdict,
+    layout::{self, MMAPABLE, names},
+};
 
-use super::folder::{Folder, MMAPABLE, new_map};
-use crate::dataplane::{DataplaneError, mapped::Mapped};
+use super::folder::Folder;
+use crate::dataplane::{DataplaneError, bpf::new_map, mapped::Mapped};
 
 pub(super) const VERSION: u32 = 2;
 

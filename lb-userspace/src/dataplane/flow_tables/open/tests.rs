@@ -105,7 +105,7 @@ impl Kernel {
         fs::create_dir_all(&folder).unwrap();
         let template = create_map(SMALL).unwrap();
         let outer = bpf::create_array_of_maps(2, template.fd().as_fd()).unwrap();
-        let in_use = aya_obj::Map::new_from_params(bpf_map_type::BPF_MAP_TYPE_ARRAY as u32, 4, 8, 1, 1 << 10);
+        let in_use = aya_obj::Map::new_from_params(BPF_MAP_TYPE_ARRAY as u32, 4, 8, 1, 1 << 10);
         let in_use = MapData::create(in_use, "IN_USE", None).unwrap();
         Some(Self { outer, in_use, folder })
     }
