@@ -9,9 +9,9 @@
 //! | `GET /v1/flows[?service=S][&backend=B][&state=opening][&slot=N][&limit=N]` | [`FlowsView`] |
 //! | `GET /v1/services/S/slots` | [`SlotsView`] |
 //! | `GET /v1/fitness` | [`Fitness`](crate::vrrp::Fitness) |
-//! | `POST /v1/services/S/backends` with [`NewBackend`] | `[`[`Applied`]`]` |
-//! | `PATCH /v1/backends/B[?service=S]` with [`BackendPatch`] | `[`[`Applied`]`]` |
-//! | `DELETE /v1/backends/B[?service=S][&timeout_seconds=N]` | `[`[`Applied`]`]` |
+//! | `POST /v1/services/S/backends` with [`NewBackend`] | `[`[`ChangedView`]`]` |
+//! | `PATCH /v1/backends/B[?service=S]` with [`BackendPatch`] | `[`[`ChangedView`]`]` |
+//! | `DELETE /v1/backends/B[?service=S][&timeout=10m]` | `[`[`ChangedView`]`]` |
 //! | `POST /v1/reload` | nothing |
 //!
 //! An error is an [`ErrorView`] with a status of 400 and above; 422 stands for a configuration that is not valid. When
@@ -20,7 +20,12 @@
 mod client;
 mod server;
 
-use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -30,8 +35,9 @@ pub use self::{
     server::{Refusal, Reply, Request, bind, serve},
 };
 use crate::{
+    config::DrainTimeout,
     dataplane::Attachment,
-    model::{Admin, BackendState, ServiceView},
+    model::{Admin, Applied, BackendState, BackendView, ServiceView},
 };
 
 /// The daemon and what it stands on.
@@ -177,6 +183,9 @@ pub struct SlotsView {
     pub tracked: u32,
     /// They are about to move, or move.
     pub moves: Vec<MoveView>,
+    /// How long ago the flow table had to give up a flow, or had no room for one, the last time, if slots moved then that still
+    /// do: their time has begun anew.
+    pub restarted: Option<Duration>,
     /// Those that are to move, and wait because as many as the table has were moved within a minute.
     pub waiting: u32,
 }
@@ -195,9 +204,9 @@ pub struct MoveView {
     pub slots: u32,
     /// Why they leave their old owner.
     pub reason: String,
-    /// For how long they are in that state.
+    /// For how long the first of them is in that state.
     pub since: Duration,
-    /// How long it takes at most until the last of them is in the next one, if no flow is lost until then.
+    /// How long it takes at most until the last of them leaves it, if no flow is lost until then.
     pub remaining: Duration,
 }
 
@@ -224,11 +233,75 @@ pub enum BackendPatch {
     /// Whether it may have flows.
     Admin(Admin),
     /// It gets no new flows, and may keep those that it has for so long.
-    #[serde(rename_all = "snake_case")]
     Drain {
-        /// In seconds.
-        timeout_seconds: u64,
+        /// As in the configuration: `10m`, `none`.
+        timeout: DrainTimeout,
     },
+}
+
+/// A backend that a change was made to, as it is after it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChangedView {
+    /// The service.
+    pub service: String,
+    /// The backend.
+    pub backend: String,
+    /// Its address. Unlike the name, nobody else in the service has it while the backend leaves.
+    pub address: IpAddr,
+    /// What it can do; `removed` also if nothing is left of it.
+    pub state: BackendState,
+    /// See [`BackendView`].
+    pub admin: Option<Admin>,
+    /// See [`BackendView`].
+    pub flows: Option<u64>,
+    /// See [`BackendView`].
+    pub closing: u64,
+    /// See [`BackendView`].
+    pub hidden_flows: bool,
+    /// Slots whose flows may be its own.
+    pub slots: usize,
+    /// See [`BackendView`].
+    pub time_left: Option<Duration>,
+    /// What the operator should know of the service now.
+    pub warning: Option<String>,
+}
+
+impl ChangedView {
+    /// The backend as it is, given its service as it is.
+    pub fn new(applied: &Applied, service: Option<&ServiceView>) -> Self {
+        let backends = service.map_or(&[][..], |service| &service.backends);
+        let backend = backends.iter().find(|backend| backend.address == applied.address);
+        let takes_no_more = backend.is_none_or(|backend| backend.admin != Some(Admin::Enabled) || backend.weight == 0);
+        let outage = service.filter(|_| takes_no_more).and_then(ServiceView::outage);
+        let view = Self {
+            service: applied.service.clone(),
+            backend: applied.backend.clone(),
+            address: applied.address,
+            state: BackendState::Removed,
+            admin: None,
+            flows: Some(0),
+            closing: 0,
+            hidden_flows: false,
+            slots: 0,
+            time_left: None,
+            warning: outage,
+        };
+        match backend {
+            Some(BackendView { state, admin, flows, closing, hidden_flows, slots, slots_left, time_left, .. }) => {
+                Self {
+                    state: *state,
+                    admin: *admin,
+                    flows: *flows,
+                    closing: *closing,
+                    hidden_flows: *hidden_flows,
+                    slots: slots + slots_left,
+                    time_left: *time_left,
+                    ..view
+                }
+            }
+            None => view,
+        }
+    }
 }
 
 /// Why a request was refused.

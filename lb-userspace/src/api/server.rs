@@ -5,7 +5,6 @@ use std::{
     net::SocketAddr,
     os::unix::fs::{FileTypeExt as _, PermissionsExt as _},
     path::Path,
-    time::Duration,
 };
 
 use axum::{
@@ -21,10 +20,12 @@ use tokio::{
     sync::{mpsc, oneshot},
 };
 
-use super::{BackendPatch, ErrorView, FlowFilter, FlowView, FlowsView, NewBackend, SlotsView, StatsView, StatusView};
+use super::{
+    BackendPatch, ChangedView, ErrorView, FlowFilter, FlowView, FlowsView, NewBackend, SlotsView, StatsView, StatusView,
+};
 use crate::{
-    config,
-    model::{Admin, Applied, Change, ChangeError, Selector, ServiceView},
+    config::{self, DrainTimeout},
+    model::{Admin, Change, ChangeError, ENDLESS, Selector, ServiceView},
     vrrp::Fitness,
 };
 
@@ -55,7 +56,7 @@ pub enum Request {
     /// What the slots of the service named do.
     Slots(String, Reply<SlotsView>),
     /// Change something.
-    Change(Change, Reply<Vec<Applied>>),
+    Change(Change, Reply<Vec<ChangedView>>),
     /// Read the configuration file again.
     Reload(Reply<()>),
 }
@@ -195,7 +196,7 @@ async fn add_backend(
     State(requests): State<Requests>,
     UrlPath(service): UrlPath<String>,
     body: Result<Json<NewBackend>, JsonRejection>,
-) -> Answer<Vec<Applied>> {
+) -> Answer<Vec<ChangedView>> {
     let NewBackend { name, address, weight, server_id } = json(body)?;
     let weight = weight.unwrap_or(config::Backend::DEFAULT_WEIGHT);
     let invalid = |problem: config::Problem| Refusal::Invalid(problem.to_string());
@@ -213,7 +214,7 @@ struct InService {
 #[derive(Deserialize)]
 struct Removal {
     service: Option<String>,
-    timeout_seconds: Option<u64>,
+    timeout: Option<DrainTimeout>,
 }
 
 async fn patch_backend(
@@ -221,13 +222,13 @@ async fn patch_backend(
     UrlPath(backend): UrlPath<String>,
     Query(InService { service }): Query<InService>,
     body: Result<Json<BackendPatch>, JsonRejection>,
-) -> Answer<Vec<Applied>> {
+) -> Answer<Vec<ChangedView>> {
     let selector = Selector { backend, service };
     let change = match json(body)? {
         BackendPatch::Weight(weight) => Change::Weight(selector, weight),
         BackendPatch::Admin(Admin::Draining) => Change::Drain(selector, None),
         BackendPatch::Admin(admin) => Change::Admin(selector, admin),
-        BackendPatch::Drain { timeout_seconds } => Change::Drain(selector, Some(Duration::from_secs(timeout_seconds))),
+        BackendPatch::Drain { timeout: DrainTimeout(timeout) } => Change::Drain(selector, timeout.or(Some(ENDLESS))),
     };
     ask(&requests, |reply| Request::Change(change, reply)).await
 }
@@ -235,9 +236,10 @@ async fn patch_backend(
 async fn remove_backend(
     State(requests): State<Requests>,
     UrlPath(backend): UrlPath<String>,
-    Query(Removal { service, timeout_seconds }): Query<Removal>,
-) -> Answer<Vec<Applied>> {
-    let change = Change::Remove(Selector { backend, service }, timeout_seconds.map(Duration::from_secs));
+    Query(Removal { service, timeout }): Query<Removal>,
+) -> Answer<Vec<ChangedView>> {
+    let timeout = timeout.map(|DrainTimeout(timeout)| timeout.unwrap_or(ENDLESS));
+    let change = Change::Remove(Selector { backend, service }, timeout);
     ask(&requests, |reply| Request::Change(change, reply)).await
 }
 

@@ -37,7 +37,9 @@ impl Backend {
     pub fn parse(name: Option<&str>, address: &str, weight: u16) -> Result<Self, Problem> {
         let name = name.map(backend_name).transpose()?;
         let (address, port) = backend_address(address)?;
-        Ok(Self::new(name, address, port, weight))
+        let backend = Self::new(name, address, port, weight);
+        backend.check_name()?;
+        Ok(backend)
     }
 
     pub(super) fn read(table: &mut Table<'_>) -> Option<Self> {
@@ -53,14 +55,30 @@ impl Backend {
         let weight = table.number("weight", 0..=u16::MAX).unwrap_or(Self::DEFAULT_WEIGHT);
         let server_id = table.text("server_id", ServerId::from_str);
         let (address, port) = address?;
-        Some(Self { server_id, ..Self::new(name, address, port, weight) })
+        let backend = Self { server_id, ..Self::new(name, address, port, weight) };
+        if let Err(problem) = backend.check_name() {
+            table.reject("name", problem.of("name"));
+            return None;
+        }
+        Some(backend)
     }
 
     /// Checks the rules that hold in every service, for a backend that was not read by [`Backend::parse`].
     pub(super) fn check(&self) -> Result<(), Problem> {
         backend_name(&self.name)?;
-        text::host_address(self.address)?;
-        Ok(())
+        text::reachable_address(self.address)?;
+        self.check_name()
+    }
+
+    /// Checks that the name is no other backend's address: operators may name a backend by either.
+    fn check_name(&self) -> Result<(), Problem> {
+        match self.name.parse::<IpAddr>() {
+            Ok(other) if other != self.address => Err(Problem::new(
+                format!("{:?} is an address, and not the one of this backend, {}", self.name, self.address),
+                "write another name, or none: lbctl finds backends by name and by address",
+            )),
+            _ => Ok(()),
+        }
     }
 
     fn new(name: Option<String>, address: IpAddr, port: Option<u16>, weight: u16) -> Self {
@@ -79,7 +97,7 @@ fn backend_address(text: &str) -> Result<(IpAddr, Option<u16>), Problem> {
         Problem::new(format!("{text:?} {what}"), help)
     };
     let (address, port) = text::address_and_port(text).ok_or_else(|| wrong("is not an IP address"))?;
-    let address = text::host_address(address)?;
+    let address = text::reachable_address(address)?;
     let port = match port {
         None => None,
         Some(digits) => {

@@ -67,11 +67,11 @@ impl Node {
     }
 }
 
-/// Reads a number of entries, in digits, or in units of 1,024 (`K`) or 1,048,576 (`M`).
+/// Reads a number of entries, in digits, or in units of 1,024 (`K`, `k`) or 1,048,576 (`M`, `m`).
 fn flow_table(text: &str) -> Result<BucketBits, Problem> {
     let (digits, unit) = match text.split_at_checked(text.len().saturating_sub(1)) {
-        Some((digits, "K")) => (digits, 1 << 10),
-        Some((digits, "M")) => (digits, 1 << 20),
+        Some((digits, "K" | "k")) => (digits, 1 << 10),
+        Some((digits, "M" | "m")) => (digits, 1 << 20),
         _ => (text, 1),
     };
     let entries = text::decimal::<u64>(digits).and_then(|number| number.checked_mul(unit));
@@ -83,7 +83,7 @@ fn flow_table(text: &str) -> Result<BucketBits, Problem> {
         .ok_or_else(|| {
             Problem::new(
                 format!("{text:?} is not the size of a flow table"),
-                "write a power of two from \"64K\" to \"64M\", such as \"1M\"",
+                "write a power of two from \"64K\" to \"64M\", such as \"1M\", or its digits, such as 1048576",
             )
         })
 }

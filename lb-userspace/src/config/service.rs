@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
+use std::str::FromStr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -73,9 +74,16 @@ impl Service {
                 "write a larger slots in the service",
             ));
         }
+        self.check_loop(backend)?;
         self.check_backend_address(backend)?;
         self.check_backend_name(backend)?;
         self.check_server_id(backend)
+    }
+
+    /// Checks that packets for `backend`, which may be another service's, are not packets for this service: they would come
+    /// back to this node for ever.
+    pub fn check_loop(&self, backend: &Backend) -> Result<(), Problem> {
+        if self.address == backend.address { Err(loop_problem(self.address, &self.name)) } else { Ok(()) }
     }
 
     fn check_backend_address(&self, backend: &Backend) -> Result<(), Problem> {
@@ -188,9 +196,12 @@ impl Service {
         let tracking = table.word("tracking").unwrap_or_default();
         let on_death = table.word("on_death").unwrap_or_default();
         let idle_timeout = table.text("idle_timeout", text::duration(IDLE_TIMEOUTS));
-        let drain_timeout = table.text("drain_timeout", drain_timeout).unwrap_or_else(default_drain_timeout);
+        let drain_timeout = table
+            .text("drain_timeout", DrainTimeout::from_str)
+            .map_or_else(default_drain_timeout, |DrainTimeout(timeout)| timeout);
         let slow_start = table.text("slow_start", text::duration(SLOW_STARTS));
         let quic = read_quic(&mut table, protocol);
+        check_on_death(&table, tracking, on_death);
         let backends = table.tables("backend", "[[service.backend]]", "backend");
         tally.add_service(&table, name.as_ref(), address.zip(protocol));
         if let (Some(_), Some((address, _))) = (&announce, address) {
@@ -224,6 +235,9 @@ impl Service {
         for mut table in backends {
             tally.add_backend(&table);
             let backend = Backend::read(&mut table);
+            if let Some(backend) = &backend {
+                tally.backend_addresses.push((backend.address, table.place("address")));
+            }
             if let (Some(service), Some(backend)) = (&mut service, backend) {
                 service.read_backend(&table, backend, knows_server_ids);
             }
@@ -257,6 +271,10 @@ pub(super) struct Tally<'a> {
     addresses: Taken<(IpAddr, u16, Protocol)>,
     /// The addresses that are announced, and where the file says so.
     announced: HashMap<IpAddr, Vec<Place<'a>>>,
+    /// The virtual IPs, with the first service that has each.
+    virtual_addresses: HashMap<IpAddr, String>,
+    /// The addresses of all backends, and where the file says so.
+    backend_addresses: Vec<(IpAddr, Place<'a>)>,
     services: usize,
     backends: usize,
 }
@@ -272,6 +290,15 @@ impl<'a> Tally<'a> {
         self.announced.get(&address).map_or(&[], Vec::as_slice)
     }
 
+    /// Reports the backends that have a virtual IP of this node, once all services are read.
+    pub(super) fn refuse_loops(&self) {
+        for (address, place) in &self.backend_addresses {
+            if let Some(service) = self.virtual_addresses.get(address) {
+                place.reject(loop_problem(*address, service).of("address"));
+            }
+        }
+    }
+
     fn add_service(&mut self, table: &Table<'_>, name: Option<&String>, key: Option<((IpAddr, u16), Protocol)>) {
         if let Some(name) = name {
             table.unique("name", name.clone(), &mut self.names, "write another name");
@@ -279,6 +306,7 @@ impl<'a> Tally<'a> {
         if let Some(((address, port), protocol)) = key {
             let help = "write another address, port or protocol, or put the backends into one service";
             table.unique("address", (address, port, protocol), &mut self.addresses, help);
+            self.virtual_addresses.entry(address).or_insert_with(|| name.cloned().unwrap_or_default());
         }
         self.services += 1;
         if self.services == MAX_SERVICES + 1 {
@@ -462,13 +490,65 @@ fn default_drain_timeout() -> Option<Duration> {
     Some(Duration::from_mins(10))
 }
 
-/// Reads a duration, or `none`.
-fn drain_timeout(text: &str) -> Result<Option<Duration>, Problem> {
-    if text == "none" {
-        return Ok(None);
+/// How long a backend that leaves may keep its flows, as operators write it: a duration up to 24 h, or `none` for as long as
+/// they live.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct DrainTimeout(pub Option<Duration>);
+
+impl FromStr for DrainTimeout {
+    type Err = Problem;
+
+    fn from_str(text: &str) -> Result<Self, Problem> {
+        if text == "none" {
+            return Ok(Self(None));
+        }
+        let timeout = text::duration(DRAIN_TIMEOUTS)(text).map(|timeout| Self(Some(timeout)));
+        timeout.map_err(|problem| Problem { help: format!("{}, or \"none\"", problem.help), ..problem })
     }
-    let timeout = text::duration(DRAIN_TIMEOUTS)(text);
-    timeout.map(Some).map_err(|problem| Problem { help: format!("{}, or \"none\"", problem.help), ..problem })
+}
+
+impl TryFrom<String> for DrainTimeout {
+    type Error = Problem;
+
+    fn try_from(text: String) -> Result<Self, Problem> {
+        text.parse()
+    }
+}
+
+impl From<DrainTimeout> for String {
+    fn from(timeout: DrainTimeout) -> Self {
+        timeout.to_string()
+    }
+}
+
+impl fmt::Display for DrainTimeout {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(timeout) => formatter.pad(&text::duration_text(timeout)),
+            None => formatter.pad("none"),
+        }
+    }
+}
+
+fn loop_problem(address: IpAddr, service: &str) -> Problem {
+    Problem::new(
+        format!("{address} is the virtual IP of service {service:?}: packets for it would come back to this node"),
+        "write the address of the host that serves the flows",
+    )
+}
+
+/// Reports an `on_death` that would change nothing. Where connection ids name backends, flows have theirs without being
+/// tracked.
+fn check_on_death(table: &Table<'_>, tracking: Tracking, on_death: OnDeath) {
+    let (why, help) = if on_death != OnDeath::Reschedule && tracking == Tracking::Never && !table.has("quic") {
+        ("with tracking = \"never\": no flow is remembered", "remove it, or write another tracking")
+    } else if on_death == OnDeath::Keep && !table.has("health") {
+        ("without [service.health]: nothing says that a backend is dead", "remove it, or add the section")
+    } else {
+        return;
+    };
+    table.reject("on_death", Problem::new(format!("on_death = \"{on_death}\" has no effect {why}"), help));
 }
 
 fn read_quic(table: &mut Table<'_>, protocol: Option<Protocol>) -> Option<Quic> {

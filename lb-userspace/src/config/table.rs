@@ -188,7 +188,7 @@ impl<'a> Table<'a> {
         parse: impl FnOnce(&str) -> Result<T, Problem>,
     ) -> Option<T> {
         match self.entries.get(key).map(Spanned::get_ref) {
-            Some(DeValue::Integer(number)) => self.value(key, |_| parse(&number.to_string())),
+            Some(DeValue::Integer(number)) => self.value(key, |_| parse_bare(&number.to_string(), parse)),
             _ => self.text(key, parse),
         }
     }
@@ -361,7 +361,12 @@ fn read_text<T>(value: &DeValue<'_>, parse: impl FnOnce(&str) -> Result<T, Probl
         }
     };
     // What `parse` has to say against the value helps more than that quotes are missing.
-    parse(&bare).and_then(|_| Err(wrong_type(value, "the same in double quotes")))
+    parse_bare(&bare, parse).and_then(|_| Err(wrong_type(value, "the same in double quotes")))
+}
+
+/// Reads what stands in the file without quotes, and puts none around it in an error.
+fn parse_bare<T>(bare: &str, parse: impl FnOnce(&str) -> Result<T, Problem>) -> Result<T, Problem> {
+    parse(bare).map_err(|problem| Problem { message: problem.message.replace(&format!("{bare:?}"), bare), ..problem })
 }
 
 fn wrong_type(value: &DeValue<'_>, wanted: &str) -> Problem {

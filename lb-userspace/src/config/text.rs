@@ -38,14 +38,23 @@ pub(super) fn duration(range: RangeInclusive<Duration>) -> impl FnOnce(&str) -> 
     move |text| {
         let help = format!(
             "write a duration from {} to {}, with its unit, such as \"1s\"",
-            humantime::format_duration(*range.start()),
-            humantime::format_duration(*range.end()),
+            duration_text(*range.start()),
+            duration_text(*range.end()),
         );
         match humantime::parse_duration(text) {
             Ok(duration) if range.contains(&duration) => Ok(duration),
             Ok(_) => Err(Problem::new(format!("{text:?} is out of range"), help)),
             Err(_) => Err(Problem::new(format!("{text:?} is not a duration"), help)),
         }
+    }
+}
+
+/// A duration as an operator writes it: `24h`, and not `1day`.
+pub(super) fn duration_text(duration: Duration) -> String {
+    const HOUR: u64 = 3600;
+    match duration.as_secs() {
+        seconds @ HOUR.. if duration.subsec_nanos() == 0 && seconds % HOUR == 0 => format!("{}h", seconds / HOUR),
+        _ => humantime::format_duration(duration).to_string(),
     }
 }
 

@@ -31,7 +31,8 @@ impl Daemon {
 
     /// Lists flows beside the loop, since there may be millions.
     pub(super) fn list_flows(&self, filter: &FlowFilter, reply: Reply<FlowsView>) {
-        let names = match self.names(filter) {
+        let checked = self.names(filter).and_then(|names| Self::check_slot(filter, &names).map(|()| names));
+        let names = match checked {
             Ok(names) => names,
             Err(refusal) => return drop(reply.send(Err(refusal))),
         };
@@ -66,6 +67,23 @@ impl Daemon {
             let total = counts.iter().map(|count| count.flows).sum();
             drop(reply.send(Ok(FlowsView { total, counts, flows: listed })));
         });
+    }
+
+    /// Refuses a slot that none of the services has.
+    fn check_slot(filter: &FlowFilter, names: &HashMap<BackendId, Name>) -> Result<(), Refusal> {
+        let largest = names.values().max_by_key(|name| name.slot_mask);
+        match (filter.slot, largest) {
+            (Some(slot), Some(Name { service, slot_mask, .. })) if slot > *slot_mask => Err(Refusal::Invalid(format!(
+                "there is no slot {slot}: {} {} slots, 0 to {slot_mask}",
+                if filter.service.is_some() {
+                    format!("service {service:?} has")
+                } else {
+                    "no service has more than".into()
+                },
+                slot_mask + 1,
+            ))),
+            _ => Ok(()),
+        }
     }
 
     /// The backends that a filter lets through.
@@ -130,6 +148,7 @@ impl Daemon {
             stable: report.stable,
             tracked: report.tracked,
             moves: shown,
+            restarted: report.restarted.map(|restarted| now.saturating_duration_since(restarted)),
             waiting: report.waiting,
         })
     }

@@ -26,7 +26,7 @@ use tokio::{
 use self::{census::CensusTaker, executor::Executor, vrrp::VrrpProcess};
 pub use self::{setup::unload, state::StateDir};
 use crate::{
-    api::{Refusal, Request},
+    api::{ChangedView, Refusal, Request},
     config::{self, Config},
     dataplane::{Attachment, FlowTables, LogLevel},
     health::Report,
@@ -155,15 +155,24 @@ impl Daemon {
         }
     }
 
-    async fn change(&mut self, change: Change) -> Result<Vec<Applied>, Refusal> {
+    async fn change(&mut self, change: Change) -> Result<Vec<ChangedView>, Refusal> {
         let (effects, applied) = self.core.change(change, Instant::now())?;
-        for Applied { service, backend } in &applied {
+        for Applied { service, backend, .. } in &applied {
             log::info!("{service}/{backend}: changed by lbctl");
         }
         self.executor.run(effects, &self.core).await.map_err(|error| {
             Refusal::Failed(format!("the change was made, but not all of it: {error:#}; see the log of lbd"))
         })?;
-        Ok(applied)
+        let changed: Vec<ChangedView> = applied
+            .iter()
+            .map(|applied| ChangedView::new(applied, self.core.view_of(&applied.service, Instant::now()).as_ref()))
+            .collect();
+        for ChangedView { service, warning, .. } in &changed {
+            if let Some(warning) = warning {
+                log::warn!("service {service}: {warning}");
+            }
+        }
+        Ok(changed)
     }
 
     async fn take_report(&mut self, report: Report<BackendId>) {

@@ -19,10 +19,9 @@ impl Daemon {
         for backend in services.iter().flat_map(|service| &service.backends) {
             *backends.entry(backend.state.name().to_owned()).or_default() += 1;
         }
-        let without = services.iter().filter(|service| service.backends.iter().all(|backend| backend.slots == 0));
         let mut problems = self.problems.clone();
         problems.extend(
-            without.map(|service| format!("service {}: no backend takes flows, its packets are dropped", service.name)),
+            services.iter().filter_map(|service| Some(format!("service {}: {}", service.name, service.outage()?))),
         );
         problems.extend(services.iter().flat_map(narrow_ways));
         StatusView {

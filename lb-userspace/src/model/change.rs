@@ -32,6 +32,9 @@ pub enum Change {
     Drain(Selector, Option<Duration>),
 }
 
+/// For how long flows may be kept that may be kept for ever: clocks have an end.
+pub const ENDLESS: Duration = Duration::from_hours(24 * 365 * 100);
+
 /// A backend that a change was made to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Applied {
@@ -39,6 +42,8 @@ pub struct Applied {
     pub service: String,
     /// The backend.
     pub backend: String,
+    /// Its address. Unlike the name, nobody else in the service has it while the backend leaves.
+    pub address: IpAddr,
 }
 
 /// Why a change cannot be made. Nothing was changed.
@@ -110,16 +115,21 @@ fn set_deadline(service: &mut DesiredService, backend: &str, deadline: Option<In
 }
 
 fn add<'a>(
-    mut services: impl Iterator<Item = &'a DesiredService>,
+    services: impl Iterator<Item = &'a DesiredService>,
     service: &str,
     backend: config::Backend,
 ) -> Result<(Vec<DesiredService>, Vec<Applied>), ChangeError> {
+    let services: Vec<&DesiredService> = services.collect();
+    let refused = |problem: config::Problem| ChangeError::Refused(problem.to_string());
     let mut edited = services
+        .iter()
+        .copied()
         .find(|candidate| candidate.spec.name == service)
         .ok_or_else(|| ChangeError::NoService(service.to_owned()))?
         .clone();
-    edited.spec.check_backend(&backend).map_err(|problem| ChangeError::Refused(problem.to_string()))?;
-    let applied = Applied { service: service.to_owned(), backend: backend.name.clone() };
+    edited.spec.check_backend(&backend).map_err(refused)?;
+    services.iter().try_for_each(|other| other.spec.check_loop(&backend)).map_err(refused)?;
+    let applied = Applied { service: service.to_owned(), backend: backend.name.clone(), address: backend.address };
     edited.spec.backends.push(backend);
     Ok((vec![edited], vec![applied]))
 }
@@ -138,7 +148,11 @@ impl Selector {
             if let Some(backend) = service.spec.backends.iter().find(|backend| self.matches(backend)) {
                 let mut service = service.clone();
                 edit(&mut service, &backend.name);
-                applied.push(Applied { service: service.spec.name.clone(), backend: backend.name.clone() });
+                applied.push(Applied {
+                    service: service.spec.name.clone(),
+                    backend: backend.name.clone(),
+                    address: backend.address,
+                });
                 edited.push(service);
             }
         }

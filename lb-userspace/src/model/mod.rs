@@ -24,7 +24,7 @@ mod view;
 pub use self::{
     backend::FlowCounts,
     census::{Census, Findings, Subject},
-    change::{Applied, Change, ChangeError, Selector},
+    change::{Applied, Change, ChangeError, ENDLESS, Selector},
     core::{Core, Full},
     effect::Effect,
     recover::LiveService,

@@ -5,16 +5,17 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use lb_common::Traffic;
+use lb_common::{FlowState, Traffic};
 use serde::{Deserialize, Serialize};
 
 use super::{
     backend::{Backend, Checked, FlowCounts, Standing},
+    change::ENDLESS,
     core::Core,
     service::{Admin, ServiceState, Share},
 };
 use crate::{
-    config::{Algorithm, Forwarding, Protocol},
+    config::{Algorithm, Forwarding, Protocol, Tracking},
     health::Health,
     neighbour::{NextHop, Resolution},
 };
@@ -34,6 +35,8 @@ pub struct ServiceView {
     pub algorithm: Algorithm,
     /// How packets get to the backends.
     pub forwarding: Forwarding,
+    /// Which flows are remembered.
+    pub tracking: Tracking,
     /// Size of its slot table.
     pub slots: u32,
     /// Whether live changes made it differ from the configuration file.
@@ -59,6 +62,8 @@ pub struct BackendView {
     pub weight: u16,
     /// In one word: `up`, or why it takes no flows: `disabled`, `draining`, `unresolved`, `down`, `checking`.
     pub state: BackendState,
+    /// Whether the operator lets it have flows; absent once it is removed.
+    pub admin: Option<Admin>,
     /// What stands in the way, in words for the operator.
     pub reason: Option<String>,
     /// Slots that it owns.
@@ -66,10 +71,14 @@ pub struct BackendView {
     /// Slots whose flows may still be its own, though they have another owner by now: they have to settle before it has no
     /// flow left that nobody knows of.
     pub slots_left: usize,
-    /// Its flows that the flow table knows, as of the last census.
-    pub flows: u64,
+    /// Its flows that the flow table knows and that are not about to end, as of the last census; absent before the first one of
+    /// this `lbd`.
+    pub flows: Option<u64>,
+    /// Flows of which a FIN or RST was seen, as of then. The flow table knows them for two more minutes, in case that packets
+    /// come again.
+    pub closing: u64,
     /// Whether there may be flows besides, as packets for it still come: connection ids name it, and the flow table does not
-    /// show those flows.
+    /// show those flows. Told of backends that are to have no new flows.
     pub hidden_flows: bool,
     /// How long it may keep its flows, if it drains or is removed and there is a limit.
     pub time_left: Option<Duration>,
@@ -176,6 +185,7 @@ impl Core {
             protocol: spec.protocol,
             algorithm: spec.algorithm,
             forwarding: spec.forwarding,
+            tracking: spec.tracking,
             slots: state.live.slot_mask + 1,
             changed: state.desired.is_changed(),
             id: state.live.id.get(),
@@ -186,7 +196,8 @@ impl Core {
                 .iter()
                 .chain(&state.removed)
                 .map(|backend| BackendView {
-                    hidden_flows: backend.has_hidden_flows(spec.idle_timeout(), now),
+                    hidden_flows: may_hide_flows(state, backend)
+                        && (backend.quiet.is_none() || backend.has_hidden_flows(spec.idle_timeout(), now)),
                     ..self.view_backend(backend, share(backend), now)
                 })
                 .collect(),
@@ -215,12 +226,20 @@ impl Core {
             address: backend.spec.address,
             weight: backend.spec.weight,
             state: backend_state,
+            admin: match backend.standing {
+                Standing::Member(admin) => Some(admin),
+                Standing::Removed => None,
+            },
             reason,
             slots: share.owned,
             slots_left: share.left,
-            flows: count(backend.flows),
+            flows: self.losses.map(|_| live(backend.flows)),
+            closing: closing(backend.flows),
             hidden_flows: false,
-            time_left: backend.until.map(|until| until.saturating_duration_since(now)),
+            time_left: backend
+                .until
+                .map(|until| until.saturating_duration_since(now))
+                .filter(|left| *left < ENDLESS / 2),
             next_hop: self.next_hops.get(&backend.spec.address).and_then(view_next_hop),
             probe,
             id: backend.id.get(),
@@ -244,11 +263,47 @@ impl Backend {
     }
 }
 
-fn count(flows: FlowCounts) -> u64 {
-    flows.iter().map(|flows| u64::from(*flows)).sum()
+fn live(flows: FlowCounts) -> u64 {
+    flows.iter().map(|flows| u64::from(*flows)).sum::<u64>() - closing(flows)
+}
+
+fn closing(flows: FlowCounts) -> u64 {
+    flows[FlowState::Closing as usize].into()
+}
+
+/// Whether connection ids may name `backend`, and it is to have no new flows.
+fn may_hide_flows(service: &ServiceState, backend: &Backend) -> bool {
+    service.live.quic.is_in_use() && backend.standing != Standing::Member(Admin::Enabled)
 }
 
 impl ServiceView {
+    /// What becomes of new connections, if no backend is there to take them, in words for the operator.
+    pub fn outage(&self) -> Option<String> {
+        let owners: Vec<&BackendView> = self.backends.iter().filter(|backend| backend.slots > 0).collect();
+        if owners.is_empty() {
+            return Some("no backend takes flows, its packets are dropped".to_owned());
+        }
+        if self.backends.iter().any(BackendView::takes_new_flows) {
+            return None;
+        }
+        let serves = |backend: &&&BackendView| {
+            matches!(backend.state, BackendState::Up | BackendState::Draining | BackendState::Removed)
+        };
+        let list = |texts: Vec<String>| texts.join(", ");
+        let serving: Vec<&BackendView> = owners.iter().filter(serves).copied().collect();
+        if serving.is_empty() {
+            let dead = owners.iter().map(|backend| format!("{} is {}", backend.name, backend.state.name())).collect();
+            return Some(format!("no backend can take new connections, and they fail: {}", list(dead)));
+        }
+        let end = if serving.iter().all(|backend| backend.time_left.is_some()) {
+            "; after that the service has none"
+        } else {
+            ""
+        };
+        let takers = serving.into_iter().map(BackendView::last_resort).collect();
+        Some(format!("no other backend can take new connections: they go on to {}{end}", list(takers)))
+    }
+
     /// Fills in the counters.
     pub fn set_traffic(&mut self, traffic: Traffic) {
         Traffic { packets: self.packets, bytes: self.bytes } = traffic;
@@ -256,6 +311,21 @@ impl ServiceView {
 }
 
 impl BackendView {
+    /// Whether it is one of those that take new flows. Where there is none, others may go on to get them: see
+    /// [`ServiceView::outage`].
+    pub fn takes_new_flows(&self) -> bool {
+        self.state == BackendState::Up && self.weight > 0
+    }
+
+    /// Why it is to take no new flows, and for how long it does nevertheless.
+    fn last_resort(&self) -> String {
+        let why = if self.state == BackendState::Up { "weight 0" } else { self.state.name() };
+        let time = self.time_left.map_or(String::new(), |left| {
+            format!(" for another {}", humantime::format_duration(Duration::from_secs(left.as_secs())))
+        });
+        format!("{} ({why}){time}", self.name)
+    }
+
     /// Fills in the counters.
     pub fn set_traffic(&mut self, traffic: Traffic) {
         Traffic { packets: self.packets, bytes: self.bytes } = traffic;

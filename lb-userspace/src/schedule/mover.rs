@@ -236,6 +236,7 @@ impl SlotMover {
                 State::Arming if [current, BackendId::NONE].contains(&slot.wanted) => report.tracked += 1,
                 State::Arming => report.add_arming(slot.wanted, current, since, since + pace.handshake),
                 State::Moving => {
+                    report.restarted = report.restarted.max(self.lost.filter(|lost| *lost > since));
                     let idle = self.idle_deadline(slot, pace);
                     let until = match fate(previous) {
                         Fate::Leaving { until: Some(until) } => until.min(idle),

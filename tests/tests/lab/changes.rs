@@ -94,7 +94,8 @@ fn a_change_reaches_the_services_that_it_names_and_no_others() -> Result<()> {
         services.retain(|service| service.backends.iter().any(|backend| backend.state == "draining"));
         Ok(services.into_iter().map(|service| service.name).collect())
     };
-    let applied: Vec<BTreeMap<String, String>> = lab.lbctl_json(&["backend", "drain", "b1", "--service", "web6-l2"])?;
+    let applied: Vec<BTreeMap<String, serde_json::Value>> =
+        lab.lbctl_json(&["backend", "drain", "b1", "--service", "web6-l2"])?;
     ensure!(applied.len() == 1 && applied[0]["service"] == "web6-l2" && applied[0]["backend"] == "b1", "{applied:?}");
     ensure!(draining()? == ["web6-l2"], "{:?}", draining()?);
     // The address is that of the backend in the services with IPv4 backends.

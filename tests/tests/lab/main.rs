@@ -6,6 +6,7 @@
 //! | `health.rs` | backends that die and come back |
 //! | `takeover.rs` | `lbd` that dies and starts again, with traffic going on |
 //! | `changes.rs` | live changes by `lbctl`, reloads, and what of them outlives `lbd` |
+//! | `leaving.rs` | backends that are to have no new flows, and who waits for that |
 //! | `cli.rs` | the commands themselves: their forms, exit codes and refusals |
 //! | `placement.rs` | where backends may be, and how the program is attached |
 //! | `announce.rs` | virtual IPs on the interface, and `lbd unload` |
@@ -18,6 +19,7 @@ mod cli;
 mod client;
 mod config;
 mod health;
+mod leaving;
 mod placement;
 mod support;
 mod takeover;

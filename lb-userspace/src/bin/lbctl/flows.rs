@@ -2,20 +2,33 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use clap::Args;
+use clap::{Args, builder::NonEmptyStringValueParser};
 use lb_userspace::api::{Client, ClientError, EntryView, FlowView, FlowsView, MoveView, SlotsView};
 
-use super::{Output, encode, show, tables};
+use super::{
+    Output, encode, show,
+    tables::{self, counted},
+};
 
 #[derive(Args)]
+#[command(
+    after_help = "Flows are remembered where slots move, or with tracking = \"always\"; others go where their slot says.
+
+STATE  opening: only its first packet has come; sighted: one packet of a flow that was there before; established: more;
+       closing: FIN or RST was seen. The entry of a closing flow stays for up to two minutes.
+IDLE   for how long no packet has come, at least. Coarse: in steps of 1 s while a flow is opening or closing, of 34 s
+       otherwise.
+TAG    tells flows apart: 39 bits of their hash. The flow table does not know addresses; --client finds the flow of one."
+)]
 pub(crate) struct Flows {
     /// Only of this service.
+    #[arg(value_parser = NonEmptyStringValueParser::new())]
     service: Option<String>,
     /// Where the flow of this client goes, whether it is remembered or not.
     #[arg(long, value_name = "ADDRESS:PORT", requires = "service")]
     client: Option<SocketAddr>,
     /// With --client: the destination port, for a service of all ports.
-    #[arg(long, requires = "client")]
+    #[arg(long, requires = "client", allow_negative_numbers = true)]
     port: Option<u16>,
     /// Only of this backend, by name or address.
     #[arg(long, conflicts_with = "client")]
@@ -24,10 +37,10 @@ pub(crate) struct Flows {
     #[arg(long, conflicts_with = "client")]
     state: Option<String>,
     /// Only of this slot.
-    #[arg(long, conflicts_with = "client")]
+    #[arg(long, conflicts_with = "client", allow_negative_numbers = true)]
     slot: Option<u32>,
     /// List so many at most.
-    #[arg(long, default_value_t = 1000, conflicts_with = "client")]
+    #[arg(long, default_value_t = 1000, conflicts_with = "client", allow_negative_numbers = true)]
     limit: usize,
     /// Count them by backend and state, and list none.
     #[arg(long, conflicts_with = "client")]
@@ -42,6 +55,8 @@ pub(crate) async fn flows(client: &Client, flows: Flows, output: Output) -> Resu
         show(output, &flow, flow_text);
         return Ok(());
     }
+    let is_filtered =
+        flows.service.is_some() || flows.backend.is_some() || flows.state.is_some() || flows.slot.is_some();
     let limit = if flows.count { 0 } else { flows.limit };
     let filters = [
         ("service", flows.service),
@@ -53,7 +68,7 @@ pub(crate) async fn flows(client: &Client, flows: Flows, output: Output) -> Resu
     let filters = filters.into_iter().filter_map(|(key, value)| Some(format!("{key}={}", encode(&value?))));
     let path = format!("/v1/flows?{}", filters.collect::<Vec<_>>().join("&"));
     let found: FlowsView = client.get(&path).await?;
-    show(output, &found, |found| flows_text(found, flows.count));
+    show(output, &found, |found| flows_text(found, flows.count, is_filtered));
     Ok(())
 }
 
@@ -80,16 +95,19 @@ fn flow_text(flow: &FlowView) -> String {
     format!("{client} -> {destination} ({service}): slot {slot} ({slot_state}), to {to}{remembered}{new}")
 }
 
-fn flows_text(found: &FlowsView, count: bool) -> String {
+fn flows_text(found: &FlowsView, count: bool, is_filtered: bool) -> String {
     let mut counts = tables::table(&["SERVICE", "BACKEND", "STATE", "FLOWS"]);
     for count in &found.counts {
         counts.add_row([count.service.clone(), count.backend.clone(), count.state.clone(), count.flows.to_string()]);
+    }
+    if found.total == 0 && is_filtered {
+        return "no flow matches, of those that are remembered".to_owned();
     }
     if found.total == 0 {
         return "no flow is remembered: each goes where its slot says".to_owned();
     }
     if count {
-        return format!("{}\n\n{} flows", tables::render(&counts), found.total);
+        return format!("{}\n\n{}", tables::render(&counts), counted(found.total, "flow"));
     }
     let mut flows = tables::table(&["SERVICE", "BACKEND", "STATE", "SLOT", "IDLE", "TAG"]);
     for flow in &found.flows {
@@ -104,11 +122,11 @@ fn flows_text(found: &FlowsView, count: bool) -> String {
     }
     let listed = found.flows.len();
     let all = if listed as u64 == found.total { String::new() } else { format!(", {listed} shown") };
-    format!("{}\n\n{} flows{all}", tables::render(&flows), found.total)
+    format!("{}\n\n{}{all}", tables::render(&flows), counted(found.total, "flow"))
 }
 
 fn slots_text(slots: &SlotsView) -> String {
-    let SlotsView { service, slots: all, empty, stable, tracked, moves, waiting } = slots;
+    let SlotsView { service, slots: all, empty, stable, tracked, moves, restarted, waiting } = slots;
     let in_state =
         |state: &str| moves.iter().filter(|shown| shown.state == state).map(|shown| shown.slots).sum::<u32>();
     let mut lines = vec![format!(
@@ -121,8 +139,14 @@ fn slots_text(slots: &SlotsView) -> String {
             "{waiting} of them wait to move, because as many as the table has were moved within a minute"
         ));
     }
+    if let Some(restarted) = restarted {
+        lines.push(format!(
+            "slots that move wait anew since {} ago, when the flow table lost a flow (`lbctl stats`: evicted, full)",
+            ago(*restarted)
+        ));
+    }
     if !moves.is_empty() {
-        let mut table = tables::table(&["STATE", "SLOTS", "FROM", "TO", "WHY", "SINCE", "FOR ANOTHER"]);
+        let mut table = tables::table(&["STATE", "SLOTS", "FROM", "TO", "WHY", "FIRST SINCE", "LAST FOR ANOTHER"]);
         for MoveView { state, from, to, slots, reason, since, remaining } in moves {
             table.add_row([
                 state.clone(),
@@ -140,5 +164,5 @@ fn slots_text(slots: &SlotsView) -> String {
 }
 
 fn ago(time: Duration) -> String {
-    humantime::format_duration(Duration::from_secs(time.as_secs())).to_string()
+    tables::whole_seconds(time)
 }

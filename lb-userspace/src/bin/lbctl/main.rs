@@ -9,16 +9,18 @@ use std::{
     io::{self, Write as _},
     path::PathBuf,
     process::ExitCode,
-    time::Duration,
 };
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand, ValueEnum, builder::NonEmptyStringValueParser};
 use hyper::Method;
 use lb_userspace::{
-    api::{BackendPatch, Client, ClientError, NewBackend, StatsView, StatusView},
-    model::{Admin, Applied, ServiceView},
+    api::{BackendPatch, ChangedView, Client, ClientError, NewBackend, StatsView, StatusView},
+    config::DrainTimeout,
+    model::{Admin, ServiceView},
 };
 use serde::Serialize;
+
+use self::leaving::Leaving;
 
 /// Drives a running lbd.
 ///
@@ -97,13 +99,13 @@ enum BackendCommand {
     Add {
         /// The service.
         service: String,
-        /// The backend's address.
+        /// The backend's address: not a virtual IP of this node, nor a loopback address.
         address: String,
-        /// Its name; the address if not given.
+        /// Its name; the address if not given. Not the address of another backend.
         #[arg(long)]
         name: Option<String>,
         /// Its weight; 1 if not given.
-        #[arg(long)]
+        #[arg(long, allow_negative_numbers = true)]
         weight: Option<u16>,
         /// Its server id in hexadecimal digits, if the service has QUIC connection ids that name their server.
         #[arg(long)]
@@ -117,6 +119,7 @@ enum BackendCommand {
         #[command(flatten)]
         which: Which,
         /// The new weight; 0 takes no flows.
+        #[arg(allow_negative_numbers = true)]
         weight: u16,
     },
     /// Give a backend no new flows. It keeps those that it has until they end, or for as long as the service lets it
@@ -132,10 +135,12 @@ enum BackendCommand {
 struct Leave {
     #[command(flatten)]
     which: Which,
-    /// How long it may keep its flows, as in 10m; the service's `drain_timeout` if not given. 0s cuts them at once.
-    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
-    deadline: Option<Duration>,
-    /// Wait until no flow is left.
+    /// How long it may keep its flows, as in 10m, up to 24h; none is as long as they live. The service's `drain_timeout` if not
+    /// given. 0s cuts them at once.
+    #[arg(long, value_name = "DURATION", allow_hyphen_values = true)]
+    deadline: Option<DrainTimeout>,
+    /// Wait until no flow is left, or the deadline has come. Ends with 1 if somebody enables, disables or adds the backend again
+    /// meanwhile.
     #[arg(long)]
     wait: bool,
 }
@@ -143,9 +148,10 @@ struct Leave {
 #[derive(Args)]
 struct Which {
     /// The backend's name or address.
+    #[arg(value_parser = NonEmptyStringValueParser::new())]
     backend: String,
     /// Only in this service.
-    #[arg(long)]
+    #[arg(long, value_parser = NonEmptyStringValueParser::new())]
     service: Option<String>,
 }
 
@@ -161,21 +167,32 @@ impl Leave {
         let path = self.which.path();
         let separator = if path.contains('?') { '&' } else { '?' };
         self.deadline
-            .map_or(path.clone(), |deadline| format!("{path}{separator}timeout_seconds={}", deadline.as_secs()))
+            .map_or(path.clone(), |deadline| format!("{path}{separator}timeout={}", encode(&deadline.to_string())))
     }
 
-    /// What was done, after the wait if one is asked for.
-    async fn wait_for(
+    /// Says what was done, after the wait if one is asked for.
+    async fn finish(
         &self,
         client: &Client,
-        applied: Vec<Applied>,
-        done: &str,
-    ) -> Result<(Vec<Applied>, String), ClientError> {
+        changed: Vec<ChangedView>,
+        leaving: Leaving,
+        output: Output,
+    ) -> Result<(), ClientError> {
+        let done = match leaving {
+            Leaving::Drains => "draining",
+            Leaving::Removed => "removed",
+        };
         if !self.wait {
-            return Ok((applied, format!("{done}; `lbctl backend list` shows the flows that are left")));
+            say(output, &changed, |_| format!("{done}; `lbctl backend list` shows the flows that are left"));
+            return Ok(());
         }
-        leaving::wait(client, &applied).await?;
-        Ok((applied, format!("{done}, and no flow is left")))
+        warn(output, &changed);
+        let ended = leaving::wait(client, leaving, changed).await?;
+        let outcomes: Vec<String> =
+            ended.iter().filter_map(|backend| Some(format!("{done}, and {}", backend.outcome()?.ok()?))).collect();
+        let changed: Vec<ChangedView> = ended.into_iter().map(|backend| backend.seen).collect();
+        show_changed(output, &changed, |index| outcomes[index].clone());
+        Ok(())
     }
 }
 
@@ -227,7 +244,7 @@ async fn run(client: &Client, command: Command, output: Output) -> Result<(), Cl
 }
 
 async fn backend(client: &Client, command: BackendCommand, output: Output) -> Result<(), ClientError> {
-    let (applied, what): (Vec<Applied>, String) = match command {
+    let (changed, what): (Vec<ChangedView>, String) = match command {
         BackendCommand::List { service } => {
             let services = services_of(client, service.as_deref()).await?;
             show(output, &services, |services| tables::backends(services));
@@ -240,7 +257,8 @@ async fn backend(client: &Client, command: BackendCommand, output: Output) -> Re
         }
         BackendCommand::Remove(leave) => {
             let path = leave.removal_path();
-            leave.wait_for(client, client.send(Method::DELETE, &path, &()).await?, "removed").await?
+            let changed = client.send(Method::DELETE, &path, &()).await?;
+            return leave.finish(client, changed, Leaving::Removed, output).await;
         }
         BackendCommand::Weight { which, weight } => {
             let patch = BackendPatch::Weight(weight);
@@ -248,23 +266,44 @@ async fn backend(client: &Client, command: BackendCommand, output: Output) -> Re
         }
         BackendCommand::Drain(leave) => {
             let patch = match leave.deadline {
-                Some(deadline) => BackendPatch::Drain { timeout_seconds: deadline.as_secs() },
+                Some(timeout) => BackendPatch::Drain { timeout },
                 None => BackendPatch::Admin(Admin::Draining),
             };
-            let applied = client.send(Method::PATCH, &leave.which.path(), &patch).await?;
-            leave.wait_for(client, applied, "draining").await?
+            let changed = client.send(Method::PATCH, &leave.which.path(), &patch).await?;
+            return leave.finish(client, changed, Leaving::Drains, output).await;
         }
         BackendCommand::Enable(which) => (set_admin(client, &which, Admin::Enabled).await?, "enabled".to_owned()),
         BackendCommand::Disable(which) => (set_admin(client, &which, Admin::Disabled).await?, "disabled".to_owned()),
     };
-    show(output, &applied, |applied| {
-        let line = |Applied { service, backend }: &Applied| format!("{service}/{backend}: {what}");
-        applied.iter().map(line).collect::<Vec<_>>().join("\n")
-    });
+    say(output, &changed, |_| what.clone());
     Ok(())
 }
 
-async fn set_admin(client: &Client, which: &Which, admin: Admin) -> Result<Vec<Applied>, ClientError> {
+/// Says what was done to each backend, by its index, and what the operator should know besides.
+fn say(output: Output, changed: &[ChangedView], what: impl Fn(usize) -> String) {
+    warn(output, changed);
+    show_changed(output, changed, what);
+}
+
+fn show_changed(output: Output, changed: &[ChangedView], what: impl Fn(usize) -> String) {
+    show(output, &changed, |changed| {
+        let line = |(index, ChangedView { service, backend, .. }): (usize, &ChangedView)| {
+            format!("{service}/{backend}: {}", what(index))
+        };
+        changed.iter().enumerate().map(line).collect::<Vec<_>>().join("\n")
+    });
+}
+
+/// On standard error; programs find it in the JSON.
+fn warn(output: Output, changed: &[ChangedView]) {
+    for ChangedView { service, warning, .. } in changed.iter().filter(|_| output == Output::Table) {
+        if let Some(warning) = warning {
+            let _ = writeln!(io::stderr(), "WARNING: service {service}: {warning}");
+        }
+    }
+}
+
+async fn set_admin(client: &Client, which: &Which, admin: Admin) -> Result<Vec<ChangedView>, ClientError> {
     client.send(Method::PATCH, &which.path(), &BackendPatch::Admin(admin)).await
 }
 

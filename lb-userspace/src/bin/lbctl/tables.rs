@@ -5,8 +5,18 @@ use std::{net::IpAddr, time::Duration};
 use comfy_table::{Table, presets};
 use lb_userspace::{
     api::{StatsView, StatusView},
-    model::{BackendView, NextHopView, ProbeView, ServiceView},
+    model::{Admin, BackendState, BackendView, NextHopView, ProbeView, ServiceView},
 };
+
+/// `1 flow`, `2 flows`.
+pub(crate) fn counted(count: u64, noun: &str) -> String {
+    if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
+}
+
+/// A time, without what is less than a second.
+pub(crate) fn whole_seconds(time: Duration) -> String {
+    humantime::format_duration(Duration::from_secs(time.as_secs())).to_string()
+}
 
 pub(crate) fn table(header: &[&str]) -> Table {
     let mut table = Table::new();
@@ -28,7 +38,7 @@ pub(crate) fn status(status: &StatusView) -> String {
             status.version,
             status.node,
             status.pid,
-            humantime::format_duration(Duration::from_secs(status.uptime.as_secs())),
+            whole_seconds(status.uptime),
         ),
         format!("configuration  {}", status.config.display()),
     ];
@@ -45,13 +55,14 @@ pub(crate) fn status(status: &StatusView) -> String {
 pub(crate) fn services(services: &[ServiceView]) -> String {
     let mut table = table(&["SERVICE", "ADDRESS", "ALGORITHM", "FORWARDING", "UP", "PACKETS", "BYTES"]);
     for service in services {
-        let up = service.backends.iter().filter(|backend| backend.slots > 0).count();
+        let up = service.backends.iter().filter(|backend| backend.takes_new_flows()).count();
+        let configured = service.backends.iter().filter(|backend| backend.state != BackendState::Removed).count();
         table.add_row([
             format!("{}{}", service.name, if service.changed { " *" } else { "" }),
             endpoint(service),
             service.algorithm.to_string(),
             service.forwarding.to_string(),
-            format!("{up}/{}", service.backends.len()),
+            format!("{up}/{configured}"),
             service.packets.to_string(),
             service.bytes.to_string(),
         ]);
@@ -145,9 +156,7 @@ fn endpoint(service: &ServiceView) -> String {
 
 fn state(backend: &BackendView) -> String {
     let name = backend.state.name();
-    let time_left = backend
-        .time_left
-        .map(|left| format!("for another {}", humantime::format_duration(Duration::from_secs(left.as_secs()))));
+    let time_left = backend.time_left.map(|left| format!("for another {}", whole_seconds(left)));
     match backend.reason.as_ref().or(time_left.as_ref()) {
         Some(reason) => format!("{name}: {reason}"),
         None => name.to_owned(),
@@ -161,13 +170,21 @@ fn share(service: &ServiceView, backend: &BackendView) -> String {
     format!("{share:.1} %")
 }
 
-/// The flows that are remembered, and the slots whose flows are its own though they have another owner.
+/// The flows that are remembered, and besides those that nobody has counted: in slots that another backend has by now, or is
+/// to have, and those that connection ids name.
 fn flows(backend: &BackendView) -> String {
-    match (backend.flows, backend.slots_left) {
-        (0, 0) => "-".to_owned(),
-        (flows, 0) => flows.to_string(),
-        (flows, slots) => format!("{flows} + {slots} slots"),
-    }
+    let is_leaving = backend.admin != Some(Admin::Enabled) || backend.weight == 0;
+    let slots = backend.slots_left + if is_leaving { backend.slots } else { 0 };
+    let known = match backend.flows {
+        None => Some("not counted yet".to_owned()),
+        Some(0) => None,
+        Some(flows) => Some(flows.to_string()),
+    };
+    let closing = (backend.closing > 0).then(|| format!("{} closing", backend.closing));
+    let slots = (slots > 0).then(|| counted(slots as u64, "slot"));
+    let hidden = backend.hidden_flows.then(|| "by connection id".to_owned());
+    let parts: Vec<String> = [known, closing, slots, hidden].into_iter().flatten().collect();
+    if parts.is_empty() { "-".to_owned() } else { parts.join(" + ") }
 }
 
 fn next_hop(next_hop: &NextHopView) -> String {
@@ -182,5 +199,58 @@ fn probe(probe: &ProbeView) -> String {
         (Some(_), _) => format!("failed ({} in a row)", probe.streak),
         (None, Some(latency)) => format!("ok, {:.1} ms", latency.as_secs_f64() * 1e3),
         (None, None) => "ok".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn backend(change: impl Fn(&mut BackendView)) -> BackendView {
+        let mut backend = BackendView {
+            name: "b1".to_owned(),
+            address: [10, 0, 0, 1].into(),
+            weight: 1,
+            state: BackendState::Draining,
+            admin: Some(Admin::Draining),
+            reason: None,
+            slots: 0,
+            slots_left: 0,
+            flows: Some(0),
+            closing: 0,
+            hidden_flows: false,
+            time_left: None,
+            next_hop: None,
+            probe: None,
+            id: 1,
+            packets: 0,
+            bytes: 0,
+        };
+        change(&mut backend);
+        backend
+    }
+
+    #[test]
+    fn the_flows_of_a_backend_that_leaves_are_all_that_it_may_have() {
+        let shown = |change: fn(&mut BackendView)| flows(&backend(change));
+        assert_eq!(shown(|_| {}), "-");
+        assert_eq!(shown(|backend| backend.flows = None), "not counted yet");
+        assert_eq!(shown(|backend| (backend.flows, backend.closing) = (Some(9), 182)), "9 + 182 closing");
+        assert_eq!(shown(|backend| backend.slots = 768), "768 slots", "it still owns them");
+        assert_eq!(shown(|backend| (backend.flows, backend.slots_left) = (Some(3), 1)), "3 + 1 slot");
+        assert_eq!(shown(|backend| backend.hidden_flows = true), "by connection id");
+    }
+
+    #[test]
+    fn slots_of_a_backend_that_stays_are_no_question_of_flows() {
+        let up = |backend: &mut BackendView| {
+            (backend.admin, backend.state, backend.slots) = (Some(Admin::Enabled), BackendState::Up, 768);
+        };
+        assert_eq!(flows(&backend(up)), "-");
+    }
+
+    #[test]
+    fn one_flow_is_one_flow() {
+        assert_eq!([0, 1, 2].map(|count| counted(count, "flow")), ["0 flows", "1 flow", "2 flows"]);
     }
 }

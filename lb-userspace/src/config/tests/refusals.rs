@@ -2,7 +2,7 @@
 
 use insta::assert_snapshot;
 
-use super::{refusal, refusal_with, service};
+use super::{Backend, DrainTimeout, config, refusal, refusal_with, service};
 
 mod vrrp;
 
@@ -519,7 +519,7 @@ fn a_status_range_that_runs_backwards_is_refused() {
 #[test]
 fn a_status_that_is_none_is_refused() {
     assert_snapshot!(refusal_with(r#""200,204,301-302""#, "20"), @r#"
-    lb.toml:31: service "crm-web", health check: expected_status "20" is not a list of status codes
+    lb.toml:31: service "crm-web", health check: expected_status 20 is not a list of status codes
         write codes from 100 to 599, such as "200", "200-299" or "200,204,301-302"
     "#);
 }
@@ -527,7 +527,7 @@ fn a_status_that_is_none_is_refused() {
 #[test]
 fn an_interval_without_a_unit_is_refused() {
     assert_snapshot!(refusal_with(r#""2s""#, "2"), @r#"
-    lb.toml:32: service "crm-web", health check: interval "2" is not a duration
+    lb.toml:32: service "crm-web", health check: interval 2 is not a duration
         write a duration from 10ms to 1h, with its unit, such as "1s"
     "#);
 }
@@ -710,8 +710,8 @@ fn a_backend_address_twice_is_refused() {
 
 #[test]
 fn a_backend_name_twice_is_refused() {
-    assert_snapshot!(refusal_with(r#""spare""#, r#""192.168.1.100""#), @r#"
-    lb.toml:43: service "crm-web", backend "192.168.1.100": "192.168.1.100" is the name of the backend at 192.168.1.100 already
+    assert_snapshot!(refusal_with(r#"address = "192.168.1.100""#, "name = \"spare\"\naddress = \"192.168.1.100\""), @r#"
+    lb.toml:44: service "crm-web", backend "spare": "spare" is the name of the backend at 192.168.1.100 already
         write another name
     "#);
 }
@@ -753,5 +753,66 @@ fn a_wrong_interface_is_not_reported_twice() {
     assert_snapshot!(refusal_with(r#"interface = "eth0""#, r#"interface = "eth 0""#), @r#"
     lb.toml:25: service "crm-web": interface "eth 0" is not an interface name
         write a name that `ip link` shows: 1 to 15 bytes, without spaces, / and :
+    "#);
+}
+
+#[test]
+fn a_backend_named_by_the_address_of_another_host_is_refused() {
+    let text = service("a", "192.168.1.10:80")
+        + "[[service.backend]]\naddress = \"10.0.0.1\"\n[[service.backend]]\nname = \"10.0.0.1\"\naddress = \"10.0.0.2\"";
+    assert_snapshot!(refusal(&text), @r#"
+    lb.toml:9: service "a", backend "10.0.0.1": name "10.0.0.1" is an address, and not the one of this backend, 10.0.0.2
+        write another name, or none: lbctl finds backends by name and by address
+    "#);
+    config(&text.replace("name = \"10.0.0.1\"", "name = \"10.0.0.2\""));
+    let verdict = Backend::parse(Some("2001:db8:0::1"), "2001:db8::2", 1).unwrap_err();
+    assert_snapshot!(verdict, @r#"
+    "2001:db8:0::1" is an address, and not the one of this backend, 2001:db8::2
+        write another name, or none: lbctl finds backends by name and by address
+    "#);
+}
+
+#[test]
+fn a_backend_that_is_a_virtual_ip_of_this_node_is_refused_wherever_the_service_stands_in_the_file() {
+    let backend = |address: &str| format!("[[service.backend]]\naddress = \"{address}\"\n");
+    let text = service("a", "192.168.1.10:80")
+        + &backend("192.168.1.10")
+        + &backend("192.168.1.11")
+        + &service("b", "192.168.1.11:80").replace("l2-dsr", "ipip")
+        + &backend("192.168.1.10");
+    assert_snapshot!(refusal(&text), @r#"
+    lb.toml:7: service "a", backend "192.168.1.10": address 192.168.1.10 is the virtual IP of service "a": packets for it would come back to this node
+        write the address of the host that serves the flows
+    lb.toml:9: service "a", backend "192.168.1.11": address 192.168.1.11 is the virtual IP of service "b": packets for it would come back to this node
+        write the address of the host that serves the flows
+    lb.toml:16: service "b", backend "192.168.1.10": address 192.168.1.10 is the virtual IP of service "a": packets for it would come back to this node
+        write the address of the host that serves the flows
+    "#);
+}
+
+#[test]
+fn backends_that_no_packet_reaches_are_refused() {
+    let verdicts = ["127.0.0.1", "0.0.0.0", "224.0.0.1", "255.255.255.255", "::1", "::", "ff02::1"]
+        .map(|address| Backend::parse(None, address, 1).unwrap_err().message);
+    assert_snapshot!(verdicts.join("\n"), @"
+    127.0.0.1 is a loopback address
+    0.0.0.0 is the unspecified address
+    224.0.0.1 is a multicast address
+    255.255.255.255 is the broadcast address
+    ::1 is a loopback address
+    :: is the unspecified address
+    ff02::1 is a multicast address
+    ");
+}
+
+#[test]
+fn a_drain_timeout_reads_what_it_writes() {
+    for text in ["none", "0s", "10m", "24h", "1h 30m"] {
+        let timeout: DrainTimeout = text.parse().unwrap();
+        assert_eq!(timeout.to_string(), text);
+    }
+    assert_snapshot!("48h".parse::<DrainTimeout>().unwrap_err(), @r#"
+    "48h" is out of range
+        write a duration from 0s to 24h, with its unit, such as "1s", or "none"
     "#);
 }

@@ -106,29 +106,31 @@ fn the_size_of_the_flow_table_is_a_text_or_a_number() {
     assert_eq!(entries(r#""2M""#), 1 << 21);
     assert_eq!(entries(r#""64M""#), 1 << 26);
     assert_eq!(entries(r#""1024K""#), 1 << 20);
+    assert_eq!(entries(r#""64k""#), 1 << 16);
+    assert_eq!(entries(r#""1m""#), 1 << 20);
     assert_eq!(entries(r#""131072""#), 1 << 17);
     assert_eq!(entries("131072"), 1 << 17);
 }
 
 #[test]
 fn a_flow_table_that_is_too_small_too_large_or_no_power_of_two_is_refused() {
-    let refusals = [r#""32K""#, r#""128M""#, r#""3M""#, "1000000", r#""1m""#, r#""1 M""#, r#""99999999999999999999M""#]
+    let refusals = [r#""32K""#, r#""128M""#, r#""3M""#, "1000000", r#""1g""#, r#""1 M""#, r#""99999999999999999999M""#]
         .map(|size| refusal(&format!("[node]\nflow_table = {size}")));
     assert_snapshot!(refusals.join("\n"), @r#"
     lb.toml:2: node: flow_table "32K" is not the size of a flow table
-        write a power of two from "64K" to "64M", such as "1M"
+        write a power of two from "64K" to "64M", such as "1M", or its digits, such as 1048576
     lb.toml:2: node: flow_table "128M" is not the size of a flow table
-        write a power of two from "64K" to "64M", such as "1M"
+        write a power of two from "64K" to "64M", such as "1M", or its digits, such as 1048576
     lb.toml:2: node: flow_table "3M" is not the size of a flow table
-        write a power of two from "64K" to "64M", such as "1M"
-    lb.toml:2: node: flow_table "1000000" is not the size of a flow table
-        write a power of two from "64K" to "64M", such as "1M"
-    lb.toml:2: node: flow_table "1m" is not the size of a flow table
-        write a power of two from "64K" to "64M", such as "1M"
+        write a power of two from "64K" to "64M", such as "1M", or its digits, such as 1048576
+    lb.toml:2: node: flow_table 1000000 is not the size of a flow table
+        write a power of two from "64K" to "64M", such as "1M", or its digits, such as 1048576
+    lb.toml:2: node: flow_table "1g" is not the size of a flow table
+        write a power of two from "64K" to "64M", such as "1M", or its digits, such as 1048576
     lb.toml:2: node: flow_table "1 M" is not the size of a flow table
-        write a power of two from "64K" to "64M", such as "1M"
+        write a power of two from "64K" to "64M", such as "1M", or its digits, such as 1048576
     lb.toml:2: node: flow_table "99999999999999999999M" is not the size of a flow table
-        write a power of two from "64K" to "64M", such as "1M"
+        write a power of two from "64K" to "64M", such as "1M", or its digits, such as 1048576
     "#);
 }
 
@@ -138,6 +140,38 @@ fn an_unknown_way_of_tracking_is_refused() {
     lb.toml:6: service "web": tracking "sometimes" is not known
         write "when-needed", "always" or "never"
     "#);
+}
+
+#[test]
+fn a_value_without_quotes_is_quoted_as_it_is_written() {
+    assert_snapshot!(refusal_with(r#""always""#, "true"), @r#"
+    lb.toml:6: service "web": tracking true is not known
+        write "when-needed", "always" or "never"
+    "#);
+}
+
+#[test]
+fn an_end_of_flows_that_would_have_no_effect_is_refused() {
+    let service = |lines: &str| service("a", "192.168.1.10:80") + lines;
+    let health = "[service.health]\ntype = \"tcp\"\n";
+    let never = "tracking = \"never\"\non_death = ";
+    let refusals = [
+        service(&format!("{never}\"keep\"\n{health}")),
+        service(&format!("{never}\"reset\"\n{health}")),
+        service("on_death = \"keep\""),
+    ];
+    assert_snapshot!(refusals.map(|text| refusal(&text)).join("\n"), @r#"
+    lb.toml:7: service "a": on_death = "keep" has no effect with tracking = "never": no flow is remembered
+        remove it, or write another tracking
+    lb.toml:7: service "a": on_death = "reset" has no effect with tracking = "never": no flow is remembered
+        remove it, or write another tracking
+    lb.toml:6: service "a": on_death = "keep" has no effect without [service.health]: nothing says that a backend is dead
+        remove it, or add the section
+    "#);
+    config(&service(&format!("{never}\"reschedule\"\n{health}")));
+    config(&service(&format!("on_death = \"keep\"\n{health}")));
+    // Connection ids find their backend without the flow table.
+    config(&sample_with(r#""always""#, r#""never""#));
 }
 
 #[test]
@@ -160,7 +194,7 @@ fn an_idle_timeout_out_of_range_is_refused() {
 fn a_drain_timeout_out_of_range_is_refused() {
     assert_snapshot!(refusal_with(r#""1h""#, r#""25h""#), @r#"
     lb.toml:9: service "web": drain_timeout "25h" is out of range
-        write a duration from 0s to 1day, with its unit, such as "1s", or "none"
+        write a duration from 0s to 24h, with its unit, such as "1s", or "none"
     "#);
 }
 

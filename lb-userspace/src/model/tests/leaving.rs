@@ -41,7 +41,7 @@ fn a_backend_that_drains_keeps_its_flows_and_its_row_until_its_deadline() {
     world.census(&HashMap::from([(id, vec![flow])]));
     let view = world.core.view_of("web", world.now).unwrap();
     let backend = &view.backends[1];
-    assert_eq!((backend.flows, backend.slots, backend.slots_left), (1, 0, 768));
+    assert_eq!((backend.flows, backend.slots, backend.slots_left), (Some(1), 0, 768));
     assert_eq!(condition(&world, id), Some(Condition::SERVING));
     world.pass(MINUTE);
     assert!(words(&world).iter().all(|word| word.current() != id && word.previous() != id));
@@ -200,4 +200,101 @@ fn a_backend_that_was_removed_before_a_restart_and_comes_back_after_it_is_checke
     assert!(world.datapath.checks.contains_key(&id), "as a member again");
     world.report(id, Health::Down);
     assert_eq!(world.state("checked", "10.0.0.3"), BackendState::Down);
+}
+
+fn outage(world: &World) -> Option<String> {
+    world.core.view_of("web", world.now).unwrap().outage()
+}
+
+#[test]
+fn new_connections_go_on_to_the_last_backend_that_drains_and_this_is_said() {
+    let mut world = World::ready(CONFIG);
+    world.change(Change::Drain(selector("10.0.0.2"), Some(5 * MINUTE))).unwrap();
+    assert_eq!(outage(&world), None, "another one is there");
+    world.settle();
+    world.change(Change::Drain(selector("10.0.0.1"), Some(5 * MINUTE))).unwrap();
+    assert_eq!(
+        outage(&world).unwrap(),
+        "no other backend can take new connections: they go on to 10.0.0.1 (draining) for another 5m; after that the service \
+         has none"
+    );
+    world.pass(5 * MINUTE);
+    assert_eq!(outage(&world).unwrap(), "no backend takes flows, its packets are dropped");
+    world.change(Change::Admin(selector("10.0.0.1"), Admin::Enabled)).unwrap();
+    assert_eq!(outage(&world), None);
+}
+
+#[test]
+fn a_last_backend_that_drains_for_ever_or_has_no_weight_is_named_without_a_time() {
+    let mut world = World::ready(CONFIG);
+    world.change(Change::Admin(selector("10.0.0.2"), Admin::Disabled)).unwrap();
+    world.change(Change::Drain(selector("10.0.0.1"), Some(ENDLESS))).unwrap();
+    let view = &world.core.view_of("web", world.now).unwrap().backends[0];
+    assert_eq!((view.state, view.time_left), (BackendState::Draining, None));
+    let for_ever = "no other backend can take new connections: they go on to 10.0.0.1";
+    assert_eq!(outage(&world).unwrap(), format!("{for_ever} (draining)"));
+    world.change(Change::Admin(selector("10.0.0.1"), Admin::Enabled)).unwrap();
+    world.change(Change::Weight(selector("10.0.0.1"), 0)).unwrap();
+    assert_eq!(outage(&world).unwrap(), format!("{for_ever} (weight 0)"));
+}
+
+#[test]
+fn a_removal_without_a_deadline_lets_flows_live() {
+    let mut world = World::ready(CONFIG);
+    world.change(Change::Remove(selector("10.0.0.2"), Some(ENDLESS))).unwrap();
+    let id = world.id("web", "10.0.0.2");
+    let flow = flow_of(&world, id);
+    for _ in 0..48 {
+        world.pass(60 * MINUTE);
+        world.census(&HashMap::from([(id, vec![flow])]));
+    }
+    assert_eq!(condition(&world, id), Some(Condition::SERVING));
+}
+
+#[test]
+fn a_last_backend_that_is_dead_does_not_count_as_one() {
+    let mut world = with_policy("keep");
+    let outage = |world: &World| world.core.view_of("checked", world.now).unwrap().outage();
+    for address in ["10.0.0.1", "10.0.0.3"] {
+        assert_eq!(outage(&world), None);
+        let id = world.id("checked", address);
+        world.report(id, Health::Down);
+    }
+    assert_eq!(outage(&world).unwrap(), "no backend can take new connections, and they fail: 10.0.0.3 is down");
+}
+
+#[test]
+fn flows_are_shown_as_not_counted_before_the_first_census() {
+    let mut world = World::new(CONFIG);
+    let flows = |world: &World| world.core.view_of("web", world.now).unwrap().backends[0].flows;
+    assert_eq!(flows(&world), None);
+    world.census(&HashMap::new());
+    assert_eq!(flows(&world), Some(0));
+}
+
+#[test]
+fn connection_ids_may_name_a_backend_that_drains_until_its_packets_have_been_counted() {
+    let quic = CONFIG
+        .replace(
+            "\"tcp\"\nforwarding = \"l2-dsr\"",
+            "\"udp\"\nforwarding = \"l2-dsr\"\n[service.quic]\nserver_id_length = 1",
+        )
+        .replace("weight = 1", "weight = 1\nserver_id = \"01\"")
+        .replace("weight = 3", "weight = 3\nserver_id = \"02\"");
+    let mut world = World::ready(&quic);
+    let hidden = |world: &World| world.core.view_of("web", world.now).unwrap().backends[1].hidden_flows;
+    assert!(!hidden(&world), "it is to have new flows");
+    world.change(Change::Drain(selector("10.0.0.2"), None)).unwrap();
+    assert!(hidden(&world));
+}
+
+#[test]
+fn a_backend_is_not_added_at_the_virtual_ip_of_any_service() {
+    let mut world = World::ready(CONFIG);
+    for (address, service) in [("192.0.2.1", "web"), ("192.0.2.2", "checked")] {
+        let backend = config::Backend::parse(None, address, 1).unwrap();
+        let refused = world.change(Change::Add("web".to_owned(), backend)).unwrap_err().to_string();
+        let expected = format!("{address} is the virtual IP of service {service:?}");
+        assert!(refused.starts_with(&expected), "{refused}");
+    }
 }

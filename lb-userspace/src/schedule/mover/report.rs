@@ -18,6 +18,8 @@ pub struct Report {
     pub arming: Vec<Group>,
     /// Flows that are not in the flow table are the previous owner's.
     pub moving: Vec<Group>,
+    /// When the flow table lost a flow, the last time, if slots have moved since before then: they wait anew from then on.
+    pub restarted: Option<Instant>,
     /// Of all slots, those that are to move, and wait because many have moved in the last minute.
     pub waiting: u32,
 }

@@ -544,6 +544,7 @@ fn the_report_says_what_the_slots_do_and_for_how_long() {
         tracked: 1,
         arming: vec![group(C, A, at(10), at(13)), group(C, B, at(10), at(13))],
         moving: vec![group(C, A, at(3), at(63))],
+        restarted: None,
         waiting: 0,
     };
     assert_eq!(world.mover.report(&TCP, fate), expected);
@@ -553,6 +554,10 @@ fn the_report_says_what_the_slots_do_and_for_how_long() {
     let fate = |id| fates.get(&id).copied().unwrap_or(Fate::Serving);
     let both = Group { slots: 2, ..group(C, A, at(3), at(73)) };
     assert_eq!(world.mover.report(&TCP, fate).moving, [both, group(C, B, at(13), at(30))]);
+    world.mover.on_loss(at(20));
+    let fates = &world.fates;
+    let report = world.mover.report(&TCP, |id| fates.get(&id).copied().unwrap_or(Fate::Serving));
+    assert_eq!((report.restarted, report.moving[0].until), (Some(at(20)), at(80)));
 }
 
 #[test]

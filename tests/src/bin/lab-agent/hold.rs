@@ -34,14 +34,14 @@ pub(crate) struct Options {
     /// How many connections to hold: a third each chatty, slow, and idle
     #[arg(long)]
     connections: u32,
-    /// The time between two questions on a chatty connection
-    #[arg(long, value_parser = humantime::parse_duration)]
+    /// The time between two questions on a chatty connection, with its unit: 100ms, 2s, 1m 30s
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     chatty: Duration,
-    /// The time between two questions on a slow connection
-    #[arg(long, value_parser = humantime::parse_duration)]
+    /// The time between two questions on a slow connection, with its unit: 100ms, 2s, 1m 30s
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     slow: Duration,
-    /// The time between two questions on an idle connection
-    #[arg(long, value_parser = humantime::parse_duration)]
+    /// The time between two questions on an idle connection, with its unit: 100ms, 2s, 1m 30s
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     idle: Duration,
     /// How many connections to open each second only to close them again soon
     #[arg(long)]

@@ -181,7 +181,7 @@ fn an_address_that_is_a_name_is_refused() {
 #[test]
 fn an_address_that_is_a_number_is_refused() {
     assert_snapshot!(refusal_with(r#""192.168.2.11""#, "5"), @r#"
-    lb.toml:76: VRRP instance "VI_1": addresses #2 "5" is not an IP address with a prefix length
+    lb.toml:76: VRRP instance "VI_1": addresses #2 5 is not an IP address with a prefix length
         write an address with the length of its prefix, as in "192.168.1.10/24" or "2001:db8::10/64"; without a length it is /32 or /128
     "#);
 }
