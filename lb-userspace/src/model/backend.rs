@@ -29,8 +29,8 @@ pub(super) struct Backend {
     pub(super) health: Checked,
     /// The check that runs.
     pub(super) check: Option<config::HealthCheck>,
-    /// Its flows that are in the flow table, as of the last census.
-    pub(super) flows: FlowCounts,
+    /// Its flows that are in the flow table, as of the last census; `None` before the first that has counted them.
+    pub(super) flows: Option<FlowCounts>,
     /// Since when it takes flows, where its weight rises slowly from then on.
     pub(super) rising_since: Option<Instant>,
     /// Since when no slot names it, if it is removed.
@@ -78,7 +78,7 @@ impl Backend {
             report: None,
             health: Checked::By(Health::Unknown),
             check: None,
-            flows: FlowCounts::default(),
+            flows: None,
             rising_since: None,
             unnamed_since: None,
             quiet: None,
@@ -105,10 +105,10 @@ impl Backend {
         }
     }
 
-    /// Whether there may be flows that the flow table does not show: since no packet of theirs has come for `idle_timeout`, they
-    /// are over.
+    /// Whether it may have flows yet of those that the flow table does not show: when no packet of theirs has come for
+    /// `idle_timeout`, they are over.
     pub(super) fn has_hidden_flows(&self, idle_timeout: Duration, now: Instant) -> bool {
-        self.quiet.is_some_and(|(_, since)| now < since + idle_timeout)
+        self.quiet.is_none_or(|(_, since)| now < since + idle_timeout)
     }
 
     /// Whether it can take new flows.

@@ -249,7 +249,8 @@ impl World {
         }
         let count = |tags: &Vec<FlowTag>| [0, 0, u32::try_from(tags.len()).unwrap(), 0];
         let flows = flows.iter().map(|(backend, tags)| (*backend, count(tags))).collect();
-        let effects = self.core.on_census(Findings { census, flows, losses: 0, packets: HashMap::new() }, self.now);
+        let packets = self.core.hidden().into_iter().map(|id| (id, 0)).collect();
+        let effects = self.core.on_census(Findings { census, flows, losses: 0, packets }, self.now);
         self.datapath.run(effects);
     }
 

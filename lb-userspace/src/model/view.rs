@@ -66,8 +66,9 @@ pub struct BackendView {
     /// Slots whose flows may still be its own, though they have another owner by now: they have to settle before it has no
     /// flow left that nobody knows of.
     pub slots_left: usize,
-    /// Its flows that the flow table knows, as of the last census.
-    pub flows: u64,
+    /// Its flows that the flow table knows, as of the last census; absent until one has counted them, which takes some seconds
+    /// after `lbd` has started.
+    pub flows: Option<u64>,
     /// Whether there may be flows besides, as packets for it still come: connection ids name it, and the flow table does not
     /// show those flows.
     pub hidden_flows: bool,
@@ -186,7 +187,7 @@ impl Core {
                 .iter()
                 .chain(&state.removed)
                 .map(|backend| BackendView {
-                    hidden_flows: backend.has_hidden_flows(spec.idle_timeout(), now),
+                    hidden_flows: state.hides_flows_of(backend) && backend.has_hidden_flows(spec.idle_timeout(), now),
                     ..self.view_backend(backend, share(backend), now)
                 })
                 .collect(),
@@ -218,7 +219,7 @@ impl Core {
             reason,
             slots: share.owned,
             slots_left: share.left,
-            flows: count(backend.flows),
+            flows: backend.flows.map(count),
             hidden_flows: false,
             time_left: backend.until.map(|until| until.saturating_duration_since(now)),
             next_hop: self.next_hops.get(&backend.spec.address).and_then(view_next_hop),

@@ -43,12 +43,13 @@ fn progress(services: &[ServiceView], applied: &Applied) -> Option<String> {
     let BackendView { flows, slots, slots_left, hidden_flows, time_left, .. } = backend;
     let slots = slots + slots_left;
     // At its deadline its flows go elsewhere, and what the table still says of them is of no meaning.
-    if (*flows == 0 && slots == 0 && !hidden_flows) || *time_left == Some(Duration::ZERO) {
+    if (*flows == Some(0) && slots == 0 && !hidden_flows) || *time_left == Some(Duration::ZERO) {
         return None;
     }
     let time = time_left.map_or(String::new(), |left| {
         format!(", {} at most", humantime::format_duration(Duration::from_secs(left.as_secs())))
     });
+    let flows = flows.map_or("flows not counted yet".to_owned(), |flows| format!("{flows} flows"));
     let hidden = if *hidden_flows { " and those that connection ids name" } else { "" };
-    Some(format!("{}/{}: {flows} flows{hidden}, {slots} slots left{time}", applied.service, applied.backend))
+    Some(format!("{}/{}: {flows}{hidden}, {slots} slots left{time}", applied.service, applied.backend))
 }

@@ -37,7 +37,10 @@ pub(crate) fn status(status: &StatusView) -> String {
     }
     let backends: Vec<String> = status.backends.iter().map(|(state, count)| format!("{count} {state}")).collect();
     lines.push(format!("services       {}, backends {}", status.services, backends.join(", ")));
-    lines.push(format!("flow table     {} of {} entries in use", status.flow_table.flows, status.flow_table.size));
+    lines.push(match (status.flow_table.flows, status.flow_table.size) {
+        (Some(flows), size) => format!("flow table     {flows} of {size} entries in use"),
+        (None, size) => format!("flow table     {size} entries; those in use are not counted yet"),
+    });
     lines.extend(status.problems.iter().map(|problem| format!("PROBLEM        {problem}")));
     lines.join("\n")
 }
@@ -164,9 +167,11 @@ fn share(service: &ServiceView, backend: &BackendView) -> String {
 /// The flows that are remembered, and the slots whose flows are its own though they have another owner.
 fn flows(backend: &BackendView) -> String {
     match (backend.flows, backend.slots_left) {
-        (0, 0) => "-".to_owned(),
-        (flows, 0) => flows.to_string(),
-        (flows, slots) => format!("{flows} + {slots} slots"),
+        (None, 0) => "not counted yet".to_owned(),
+        (None, slots) => format!("not counted yet + {slots} slots"),
+        (Some(0), 0) => "-".to_owned(),
+        (Some(flows), 0) => flows.to_string(),
+        (Some(flows), slots) => format!("{flows} + {slots} slots"),
     }
 }
 

@@ -41,7 +41,7 @@ fn a_backend_that_drains_keeps_its_flows_and_its_row_until_its_deadline() {
     world.census(&HashMap::from([(id, vec![flow])]));
     let view = world.core.view_of("web", world.now).unwrap();
     let backend = &view.backends[1];
-    assert_eq!((backend.flows, backend.slots, backend.slots_left), (1, 0, 768));
+    assert_eq!((backend.flows, backend.slots, backend.slots_left), (Some(1), 0, 768));
     assert_eq!(condition(&world, id), Some(Condition::SERVING));
     world.pass(MINUTE);
     assert!(words(&world).iter().all(|word| word.current() != id && word.previous() != id));
