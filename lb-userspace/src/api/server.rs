@@ -24,7 +24,7 @@ use tokio::{
 use super::{BackendPatch, ErrorView, FlowFilter, FlowView, FlowsView, NewBackend, SlotsView, StatsView, StatusView};
 use crate::{
     config,
-    model::{Admin, Applied, Change, ChangeError, Selector, ServiceView},
+    model::{Admin, Applied, ApplyError, Change, ChangeError, Selector, ServiceView},
     vrrp::Fitness,
 };
 
@@ -102,8 +102,8 @@ impl From<ChangeError> for Refusal {
         let message = error.to_string();
         match error {
             ChangeError::NoService(_) | ChangeError::NoBackend { .. } => Self::NotFound(message),
-            ChangeError::Refused(_) => Self::Invalid(message),
-            ChangeError::Full(_) => Self::Failed(message),
+            ChangeError::Refused(_) | ChangeError::Removed { .. } => Self::Invalid(message),
+            ChangeError::Unfit(ApplyError::Full(_)) => Self::Failed(message),
         }
     }
 }

@@ -8,10 +8,10 @@ use std::{
 use lb_common::{BackendId, Service, ServiceId};
 
 use super::{
-    backend::{Backend, FlowCounts, Standing},
+    backend::{Backend, FlowCounts},
     core::Core,
     effect::Effect,
-    service::{Admin, ServiceState},
+    service::ServiceState,
 };
 use crate::{
     config::{OnDeath, Tracking},
@@ -119,6 +119,7 @@ impl Core {
                 self.remove_backend(backend, now, &mut effects);
             }
             self.refresh_shared(&mut effects);
+            effects.push(Effect::Persist);
         }
         let is_free = |id: &BackendId, since: Instant| since + IN_FLIGHT <= started && !flows.contains_key(id);
         let free: Vec<BackendId> =
@@ -144,13 +145,7 @@ impl ServiceState {
     fn on_census(&mut self, census: &schedule::Census, now: Instant) -> Option<Effect> {
         let (pace, fates) = (self.pace(), self.fates(now));
         let words = self.mover.on_census(census, &pace, |id| fates.of(id), now);
-        self.store(words)
-    }
-
-    /// Whether `backend` may have flows that the flow table does not show, since connection ids name it: asked of those that are
-    /// to have no new flows.
-    pub(super) fn hides_flows_of(&self, backend: &Backend) -> bool {
-        self.live.quic.is_in_use() && backend.standing != Standing::Member(Admin::Enabled)
+        self.store_moved(words, now)
     }
 
     /// Takes out the removed backends that no slot names, where no flow is remembered.

@@ -51,9 +51,9 @@ pub struct ServiceView {
 /// A backend of a service.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct BackendView {
-    /// Its name.
+    /// Its name, unique in the service; of one that was removed its name and address, as in `web1@10.0.0.1`.
     pub name: String,
-    /// Its address.
+    /// Its address, unique in the service, too.
     pub address: IpAddr,
     /// Its weight.
     pub weight: u16,
@@ -66,8 +66,7 @@ pub struct BackendView {
     /// Slots whose flows may still be its own, though they have another owner by now: they have to settle before it has no
     /// flow left that nobody knows of.
     pub slots_left: usize,
-    /// Its flows that the flow table knows, as of the last census; absent until one has counted them, which takes some seconds
-    /// after `lbd` has started.
+    /// Its flows that the flow table knows, as of the last census; absent until one of this `lbd` has counted them.
     pub flows: Option<u64>,
     /// Whether there may be flows besides, as packets for it still come: connection ids name it, and the flow table does not
     /// show those flows.
@@ -212,7 +211,7 @@ impl Core {
             _ => None,
         };
         BackendView {
-            name: backend.spec.name.clone(),
+            name: backend.shown_name(),
             address: backend.spec.address,
             weight: backend.spec.weight,
             state: backend_state,
@@ -257,6 +256,12 @@ impl ServiceView {
 }
 
 impl BackendView {
+    /// Whether `name` means it: its name, its address, or the name that it had before it was removed.
+    pub fn is_called(&self, name: &str) -> bool {
+        let before = self.name.split_once('@').map(|(before, _)| before);
+        name == self.name || before == Some(name) || name.parse::<IpAddr>().is_ok_and(|address| address == self.address)
+    }
+
     /// Fills in the counters.
     pub fn set_traffic(&mut self, traffic: Traffic) {
         Traffic { packets: self.packets, bytes: self.bytes } = traffic;

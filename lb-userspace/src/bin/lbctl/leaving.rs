@@ -39,7 +39,7 @@ pub(crate) async fn wait(client: &Client, backends: &[Applied]) -> Result<(), Cl
 /// What is left of the flows of a backend; `None` if nothing is.
 fn progress(services: &[ServiceView], applied: &Applied) -> Option<String> {
     let service = services.iter().find(|service| service.name == applied.service)?;
-    let backend = service.backends.iter().find(|backend| backend.name == applied.backend)?;
+    let backend = service.backends.iter().find(|backend| backend.address == applied.address)?;
     let BackendView { flows, slots, slots_left, hidden_flows, time_left, .. } = backend;
     let slots = slots + slots_left;
     // At its deadline its flows go elsewhere, and what the table still says of them is of no meaning.

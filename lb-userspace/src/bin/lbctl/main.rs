@@ -132,7 +132,8 @@ enum BackendCommand {
 struct Leave {
     #[command(flatten)]
     which: Which,
-    /// How long it may keep its flows, as in 10m; the service's `drain_timeout` if not given. 0s cuts them at once.
+    /// How long it may keep its flows, as in 10m. 0s cuts them at once. If not given: what was said before of one that drains or
+    /// was removed already, else the service's `drain_timeout`.
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     deadline: Option<Duration>,
     /// Wait until no flow is left.
@@ -258,7 +259,7 @@ async fn backend(client: &Client, command: BackendCommand, output: Output) -> Re
         BackendCommand::Disable(which) => (set_admin(client, &which, Admin::Disabled).await?, "disabled".to_owned()),
     };
     show(output, &applied, |applied| {
-        let line = |Applied { service, backend }: &Applied| format!("{service}/{backend}: {what}");
+        let line = |Applied { service, backend, .. }: &Applied| format!("{service}/{backend}: {what}");
         applied.iter().map(line).collect::<Vec<_>>().join("\n")
     });
     Ok(())
