@@ -102,7 +102,9 @@ impl From<ChangeError> for Refusal {
         let message = error.to_string();
         match error {
             ChangeError::NoService(_) | ChangeError::NoBackend { .. } => Self::NotFound(message),
-            ChangeError::Refused(_) | ChangeError::Removed { .. } => Self::Invalid(message),
+            ChangeError::Refused(_) | ChangeError::Removed { .. } | ChangeError::Unfit(ApplyError::ServerId(_)) => {
+                Self::Invalid(message)
+            }
             ChangeError::Unfit(ApplyError::Full(_)) => Self::Failed(message),
         }
     }

@@ -11,6 +11,7 @@ use super::{
     change::{Applied, Change, ChangeError, Edit},
     effect::Effect,
     pool::{Pool, RunPool},
+    quic::ServerIdInUse,
     recover::{Leftovers, LiveService, Memory},
     row::Shared,
     service::{Admin, DesiredService, ServiceState, chunk_count},
@@ -30,6 +31,9 @@ pub enum ApplyError {
     /// The maps are full.
     #[error(transparent)]
     Full(#[from] Full),
+    /// Connections of a backend that leaves would break.
+    #[error(transparent)]
+    ServerId(#[from] ServerIdInUse),
 }
 
 /// The truth about services and backends.

@@ -28,6 +28,7 @@ pub use self::{
     change::{Applied, Change, ChangeError, Selector},
     core::{ApplyError, Core, Full},
     effect::Effect,
+    quic::ServerIdInUse,
     recover::{LiveService, Memory},
     service::{Admin, DesiredService, service_key},
     view::{BackendState, BackendView, NextHopView, ProbeView, ServiceView},

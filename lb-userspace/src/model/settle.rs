@@ -46,6 +46,11 @@ impl Core {
         desired: Vec<DesiredService>,
         now: Instant,
     ) -> Result<(Vec<Effect>, Vec<Effect>), ApplyError> {
+        for service in &desired {
+            if let Some(state) = self.services.iter().find(|state| state.desired.key() == service.key()) {
+                state.check_server_ids(service, now)?;
+            }
+        }
         let mut places = Vec::with_capacity(desired.len());
         for service in &desired {
             match self.find_place(service, now) {
