@@ -312,8 +312,7 @@ fn what_was_said_of_a_backend_that_is_gone_is_not_meant_for_the_next_one_of_its_
     world.change(Change::Add("web".to_owned(), again)).unwrap();
     world.resolve_all();
     world.settle();
-    let without = named().replace("[[service.backend]]\nname = \"second\"\naddress = \"10.0.0.2\"\nweight = 3\n", "");
-    world.apply(&without);
+    world.change(Change::Remove(selector("second"), None)).unwrap();
     assert_eq!(world.view("web", "10.0.0.2").time_left, None);
 }
 
