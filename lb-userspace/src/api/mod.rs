@@ -70,8 +70,8 @@ pub struct StatusView {
 pub struct FlowTableView {
     /// How many flows it can hold.
     pub size: u64,
-    /// How many it holds, as of the last census.
-    pub flows: u64,
+    /// How many it holds, as of the last census; absent before the first one of this `lbd`.
+    pub flows: Option<u64>,
 }
 
 /// Counters.

@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     config::{self, DrainTimeout},
-    model::{Admin, Change, ChangeError, ENDLESS, Selector, ServiceView},
+    model::{Admin, ApplyError, Change, ChangeError, ENDLESS, Selector, ServiceView},
     vrrp::Fitness,
 };
 
@@ -103,8 +103,10 @@ impl From<ChangeError> for Refusal {
         let message = error.to_string();
         match error {
             ChangeError::NoService(_) | ChangeError::NoBackend { .. } => Self::NotFound(message),
-            ChangeError::Refused(_) => Self::Invalid(message),
-            ChangeError::Full(_) => Self::Failed(message),
+            ChangeError::Refused(_) | ChangeError::Removed { .. } | ChangeError::Unfit(ApplyError::ServerId(_)) => {
+                Self::Invalid(message)
+            }
+            ChangeError::Unfit(ApplyError::Full(_)) => Self::Failed(message),
         }
     }
 }

@@ -25,9 +25,10 @@ const CLEANING: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(super) struct CensusTaker {
     running: Option<JoinHandle<(Census, Sweep)>>,
-    ended: Instant,
-    /// How many flows there were at the end of the last one.
-    pub(super) flows: u64,
+    /// When the last one ended; `None` before the first.
+    ended: Option<Instant>,
+    /// How many flows there were at the end of the last one; `None` before the first.
+    pub(super) flows: Option<u64>,
 }
 
 /// It is time for a census, or one has ended.
@@ -38,7 +39,7 @@ pub(super) enum News {
 
 impl CensusTaker {
     pub(super) fn new() -> Self {
-        Self { running: None, ended: Instant::now(), flows: 0 }
+        Self { running: None, ended: None, flows: None }
     }
 
     /// Waits until there is news. `due` is from when on a census has something to find out.
@@ -46,13 +47,16 @@ impl CensusTaker {
         if let Some(running) = &mut self.running {
             let (census, found) = running.await.expect("a sweep does not panic");
             self.running = None;
-            self.ended = Instant::now();
-            self.flows = found.flows.values().flatten().map(|flows| u64::from(*flows)).sum();
+            self.ended = Some(Instant::now());
+            self.flows = Some(found.flows.values().flatten().map(|flows| u64::from(*flows)).sum());
             return News::Ended(census, found);
         }
-        let cleaning = self.ended + CLEANING;
-        let due = due.map_or(cleaning, |due| due.max(self.ended + PAUSE).min(cleaning));
-        sleep_until(due.into()).await;
+        // The first one at once: until then nobody knows which backends have flows.
+        if let Some(ended) = self.ended {
+            let cleaning = ended + CLEANING;
+            let due = due.map_or(cleaning, |due| due.max(ended + PAUSE).min(cleaning));
+            sleep_until(due.into()).await;
+        }
         News::Due
     }
 

@@ -112,7 +112,7 @@ impl Executor {
                 log::info!("withdrawing {address} from {interface}");
                 Ok(self.announcer.withdraw(&interface, address).await?)
             }
-            Effect::Persist => self.state.save(core.desired()),
+            Effect::Persist => self.state.save(core.written_down()),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     time::{Duration, Instant},
 };
 
@@ -95,12 +95,7 @@ impl Daemon {
         {
             return Err(Refusal::NotFound(format!("there is no service {name:?}; `lbctl service list` shows them")));
         }
-        let is_backend = |view: &BackendView| {
-            let matches = |wanted: &String| {
-                *wanted == view.name || wanted.parse::<IpAddr>().is_ok_and(|address| address == view.address)
-            };
-            filter.backend.as_ref().is_none_or(matches)
-        };
+        let is_backend = |view: &BackendView| filter.backend.as_ref().is_none_or(|name| view.is_called(name));
         let mut names = HashMap::new();
         for service in services.iter().filter(|service| is_service(service)) {
             for backend in service.backends.iter().filter(|backend| is_backend(backend)) {

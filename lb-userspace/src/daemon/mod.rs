@@ -191,7 +191,7 @@ impl Daemon {
         self.check_reload(&config)?;
         let failed = |error: anyhow::Error| Refusal::Failed(format!("{error:#}"));
         let desired = self.executor.state.merge(config.services.clone()).map_err(failed)?;
-        let effects = self.core.apply(desired, Instant::now()).map_err(|full| Refusal::Failed(full.to_string()))?;
+        let effects = self.core.apply(desired, Instant::now()).map_err(|error| Refusal::Failed(error.to_string()))?;
         self.config = config;
         let resized = self.resize_flow_table();
         log::info!("reloaded {}", self.options.config.display());

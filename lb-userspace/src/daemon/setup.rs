@@ -3,7 +3,7 @@
 use std::{collections::HashMap, path::Path, time::Instant};
 
 use anyhow::Context as _;
-use lb_common::{ServiceEntry, flow_table};
+use lb_common::{ServiceEntry, ServiceKey, flow_table};
 use nix::{
     net::if_::if_nameindex,
     sys::resource::{Resource, getrlimit, setrlimit},
@@ -21,7 +21,7 @@ use crate::{
     api,
     config::{self, Config},
     dataplane::{Attachment, Dataplane, Maps, Opened, Pins, interface_index},
-    model::{Core, DesiredService, Effect, LiveService},
+    model::{Core, DesiredService, Effect, LiveService, Memory},
     neighbour::{Announcer, Gateways, Resolver},
 };
 
@@ -47,7 +47,7 @@ pub(super) async fn start(options: Options) -> anyhow::Result<(Daemon, Events)> 
     let idle_ticks = idle_ticks(&config.services);
     let (flow_tables, opened) = dataplane.open_flow_tables(config.node.flow_table, idle_ticks)?;
     report(opened);
-    let live = read_live(&dataplane.maps).context("cannot read what an earlier daemon left")?;
+    let live = read_live(&dataplane.maps, &state.memories()?).context("cannot read what an earlier daemon left")?;
     if !live.is_empty() {
         log::info!("taking over {} services from an earlier daemon", live.len());
     }
@@ -170,7 +170,7 @@ async fn withdraw_leftovers(wanted: &[DesiredService], announcer: &mut Announcer
 
 /// What an earlier daemon left. Rows that belong to no service, because it was killed in the middle of a change, are
 /// taken away.
-fn read_live(maps: &Maps) -> anyhow::Result<Vec<LiveService>> {
+fn read_live(maps: &Maps, memories: &HashMap<ServiceKey, Memory>) -> anyhow::Result<Vec<LiveService>> {
     let mut rows = HashMap::<_, Vec<_>>::new();
     for (backend, index, row) in maps.rows()? {
         rows.entry(row.service).or_default().push((backend, index, row));
@@ -180,7 +180,8 @@ fn read_live(maps: &Maps) -> anyhow::Result<Vec<LiveService>> {
         .into_iter()
         .map(|ServiceEntry { key, service }| {
             let backends = rows.remove(&service.id).unwrap_or_default();
-            LiveService { key, service, table: maps.load_slots(&service), backends }
+            let memory = memories.get(&key).cloned().unwrap_or_default();
+            LiveService { key, service, table: maps.load_slots(&service), backends, memory }
         })
         .collect();
     for (backend, ..) in rows.into_values().flatten() {

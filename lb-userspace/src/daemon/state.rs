@@ -1,16 +1,17 @@
-//! What the daemon writes down: the hash key, and the live changes.
+//! What the daemon writes down: the hash key, the live changes, and what it has to know of backends after a restart.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     fs::{self, File, OpenOptions},
     io::{self, Read as _, Write as _},
+    net::IpAddr,
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
     time::{Instant, SystemTime},
 };
 
 use anyhow::{Context as _, bail};
-use lb_common::HashKey;
+use lb_common::{HashKey, ServiceKey};
 use nix::{
     errno::Errno,
     fcntl::{Flock, FlockArg},
@@ -19,7 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     config,
-    model::{Admin, DesiredService},
+    model::{Admin, DesiredService, Memory, service_key},
 };
 
 /// The daemon's folder, `[node] state` in the configuration.
@@ -28,7 +29,7 @@ pub struct StateDir {
     _lock: Flock<File>,
 }
 
-/// The live changes of one service.
+/// One service.
 #[derive(Debug, Serialize, Deserialize)]
 struct Saved {
     /// As the configuration file had it when it was changed.
@@ -38,6 +39,39 @@ struct Saved {
     /// Until when backends may keep their flows. Files of older daemons do not say so.
     #[serde(default)]
     deadlines: BTreeMap<String, SystemTime>,
+    /// Backends that it has no more, and that had flows yet. Files of older daemons do not say so.
+    #[serde(default)]
+    removed: Vec<SavedRemoved>,
+    /// Since when the weight of backends rises. Files of older daemons do not say so.
+    #[serde(default)]
+    rising: BTreeMap<IpAddr, SystemTime>,
+}
+
+/// A backend that leaves.
+#[derive(Debug, Serialize, Deserialize)]
+struct SavedRemoved {
+    backend: config::Backend,
+    /// Until when it may keep its flows; without a time, until they end.
+    until: Option<SystemTime>,
+}
+
+impl Saved {
+    /// Whether there are live changes.
+    fn is_changed(&self) -> bool {
+        self.backends != self.declared.backends || !self.admin.is_empty()
+    }
+
+    fn memory(self, clocks: Clocks) -> Memory {
+        let removed = self.removed.into_iter();
+        let rising = self.rising.into_iter();
+        Memory {
+            members: self.backends,
+            removed: removed
+                .map(|SavedRemoved { backend, until }| (backend, until.map(|time| clocks.instant(time))))
+                .collect(),
+            rising: rising.map(|(address, time)| (address, clocks.instant(time))).collect(),
+        }
+    }
 }
 
 impl StateDir {
@@ -99,31 +133,47 @@ impl StateDir {
                 let Some(index) = saved.iter().position(|saved| saved.declared.name == desired.declared.name) else {
                     return desired;
                 };
-                let Saved { declared, backends, admin, deadlines } = saved.swap_remove(index);
+                let saved = saved.swap_remove(index);
+                let is_changed = saved.is_changed();
+                let Saved { declared, backends, admin, deadlines, .. } = saved;
                 if declared == desired.declared {
                     let deadlines = deadlines.into_iter().map(|(name, time)| (name, clocks.instant(time))).collect();
                     DesiredService { spec: config::Service { backends, ..declared }, admin, deadlines, ..desired }
                 } else {
-                    log::warn!(
-                        "service {:?} was edited in the configuration file: the changes made with lbctl are dropped",
-                        declared.name
-                    );
+                    if is_changed {
+                        log::warn!(
+                            "service {:?} was edited in the configuration file: the changes made with lbctl are dropped",
+                            declared.name
+                        );
+                    }
                     desired
                 }
             })
             .collect())
     }
 
-    /// Writes down the live changes of `services`.
-    pub fn save<'a>(&self, services: impl Iterator<Item = &'a DesiredService>) -> anyhow::Result<()> {
+    /// What is written down of services besides the live changes, of those edited in the file, too.
+    pub fn memories(&self) -> anyhow::Result<HashMap<ServiceKey, Memory>> {
         let clocks = Clocks::now();
+        let memory = |saved: Saved| (service_key(&saved.declared), saved.memory(clocks));
+        Ok(self.load()?.into_iter().map(memory).collect())
+    }
+
+    /// Writes down `services`.
+    pub fn save<'a>(&self, services: impl Iterator<Item = (&'a DesiredService, Memory)>) -> anyhow::Result<()> {
+        let clocks = Clocks::now();
+        let removed = |(backend, until): (config::Backend, Option<Instant>)| SavedRemoved {
+            backend,
+            until: until.map(|time| clocks.time(time)),
+        };
         let saved: Vec<Saved> = services
-            .filter(|service| service.is_changed())
-            .map(|service| Saved {
+            .map(|(service, memory)| Saved {
                 declared: service.declared.clone(),
                 backends: service.spec.backends.clone(),
                 admin: service.admin.clone(),
                 deadlines: service.deadlines.iter().map(|(name, time)| (name.clone(), clocks.time(*time))).collect(),
+                removed: memory.removed.into_iter().map(removed).collect(),
+                rising: memory.rising.into_iter().map(|(address, time)| (address, clocks.time(time))).collect(),
             })
             .collect();
         replace(&self.changes_path(), &serde_json::to_vec_pretty(&saved)?)
@@ -157,11 +207,18 @@ impl Clocks {
     }
 
     fn time(self, instant: Instant) -> SystemTime {
-        self.time + instant.saturating_duration_since(self.instant)
+        match instant.checked_duration_since(self.instant) {
+            Some(ahead) => self.time + ahead,
+            None => self.time - (self.instant - instant),
+        }
     }
 
     fn instant(self, time: SystemTime) -> Instant {
-        self.instant + time.duration_since(self.time).unwrap_or_default()
+        match time.duration_since(self.time) {
+            Ok(ahead) => self.instant + ahead,
+            // What was before the clock began counts as now.
+            Err(behind) => self.instant.checked_sub(behind.duration()).unwrap_or(self.instant),
+        }
     }
 }
 
@@ -180,4 +237,86 @@ fn replace(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
 
 fn private(options: &mut OpenOptions) -> &mut OpenOptions {
     options.mode(0o600)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::config::Config;
+
+    const CONFIG: &str = r#"
+        [[interface]]
+        name = "eth0"
+        [[service]]
+        name = "quic"
+        address = "192.0.2.1:443"
+        protocol = "udp"
+        forwarding = "l2-dsr"
+        [service.quic]
+        server_id_length = 1
+        [[service.backend]]
+        name = "first"
+        address = "10.0.0.1"
+        server_id = "01"
+        [[service.backend]]
+        name = "second"
+        address = "10.0.0.2"
+        server_id = "02"
+    "#;
+
+    fn service() -> config::Service {
+        Config::parse("test.toml", CONFIG).expect("the configuration is valid").services.remove(0)
+    }
+
+    fn backend(name: &str) -> config::Backend {
+        service().backends.into_iter().find(|backend| backend.name == name).expect("it is there")
+    }
+
+    /// Clocks differ by how long it takes to read them.
+    fn is_close(one: Instant, other: Instant) -> bool {
+        one.max(other) - one.min(other) < Duration::from_secs(5)
+    }
+
+    #[test]
+    fn what_is_written_down_is_read_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = StateDir::open(folder.path()).unwrap();
+        let now = Instant::now();
+        let (deadline, since) = (now + Duration::from_mins(9), now.checked_sub(Duration::from_mins(1)).unwrap());
+        let mut desired = DesiredService::as_declared(service());
+        desired.spec.backends.retain(|backend| backend.name == "first");
+        desired.admin.insert("first".to_owned(), Admin::Draining);
+        desired.deadlines.insert("first".to_owned(), deadline);
+        let memory = Memory {
+            members: desired.spec.backends.clone(),
+            removed: vec![(backend("second"), Some(deadline)), (backend("second"), None)],
+            rising: BTreeMap::from([("10.0.0.1".parse().unwrap(), since)]),
+        };
+        state.save([(&desired, memory.clone())].into_iter()).unwrap();
+
+        let read = state.memories().unwrap().remove(&service_key(&service())).expect("it was written down");
+        assert_eq!(read.members, memory.members);
+        assert_eq!((&read.removed[0].0, &read.removed[1]), (&memory.removed[0].0, &memory.removed[1]));
+        assert!(is_close(read.removed[0].1.unwrap(), deadline));
+        assert!(is_close(read.rising[&"10.0.0.1".parse().unwrap()], since));
+        let merged = state.merge(vec![service()]).unwrap().remove(0);
+        assert_eq!((&merged.spec, &merged.admin), (&desired.spec, &desired.admin));
+        assert!(is_close(merged.deadlines["first"], deadline));
+        // An edit in the file undoes live changes, and does not bring back what was removed.
+        let edited = config::Service { slots: Some(2048), ..service() };
+        assert_eq!(state.merge(vec![edited.clone()]).unwrap(), [DesiredService::as_declared(edited)]);
+    }
+
+    #[test]
+    fn a_file_of_an_older_daemon_says_nothing_of_what_was_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = StateDir::open(folder.path()).unwrap();
+        let service = service();
+        let older = serde_json::json!([{ "declared": service, "backends": [backend("first")], "admin": {} }]);
+        fs::write(folder.path().join("changes.json"), older.to_string()).unwrap();
+        let memory = state.memories().unwrap().remove(&service_key(&service)).unwrap();
+        assert_eq!(memory, Memory { members: vec![backend("first")], ..Memory::default() });
+    }
 }

@@ -29,9 +29,9 @@ pub(super) struct Backend {
     pub(super) health: Checked,
     /// The check that runs.
     pub(super) check: Option<config::HealthCheck>,
-    /// Its flows that are in the flow table, as of the last census.
-    pub(super) flows: FlowCounts,
-    /// Since when it takes flows, where its weight rises slowly from then on.
+    /// Its flows that are in the flow table, as of the last census; `None` before the first that has counted them.
+    pub(super) flows: Option<FlowCounts>,
+    /// Since when it has had new flows without a break: where weights rise slowly, its own does from then on.
     pub(super) rising_since: Option<Instant>,
     /// Since when no slot names it, if it is removed.
     pub(super) unnamed_since: Option<Instant>,
@@ -78,7 +78,7 @@ impl Backend {
             report: None,
             health: Checked::By(Health::Unknown),
             check: None,
-            flows: FlowCounts::default(),
+            flows: None,
             rising_since: None,
             unnamed_since: None,
             quiet: None,
@@ -93,9 +93,23 @@ impl Backend {
         }
     }
 
-    /// Takes note of when it begins to take flows, which counts as `beginning`, and when it ends.
-    pub(super) fn rise(&mut self, beginning: Instant) {
-        self.rising_since = if self.is_usable() { self.rising_since.or(Some(beginning)) } else { None };
+    /// What it is called: one that was removed `name@address`, since by now the service may have another of its name.
+    pub(super) fn shown_name(&self) -> String {
+        let config::Backend { name, address, .. } = &self.spec;
+        match self.standing {
+            Standing::Removed if *name != address.to_string() => format!("{name}@{address}"),
+            Standing::Removed | Standing::Member(_) => name.clone(),
+        }
+    }
+
+    /// Takes note of whether it is to have new flows, and if it had none before, that this counts as their `beginning`. One that
+    /// is to have none, and is well, goes on as it was for as long as `gets_flows` says that it gets some yet.
+    pub(super) fn rise(&mut self, beginning: Instant, now: Instant, gets_flows: impl FnOnce() -> bool) {
+        self.rising_since = match self.rising_since {
+            since if self.is_usable() && self.spec.weight > 0 => since.or(Some(beginning)),
+            Some(since) if self.is_alive() && !self.is_cut_off(now) && gets_flows() => Some(since),
+            Some(_) | None => None,
+        };
     }
 
     /// Takes note of how many packets have been sent to it, of flows that the flow table does not show.
@@ -105,10 +119,10 @@ impl Backend {
         }
     }
 
-    /// Whether there may be flows that the flow table does not show: since no packet of theirs has come for `idle_timeout`, they
-    /// are over.
+    /// Whether it may have flows yet of those that the flow table does not show: when no packet of theirs has come for
+    /// `idle_timeout`, they are over.
     pub(super) fn has_hidden_flows(&self, idle_timeout: Duration, now: Instant) -> bool {
-        self.quiet.is_some_and(|(_, since)| now < since + idle_timeout)
+        self.quiet.is_none_or(|(_, since)| now < since + idle_timeout)
     }
 
     /// Whether it can take new flows.

@@ -1,17 +1,17 @@
 //! What the flow table says about services: which slots are settled, and which backends have flows.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     time::{Duration, Instant},
 };
 
 use lb_common::{BackendId, Service, ServiceId};
 
 use super::{
-    backend::{Backend, FlowCounts, Standing},
+    backend::{Backend, FlowCounts},
     core::Core,
     effect::Effect,
-    service::{Admin, ServiceState},
+    service::ServiceState,
 };
 use crate::{
     config::{OnDeath, Tracking},
@@ -71,10 +71,11 @@ impl Core {
     /// The backends that are to have no new flows, and whose flows are not in the flow table, since connection ids name them:
     /// whether they have any left, only their packets say.
     pub fn hidden(&self) -> Vec<BackendId> {
-        let services = self.services.iter().filter(|state| state.live.quic.is_in_use());
-        let backends = services.flat_map(|state| state.backends.iter().chain(&state.removed));
-        let leaves = |backend: &&Backend| backend.standing != Standing::Member(Admin::Enabled);
-        backends.filter(leaves).map(|backend| backend.id).collect()
+        let hidden = |state: &ServiceState| {
+            let backends = state.backends.iter().chain(&state.removed);
+            backends.filter(|backend| state.hides_flows_of(backend)).map(|backend| backend.id).collect::<Vec<_>>()
+        };
+        self.services.iter().flat_map(hidden).collect()
     }
 
     /// From when on a census would have something to find out, if anything waits for one.
@@ -89,13 +90,17 @@ impl Core {
     pub fn on_census(&mut self, findings: Findings, now: Instant) -> Vec<Effect> {
         let Findings { census: Census { started, subjects }, flows, losses, packets } = findings;
         let has_lost = self.losses.replace(losses).is_some_and(|before| before < losses);
+        // Of a backend that has come since the census began it has found nothing out.
+        let counted: HashSet<BackendId> = subjects.iter().flat_map(|subject| &subject.backends).copied().collect();
         let mut slots: HashMap<ServiceId, schedule::Census> =
             subjects.into_iter().filter_map(|subject| Some((subject.service.id, subject.slots?))).collect();
         let mut effects = Vec::new();
         let mut over = Vec::new();
         for state in &mut self.services {
             for backend in state.backends.iter_mut().chain(&mut state.removed) {
-                backend.flows = flows.get(&backend.id).copied().unwrap_or_default();
+                if counted.contains(&backend.id) {
+                    backend.flows = Some(flows.get(&backend.id).copied().unwrap_or_default());
+                }
                 match packets.get(&backend.id) {
                     Some(packets) => backend.count_packets(*packets, now),
                     None => backend.quiet = None,
@@ -115,6 +120,7 @@ impl Core {
                 self.remove_backend(*service, backend, now, &mut effects);
             }
             self.refresh_shared(&mut effects);
+            effects.push(Effect::Persist);
         }
         let is_free = |id: &BackendId, since: Instant| since + IN_FLIGHT <= started && !flows.contains_key(id);
         let free: Vec<BackendId> =
@@ -140,7 +146,7 @@ impl ServiceState {
     fn on_census(&mut self, census: &schedule::Census, now: Instant) -> Option<Effect> {
         let (pace, fates) = (self.pace(), self.fates(now));
         let words = self.mover.on_census(census, &pace, |id| fates.of(id), now);
-        self.store(words)
+        self.store_moved(words, now)
     }
 
     /// Takes out the removed backends that no slot names, where no flow is remembered.
@@ -153,6 +159,7 @@ impl ServiceState {
     fn take_over_backends(&mut self, started: Instant, now: Instant) -> Vec<Backend> {
         let (mover, on_death) = (&self.mover, self.desired.spec.on_death);
         let idle_timeout = self.desired.spec.idle_timeout();
+        let names_servers = self.live.quic.is_in_use();
         self.removed
             .extract_if(.., |backend| {
                 if mover.naming(backend.id) > 0 {
@@ -160,8 +167,8 @@ impl ServiceState {
                     return false;
                 }
                 let since = *backend.unnamed_since.get_or_insert(now);
-                let has_no_flow = backend.flows == FlowCounts::default()
-                    && !backend.has_hidden_flows(idle_timeout, now)
+                let has_no_flow = backend.flows == Some(FlowCounts::default())
+                    && !(names_servers && backend.has_hidden_flows(idle_timeout, now))
                     && since + IN_FLIGHT <= started;
                 // What its flows need of it is only that they are reset.
                 let is_needed = on_death == OnDeath::Reset;

@@ -3,15 +3,21 @@ use std::{
     time::{Duration, Instant},
 };
 
+use lb_common::BackendId;
 use serde::{Deserialize, Serialize};
 
-use super::service::{Admin, DesiredService};
+use super::{
+    backend::Backend,
+    core::ApplyError,
+    service::{Admin, DesiredService, ServiceState},
+};
 use crate::config;
 
-/// Names a backend by its name or its address, in one service or in all that have it.
+/// Names a backend by its name or its address, in one service or in all that have it. One that was removed is meant where the
+/// service has no other of that name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Selector {
-    /// Name or address.
+    /// Name or address, or both of one that was removed: `web1@10.0.0.1`.
     pub backend: String,
     /// Only in this service.
     pub service: Option<String>,
@@ -22,13 +28,15 @@ pub struct Selector {
 pub enum Change {
     /// Add a backend to the service named.
     Add(String, config::Backend),
-    /// Take backends out. They may keep the flows that they have for so long, or as long as the service has it.
+    /// Take backends out. They may keep the flows that they have for so long. If that is not said: those that were removed or
+    /// drain already for as long as was said then, others for as long as the service has it.
     Remove(Selector, Option<Duration>),
     /// Give backends another weight.
     Weight(Selector, u16),
     /// Enable or disable backends.
     Admin(Selector, Admin),
-    /// Give backends no new flows. They may keep the flows that they have for so long, or as long as the service has it.
+    /// Give backends no new flows. They may keep the flows that they have for so long; if that is not said, see
+    /// [`Change::Remove`].
     Drain(Selector, Option<Duration>),
 }
 
@@ -40,9 +48,9 @@ pub const ENDLESS: Duration = Duration::from_hours(24 * 365 * 100);
 pub struct Applied {
     /// The service.
     pub service: String,
-    /// The backend.
+    /// The backend, by the name that it had before.
     pub backend: String,
-    /// Its address. Unlike the name, nobody else in the service has it while the backend leaves.
+    /// Its address. Other than the name, it does not change while the backend leaves.
     pub address: IpAddr,
 }
 
@@ -60,41 +68,79 @@ pub enum ChangeError {
         /// Where.
         place: String,
     },
+    /// The service has the backend no more.
+    #[error(
+        "backend {backend:?} was removed from service {service:?}, and only keeps the flows that it has; bring it back with \
+         `lbctl backend add`, or change for how long: lbctl backend remove {backend} --service {service} --deadline 10m"
+    )]
+    Removed {
+        /// The service.
+        service: String,
+        /// The backend.
+        backend: String,
+    },
     /// The backend does not fit the service.
     #[error("{0}")]
     Refused(String),
-    /// The maps are full.
+    /// What is there already is in the way.
     #[error(transparent)]
-    Full(#[from] super::Full),
+    Unfit(#[from] ApplyError),
+}
+
+/// What a change makes other than it is.
+#[derive(Debug, Default)]
+pub(super) struct Edit {
+    /// Services, as they are to be.
+    pub(super) services: Vec<DesiredService>,
+    /// Until when backends that were removed before may keep their flows.
+    pub(super) deadlines: Vec<(BackendId, Instant)>,
+    /// The backends it touches.
+    pub(super) applied: Vec<Applied>,
+}
+
+/// What a change means for a backend that was removed before.
+#[derive(Debug, Clone, Copy)]
+enum ForRemoved {
+    /// It cannot be made.
+    Refused,
+    /// It goes on as it is.
+    Same,
+    /// It may keep its flows until then.
+    Deadline(Instant),
 }
 
 impl Change {
-    /// The services that the change makes other than they are, and the backends it touches.
-    pub(super) fn edit<'a>(
-        self,
-        services: impl Iterator<Item = &'a DesiredService>,
-        now: Instant,
-    ) -> Result<(Vec<DesiredService>, Vec<Applied>), ChangeError> {
+    /// What the change makes of services as they are.
+    pub(super) fn edit(self, services: &[ServiceState], now: Instant) -> Result<Edit, ChangeError> {
+        let deadline = |timeout: Duration| now + timeout.min(ENDLESS);
+        let given = |timeout: Option<Duration>| {
+            timeout.map_or(ForRemoved::Same, |timeout| ForRemoved::Deadline(deadline(timeout)))
+        };
         match self {
             Self::Add(service, backend) => add(services, &service, backend),
-            Self::Remove(selector, timeout) => selector.edit(services, |service, name| {
+            Self::Remove(selector, timeout) => selector.edit(services, given(timeout), |service, name| {
                 service.spec.backends.retain(|backend| backend.name != name);
                 service.admin.remove(name);
-                set_deadline(service, name, timeout.map(|timeout| now + timeout));
+                if let Some(timeout) = timeout {
+                    set_deadline(service, name, Some(deadline(timeout)));
+                }
             }),
-            Self::Weight(selector, weight) => selector.edit(services, |service, name| {
+            Self::Weight(selector, weight) => selector.edit(services, ForRemoved::Refused, |service, name| {
                 for backend in service.spec.backends.iter_mut().filter(|backend| backend.name == name) {
                     backend.weight = weight;
                 }
             }),
-            Self::Admin(selector, admin) => selector.edit(services, |service, name| {
+            Self::Admin(selector, admin) => selector.edit(services, ForRemoved::Refused, |service, name| {
                 set_admin(service, name, admin);
                 set_deadline(service, name, None);
             }),
-            Self::Drain(selector, timeout) => selector.edit(services, |service, name| {
+            Self::Drain(selector, timeout) => selector.edit(services, given(timeout), |service, name| {
+                if timeout.is_none() && service.admin_of(name) == Admin::Draining {
+                    return;
+                }
                 set_admin(service, name, Admin::Draining);
                 let timeout = timeout.or(service.spec.drain_timeout);
-                set_deadline(service, name, timeout.map(|timeout| now + timeout));
+                set_deadline(service, name, timeout.map(deadline));
             }),
         }
     }
@@ -114,59 +160,79 @@ fn set_deadline(service: &mut DesiredService, backend: &str, deadline: Option<In
     };
 }
 
-fn add<'a>(
-    services: impl Iterator<Item = &'a DesiredService>,
-    service: &str,
-    backend: config::Backend,
-) -> Result<(Vec<DesiredService>, Vec<Applied>), ChangeError> {
-    let services: Vec<&DesiredService> = services.collect();
+fn add(services: &[ServiceState], service: &str, backend: config::Backend) -> Result<Edit, ChangeError> {
     let refused = |problem: config::Problem| ChangeError::Refused(problem.to_string());
     let mut edited = services
         .iter()
-        .copied()
+        .map(|state| &state.desired)
         .find(|candidate| candidate.spec.name == service)
         .ok_or_else(|| ChangeError::NoService(service.to_owned()))?
         .clone();
     edited.spec.check_backend(&backend).map_err(refused)?;
-    services.iter().try_for_each(|other| other.spec.check_loop(&backend)).map_err(refused)?;
+    services.iter().try_for_each(|other| other.desired.spec.check_loop(&backend)).map_err(refused)?;
     let applied = Applied { service: service.to_owned(), backend: backend.name.clone(), address: backend.address };
     edited.spec.backends.push(backend);
-    Ok((vec![edited], vec![applied]))
+    Ok(Edit { services: vec![edited], deadlines: Vec::new(), applied: vec![applied] })
 }
 
 impl Selector {
-    fn edit<'a>(
+    fn edit(
         &self,
-        services: impl Iterator<Item = &'a DesiredService>,
+        services: &[ServiceState],
+        for_removed: ForRemoved,
         edit: impl Fn(&mut DesiredService, &str),
-    ) -> Result<(Vec<DesiredService>, Vec<Applied>), ChangeError> {
+    ) -> Result<Edit, ChangeError> {
         let mut service_exists = self.service.is_none();
-        let mut edited = Vec::new();
-        let mut applied = Vec::new();
-        for service in services.filter(|service| self.service.as_ref().is_none_or(|name| *name == service.spec.name)) {
+        let mut result = Edit::default();
+        let mut refused = None;
+        let is_meant = |name: &str| self.service.as_ref().is_none_or(|service| service == name);
+        for state in services.iter().filter(|state| is_meant(&state.desired.spec.name)) {
             service_exists = true;
-            if let Some(backend) = service.spec.backends.iter().find(|backend| self.matches(backend)) {
-                let mut service = service.clone();
-                edit(&mut service, &backend.name);
-                applied.push(Applied {
-                    service: service.spec.name.clone(),
+            let service = &state.desired.spec.name;
+            if let Some(backend) = state.desired.spec.backends.iter().find(|backend| self.matches(backend)) {
+                let mut desired = state.desired.clone();
+                edit(&mut desired, &backend.name);
+                result.services.push(desired);
+                result.applied.push(Applied {
+                    service: service.clone(),
                     backend: backend.name.clone(),
                     address: backend.address,
                 });
-                edited.push(service);
+                continue;
+            }
+            for backend in state.removed.iter().filter(|backend| self.matches_removed(backend)) {
+                match for_removed {
+                    ForRemoved::Refused => {
+                        refused =
+                            Some(ChangeError::Removed { service: service.clone(), backend: backend.shown_name() });
+                        continue;
+                    }
+                    ForRemoved::Same => {}
+                    ForRemoved::Deadline(until) => result.deadlines.push((backend.id, until)),
+                }
+                result.applied.push(Applied {
+                    service: service.clone(),
+                    backend: backend.shown_name(),
+                    address: backend.spec.address,
+                });
             }
         }
-        match &self.service {
-            Some(service) if !service_exists => Err(ChangeError::NoService(service.clone())),
-            place if applied.is_empty() => Err(ChangeError::NoBackend {
+        match (&self.service, refused) {
+            (Some(service), _) if !service_exists => Err(ChangeError::NoService(service.clone())),
+            (_, Some(refused)) if result.applied.is_empty() => Err(refused),
+            (place, _) if result.applied.is_empty() => Err(ChangeError::NoBackend {
                 backend: self.backend.clone(),
                 place: place.as_ref().map_or("any service".to_owned(), |name| format!("service {name:?}")),
             }),
-            _ => Ok((edited, applied)),
+            _ => Ok(result),
         }
     }
 
     fn matches(&self, backend: &config::Backend) -> bool {
         backend.name == self.backend || self.backend.parse::<IpAddr>().is_ok_and(|address| address == backend.address)
+    }
+
+    fn matches_removed(&self, backend: &Backend) -> bool {
+        self.matches(&backend.spec) || backend.shown_name() == self.backend
     }
 }

@@ -8,10 +8,11 @@ use lb_common::{BackendId, QuicServer, Service, ServiceEntry, ServiceKey, layout
 
 use super::{
     backend::{Checked, Standing},
-    change::{Applied, Change, ChangeError},
+    change::{Applied, Change, ChangeError, Edit},
     effect::Effect,
     pool::{Pool, RunPool},
-    recover::{Leftovers, LiveService},
+    quic::ServerIdInUse,
+    recover::{Leftovers, LiveService, Memory},
     row::Shared,
     service::{Admin, DesiredService, ServiceState, chunk_count},
 };
@@ -23,6 +24,17 @@ use crate::{config, health::Report, neighbour::Resolution};
     "there is no room for more {0} in the maps; remove some first (what was removed last frees its room within a second)"
 )]
 pub struct Full(pub(super) &'static str);
+
+/// Why services cannot become what they are to be. Nothing was changed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ApplyError {
+    /// The maps are full.
+    #[error(transparent)]
+    Full(#[from] Full),
+    /// Connections of a backend that leaves would break.
+    #[error(transparent)]
+    ServerId(#[from] ServerIdInUse),
+}
 
 /// The truth about services and backends.
 #[derive(Debug)]
@@ -79,9 +91,9 @@ impl Core {
         }
     }
 
-    /// The services as they are to be.
-    pub fn desired(&self) -> impl Iterator<Item = &DesiredService> {
-        self.services.iter().map(|service| &service.desired)
+    /// The services as they are to be, with what else is to be written down of them.
+    pub fn written_down(&self) -> impl Iterator<Item = (&DesiredService, Memory)> {
+        self.services.iter().map(|service| (&service.desired, service.memory()))
     }
 
     /// The virtual IPs that are to be announced, and where.
@@ -96,7 +108,7 @@ impl Core {
     }
 
     /// Makes `desired` the services, all of them.
-    pub fn apply(&mut self, desired: Vec<DesiredService>, now: Instant) -> Result<Vec<Effect>, Full> {
+    pub fn apply(&mut self, desired: Vec<DesiredService>, now: Instant) -> Result<Vec<Effect>, ApplyError> {
         let keys: HashSet<ServiceKey> = desired.iter().map(DesiredService::key).collect();
         let (mut effects, mut removals) = self.put(desired, now)?;
         let unwanted: Vec<ServiceKey> =
@@ -115,12 +127,26 @@ impl Core {
 
     /// Makes a live change.
     pub fn change(&mut self, change: Change, now: Instant) -> Result<(Vec<Effect>, Vec<Applied>), ChangeError> {
-        let (edited, applied) = change.edit(self.desired(), now)?;
-        let (mut effects, mut removals) = self.put(edited, now)?;
+        let Edit { services, deadlines, applied } = change.edit(&self.services, now)?;
+        let (mut effects, mut removals) = self.put(services, now)?;
+        for (id, until) in deadlines {
+            effects.extend(self.set_deadline(id, until, now));
+        }
         self.refresh_shared(&mut effects);
         effects.append(&mut removals);
         effects.push(Effect::Persist);
         Ok((effects, applied))
+    }
+
+    /// Lets a backend that was removed keep its flows until then.
+    fn set_deadline(&mut self, id: BackendId, until: Instant, now: Instant) -> Vec<Effect> {
+        let Some(index) = self.service_of.get(&id).and_then(|key| self.index_of(*key)) else {
+            return Vec::new();
+        };
+        if let Some(backend) = self.services[index].backend_mut(id) {
+            backend.until = Some(until);
+        }
+        self.refresh(index, now)
     }
 
     /// Takes in what a probe said.
@@ -177,7 +203,7 @@ impl Core {
             .iter()
             .find_map(|state| {
                 let backend = state.backends.iter().chain(&state.removed).find(|backend| backend.id == id)?;
-                Some(format!("{}/{}", state.desired.spec.name, backend.spec.name))
+                Some(format!("{}/{}", state.desired.spec.name, backend.shown_name()))
             })
             .unwrap_or_else(|| format!("backend number {}", id.get()))
     }

@@ -15,6 +15,7 @@ mod change;
 mod core;
 mod effect;
 mod pool;
+mod quic;
 mod recover;
 mod row;
 mod service;
@@ -25,10 +26,11 @@ pub use self::{
     backend::FlowCounts,
     census::{Census, Findings, Subject},
     change::{Applied, Change, ChangeError, ENDLESS, Selector},
-    core::{Core, Full},
+    core::{ApplyError, Core, Full},
     effect::Effect,
-    recover::LiveService,
-    service::{Admin, DesiredService},
+    quic::ServerIdInUse,
+    recover::{LiveService, Memory},
+    service::{Admin, DesiredService, service_key},
     view::{BackendState, BackendView, NextHopView, ProbeView, ServiceView},
 };
 

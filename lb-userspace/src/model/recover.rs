@@ -1,8 +1,15 @@
 //! What an earlier daemon left in the datapath. It is taken over, not made anew: flows go on to where they went.
 
-use std::collections::HashMap;
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::IpAddr,
+    time::Instant,
+};
 
 use lb_common::{BackendId, BackendRow, RowIndex, Service, ServiceKey, SlotWord};
+
+use super::backend::{Backend, Standing};
+use crate::config;
 
 /// A service found in the maps.
 #[derive(Debug, Clone, PartialEq)]
@@ -15,6 +22,33 @@ pub struct LiveService {
     pub table: Vec<SlotWord>,
     /// The rows of its backends.
     pub backends: Vec<(BackendId, RowIndex, BackendRow)>,
+    /// What the earlier daemon wrote down of it.
+    pub memory: Memory,
+}
+
+/// What has to be known of a service after a restart, besides what is wanted of it, and cannot be read from the maps.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Memory {
+    /// Its backends. Those that are not wanted any more leave.
+    pub members: Vec<config::Backend>,
+    /// The backends that it had no more, and that had flows yet; until when they may keep those, if there is a limit.
+    pub removed: Vec<(config::Backend, Option<Instant>)>,
+    /// The backends whose weight was rising, and since when.
+    pub rising: BTreeMap<IpAddr, Instant>,
+}
+
+impl Memory {
+    /// What is known of the backend at `address`, which has a row.
+    pub(super) fn backend(&self, address: IpAddr, id: BackendId) -> Backend {
+        let rising_since = self.rising.get(&address).copied();
+        if let Some((spec, until)) = self.removed.iter().find(|(spec, _)| spec.address == address) {
+            let removed = Backend::new(spec.clone(), id);
+            return Backend { standing: Standing::Removed, until: *until, rising_since, ..removed };
+        }
+        let member = self.members.iter().find(|spec| spec.address == address).cloned();
+        let unknown = || config::Backend { name: address.to_string(), address, port: None, weight: 0, server_id: None };
+        Backend { rising_since, ..Backend::new(member.unwrap_or_else(unknown), id) }
+    }
 }
 
 /// The services found, and those of their parts that nobody has claimed yet.

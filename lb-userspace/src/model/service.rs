@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     backend::{Backend, Ground},
     effect::Effect,
+    recover::Memory,
     row::{RowContext, Shared, refresh_row},
     settle::in_order,
 };
@@ -68,7 +69,8 @@ impl DesiredService {
     }
 }
 
-pub(super) fn service_key(spec: &config::Service) -> ServiceKey {
+/// What finds the service in the datapath.
+pub fn service_key(spec: &config::Service) -> ServiceKey {
     ServiceKey::new(Address::from(spec.address), NetU16::new(spec.port), spec.protocol.number())
 }
 
@@ -90,7 +92,12 @@ pub(super) struct ServiceState {
     pub(super) removed: Vec<Backend>,
     /// When it was decided last who is to own which slot.
     pub(super) refreshed: Instant,
+    /// Since when there are weights that rise, and that are not written down.
+    pub(super) unsaved: Option<Instant>,
 }
+
+/// How long it may take until it is written down that a weight rises: backends often come up together.
+const SAVE_DELAY: Duration = Duration::from_secs(1);
 
 /// How long the first packet of a flow may be sent again: a SYN that is lost comes again after one second and after three
 /// (RFC 6298, section 2).
@@ -148,9 +155,7 @@ impl ServiceState {
         // Where nobody has a slot yet, there is nobody to spare a backend that comes.
         let is_first = self.mover.words().all(|word| word == SlotWord::EMPTY);
         let beginning = if is_first { self.risen_since(now) } else { now };
-        for backend in &mut self.backends {
-            backend.rise(beginning);
-        }
+        self.note_rises(beginning, now);
         self.want(now);
         let slots = self.advance(now);
         let mut effects = Vec::new();
@@ -166,14 +171,27 @@ impl ServiceState {
         if is_cut_off || has_gathered || is_due(self.next_rise()) {
             return self.refresh(shared, now);
         }
-        if is_due(self.mover.next_deadline()) { self.advance(now).into_iter().collect() } else { Vec::new() }
+        let mut effects = Vec::new();
+        if is_due(self.mover.next_deadline()) {
+            effects.extend(self.advance(now));
+        }
+        if is_due(self.save_due()) {
+            self.unsaved = None;
+            effects.push(Effect::Persist);
+        }
+        effects
+    }
+
+    fn save_due(&self) -> Option<Instant> {
+        self.unsaved.map(|since| since + SAVE_DELAY)
     }
 
     /// When [`ServiceState::on_time`] has something to do next.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
         let cut_offs = self.cut_offs().filter(|until| *until > self.refreshed);
         let gathering = self.gathering_until().filter(|until| *until > self.refreshed);
-        cut_offs.chain(self.next_rise()).chain(gathering).chain(self.mover.next_deadline()).min()
+        let others = [self.next_rise(), self.mover.next_deadline(), self.save_due()];
+        cut_offs.chain(gathering).chain(others.into_iter().flatten()).min()
     }
 
     /// When backends may keep their flows no longer.
@@ -186,11 +204,45 @@ impl ServiceState {
         self.desired.spec.slow_start.and_then(|duration| now.checked_sub(duration)).unwrap_or(now)
     }
 
-    /// Lets the backends that have slots already have their whole weight.
+    /// Lets the backends that have slots already, and of which it is not known that their weight rises, have all of it.
     pub(super) fn skip_slow_start(&mut self, now: Instant) {
         let (beginning, owners) = (self.risen_since(now), self.shares());
         for backend in self.backends.iter_mut().filter(|backend| owners.contains_key(&backend.id)) {
-            backend.rising_since = Some(beginning);
+            backend.rising_since.get_or_insert(beginning);
+        }
+    }
+
+    /// Takes note of which backends begin to get flows, which counts as their `beginning`, and which do not any more.
+    fn note_rises(&mut self, beginning: Instant, now: Instant) {
+        let has_first_packets = self.has_first_packets();
+        let mover = &self.mover;
+        // Packets that may be the first ones of a flow go to this one.
+        let taker = |word: SlotWord| if has_first_packets { word.current() } else { word.previous() };
+        for backend in self.backends.iter_mut().chain(&mut self.removed) {
+            let (id, before) = (backend.id, backend.rising_since);
+            backend.rise(beginning, now, || mover.words().any(|word| taker(word) == id));
+            let begins = before.is_none() && backend.next_rise(self.desired.spec.slow_start, now).is_some();
+            if begins {
+                self.unsaved.get_or_insert(now);
+            }
+        }
+    }
+
+    /// Whether the first packet of a flow can be told from others.
+    fn has_first_packets(&self) -> bool {
+        let spec = &self.desired.spec;
+        spec.protocol == Protocol::Tcp || spec.quic.is_some()
+    }
+
+    /// What has to be known of it after a restart, besides what is wanted of it.
+    pub(super) fn memory(&self) -> Memory {
+        let slow_start = self.desired.spec.slow_start;
+        let rises = |backend: &&Backend| backend.next_rise(slow_start, self.refreshed).is_some();
+        let rising = self.backends.iter().filter(rises);
+        Memory {
+            members: self.desired.spec.backends.clone(),
+            removed: self.removed.iter().map(|backend| (backend.spec.clone(), backend.until)).collect(),
+            rising: rising.filter_map(|backend| Some((backend.spec.address, backend.rising_since?))).collect(),
         }
     }
 
@@ -229,6 +281,12 @@ impl ServiceState {
     fn advance(&mut self, now: Instant) -> Option<Effect> {
         let (pace, fates) = (self.pace(), self.fates(now));
         let words = self.mover.advance(&pace, |id| fates.of(id), now);
+        self.store_moved(words, now)
+    }
+
+    /// Stores what the mover has changed, and takes note of who gets no flows any more.
+    pub(super) fn store_moved(&mut self, words: Vec<(u32, SlotWord)>, now: Instant) -> Option<Effect> {
+        self.note_rises(now, now);
         self.store(words)
     }
 
@@ -242,9 +300,8 @@ impl ServiceState {
 
     pub(super) fn pace(&self) -> Pace {
         let spec = &self.desired.spec;
-        let has_first_packets = spec.protocol == Protocol::Tcp || spec.quic.is_some();
         Pace {
-            handshake: if has_first_packets { HANDSHAKE } else { Duration::ZERO },
+            handshake: if self.has_first_packets() { HANDSHAKE } else { Duration::ZERO },
             idle: spec.idle_timeout(),
             tracking: spec.tracking,
         }

@@ -7,13 +7,12 @@ use std::{
 };
 
 use lb_common::{
-    Address, BackendId, BackendRow, Condition, QuicIds, QuicServer, RowIndex, Service, ServiceEntry, ServiceId,
-    ServiceKey,
+    Address, BackendId, BackendRow, Condition, QuicIds, RowIndex, Service, ServiceEntry, ServiceId, ServiceKey,
 };
 
 use super::{
     backend::{Backend, Checked, Standing},
-    core::{Core, Full},
+    core::{ApplyError, Core, Full},
     effect::Effect,
     recover::LiveService,
     row::Shared,
@@ -46,7 +45,12 @@ impl Core {
         &mut self,
         desired: Vec<DesiredService>,
         now: Instant,
-    ) -> Result<(Vec<Effect>, Vec<Effect>), Full> {
+    ) -> Result<(Vec<Effect>, Vec<Effect>), ApplyError> {
+        for service in &desired {
+            if let Some(state) = self.services.iter().find(|state| state.desired.key() == service.key()) {
+                state.check_server_ids(service, now)?;
+            }
+        }
         let mut places = Vec::with_capacity(desired.len());
         for service in &desired {
             match self.find_place(service, now) {
@@ -55,7 +59,7 @@ impl Core {
                     for place in &places {
                         self.give_up(place, now);
                     }
-                    return Err(full);
+                    return Err(full.into());
                 }
             }
         }
@@ -132,7 +136,7 @@ impl Core {
     /// Makes `desired` true at `place`.
     fn settle(
         &mut self,
-        desired: DesiredService,
+        mut desired: DesiredService,
         place: &Place,
         now: Instant,
         effects: &mut Vec<Effect>,
@@ -166,9 +170,12 @@ impl Core {
             }
             let present = present.backends.remove(&spec.address.into());
             backends.push(join(spec, *id, present, &desired, effects));
-            self.service_of.insert(*id, key);
         }
-        let removed = present.backends.into_values().map(|gone| leave(gone, &desired, now, effects)).collect();
+        let removed: Vec<Backend> =
+            present.backends.into_values().map(|gone| leave(gone, &desired, now, effects)).collect();
+        self.service_of.extend(backends.iter().chain(&removed).map(|backend| (backend.id, key)));
+        // What was said of one that has left is not meant for another of its name.
+        desired.deadlines.retain(|name, _| desired.spec.backends.iter().any(|backend| backend.name == *name));
         let slots = place.service.slot_mask + 1;
         let mut mover = match present.mover {
             Some(mover) if place.has_new_table => mover.grown(slots),
@@ -176,7 +183,8 @@ impl Core {
             None => SlotMover::new(slots, now),
         };
         mover.do_not_wait(now);
-        let mut state = ServiceState { desired, live: place.service, mover, backends, removed, refreshed: now };
+        let mut state =
+            ServiceState { desired, live: place.service, mover, backends, removed, refreshed: now, unsaved: None };
         if is_leftover {
             state.skip_slow_start(now);
         }
@@ -272,28 +280,6 @@ impl Core {
         self.watch_next_hops(effects);
     }
 
-    /// Brings in line which server ids of QUIC name which backend. Those that are removed keep theirs.
-    fn refresh_quic(&mut self, effects: &mut Vec<Effect>) {
-        let services = self.services.iter().filter(|state| state.live.quic.is_in_use());
-        let servers = services.flat_map(|state| {
-            let backends = state.removed.iter().chain(&state.backends);
-            backends.filter_map(|backend| {
-                let server = QuicServer::new(state.live.id, backend.spec.server_id.as_ref()?.bytes())?;
-                Some((server, backend.id))
-            })
-        });
-        let servers: HashMap<QuicServer, BackendId> = servers.collect();
-        for server in self.quic_servers.keys().filter(|server| !servers.contains_key(server)) {
-            effects.push(Effect::RemoveQuicServer(*server));
-        }
-        for (server, backend) in &servers {
-            if self.quic_servers.get(server) != Some(backend) {
-                effects.push(Effect::PutQuicServer(*server, *backend));
-            }
-        }
-        self.quic_servers = servers;
-    }
-
     pub(super) fn watch_next_hops(&self, effects: &mut Vec<Effect>) {
         let backends = self.services.iter().flat_map(|state| state.backends.iter().chain(&state.removed));
         let watched: BTreeSet<IpAddr> = backends.map(|backend| backend.spec.address).collect();
@@ -363,7 +349,7 @@ fn leave(gone: Backend, service: &DesiredService, now: Instant, effects: &mut Ve
         Standing::Member(Admin::Disabled) => Some(now),
         Standing::Member(_) => given.or(gone.until).or(usual),
     };
-    let mut backend = Backend { standing: Standing::Removed, until, rising_since: None, ..gone };
+    let mut backend = Backend { standing: Standing::Removed, until, ..gone };
     run_check(&mut backend, service.spec.health.as_ref(), service, effects);
     backend
 }
@@ -386,8 +372,10 @@ impl Present {
             let is_healthy = in_use.contains(&id) && row.condition == Condition::SERVING;
             let health = Checked::By(if is_healthy { Health::Up } else { Health::Unknown });
             let address = row.address.to_ip();
-            let spec = config::Backend { name: address.to_string(), address, port: None, weight: 0, server_id: None };
-            (row.address, Backend { row: Some((index, row)), health, ..Backend::new(spec, id) })
+            let mut backend = live.memory.backend(address, id);
+            backend.row = Some((index, row));
+            backend.health = health;
+            (row.address, backend)
         };
         Self {
             service: live.service,

@@ -22,7 +22,9 @@ use crate::{
 
 mod changes;
 mod leaving;
+mod quic;
 mod recovery;
+mod slow_start;
 
 const CONFIG: &str = r#"
 [[interface]]
@@ -168,7 +170,7 @@ impl Datapath {
     }
 
     /// What a restarted daemon finds.
-    fn live(&self) -> Vec<LiveService> {
+    fn live(&self, memories: &HashMap<ServiceKey, Memory>) -> Vec<LiveService> {
         let backends = |service: &Service| {
             let rows = self.row_of.iter().map(|(backend, index)| (*backend, *index, self.rows[index]));
             rows.filter(|(_, _, row)| row.service == service.id).collect()
@@ -180,6 +182,7 @@ impl Datapath {
                 service: *service,
                 table: self.table(service),
                 backends: backends(service),
+                memory: memories.get(key).cloned().unwrap_or_default(),
             })
             .collect()
     }
@@ -219,6 +222,24 @@ impl World {
         world
     }
 
+    /// A new daemon on the datapath that this one leaves, and with what it has written down last.
+    fn restart(self, services: Vec<DesiredService>) -> Self {
+        let memories = self.core.written_down().map(|(desired, memory)| (desired.key(), memory)).collect();
+        let live = self.datapath.live(&memories);
+        let mut core = Core::new(config::Node::default(), live, self.datapath.quic_servers.clone());
+        let mut datapath = Datapath { checks: BTreeMap::new(), ..self.datapath };
+        datapath.remove_orphans();
+        let effects = core.apply(services, self.now).expect("there is room");
+        datapath.run(effects);
+        Self { core, datapath, now: self.now }
+    }
+
+    /// A new daemon with the same configuration and the live changes.
+    fn restart_as_it_is(self) -> Self {
+        let services = self.core.written_down().map(|(desired, _)| desired.clone()).collect();
+        self.restart(services)
+    }
+
     /// Lets time go by until nothing is on its way any more; no flow is in the flow table.
     fn settle(&mut self) {
         for _ in 0..1000 {
@@ -249,7 +270,8 @@ impl World {
         }
         let count = |tags: &Vec<FlowTag>| [0, 0, u32::try_from(tags.len()).unwrap(), 0];
         let flows = flows.iter().map(|(backend, tags)| (*backend, count(tags))).collect();
-        let effects = self.core.on_census(Findings { census, flows, losses: 0, packets: HashMap::new() }, self.now);
+        let packets = self.core.hidden().into_iter().map(|id| (id, 0)).collect();
+        let effects = self.core.on_census(Findings { census, flows, losses: 0, packets }, self.now);
         self.datapath.run(effects);
     }
 
@@ -293,16 +315,16 @@ impl World {
 
     /// The backend of `service` at `address`.
     fn id(&self, service: &str, address: &str) -> BackendId {
-        let view =
-            self.core.view(self.now).into_iter().find(|view| view.name == service).expect("the service is there");
-        let backend = view.backends.iter().find(|backend| backend.address.to_string() == address);
-        BackendId::truncate(backend.expect("the backend is there").id)
+        BackendId::truncate(self.view(service, address).id)
     }
 
     fn state(&self, service: &str, address: &str) -> BackendState {
-        let view =
-            self.core.view(self.now).into_iter().find(|view| view.name == service).expect("the service is there");
-        view.backends.iter().find(|backend| backend.address.to_string() == address).expect("the backend").state
+        self.view(service, address).state
+    }
+
+    fn view(&self, service: &str, address: &str) -> BackendView {
+        let backends = self.core.view_of(service, self.now).expect("the service is there").backends;
+        backends.into_iter().find(|backend| backend.address.to_string() == address).expect("the backend is there")
     }
 }
 

@@ -54,9 +54,9 @@ pub struct ServiceView {
 /// A backend of a service.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct BackendView {
-    /// Its name.
+    /// Its name, unique in the service; of one that was removed its name and address, as in `web1@10.0.0.1`.
     pub name: String,
-    /// Its address.
+    /// Its address, unique in the service, too.
     pub address: IpAddr,
     /// Its weight.
     pub weight: u16,
@@ -71,8 +71,8 @@ pub struct BackendView {
     /// Slots whose flows may still be its own, though they have another owner by now: they have to settle before it has no
     /// flow left that nobody knows of.
     pub slots_left: usize,
-    /// Its flows that the flow table knows and that are not about to end, as of the last census; absent before the first one of
-    /// this `lbd`.
+    /// Its flows that the flow table knows and that are not about to end, as of the last census; absent until one of this `lbd` has
+    /// counted them.
     pub flows: Option<u64>,
     /// Flows of which a FIN or RST was seen, as of then. The flow table knows them for two more minutes, in case that packets
     /// come again.
@@ -196,8 +196,7 @@ impl Core {
                 .iter()
                 .chain(&state.removed)
                 .map(|backend| BackendView {
-                    hidden_flows: may_hide_flows(state, backend)
-                        && (backend.quiet.is_none() || backend.has_hidden_flows(spec.idle_timeout(), now)),
+                    hidden_flows: state.hides_flows_of(backend) && backend.has_hidden_flows(spec.idle_timeout(), now),
                     ..self.view_backend(backend, share(backend), now)
                 })
                 .collect(),
@@ -222,7 +221,7 @@ impl Core {
             _ => None,
         };
         BackendView {
-            name: backend.spec.name.clone(),
+            name: backend.shown_name(),
             address: backend.spec.address,
             weight: backend.spec.weight,
             state: backend_state,
@@ -233,8 +232,8 @@ impl Core {
             reason,
             slots: share.owned,
             slots_left: share.left,
-            flows: self.losses.map(|_| live(backend.flows)),
-            closing: closing(backend.flows),
+            flows: backend.flows.map(live),
+            closing: backend.flows.map_or(0, closing),
             hidden_flows: false,
             time_left: backend
                 .until
@@ -269,11 +268,6 @@ fn live(flows: FlowCounts) -> u64 {
 
 fn closing(flows: FlowCounts) -> u64 {
     flows[FlowState::Closing as usize].into()
-}
-
-/// Whether connection ids may name `backend`, and it is to have no new flows.
-fn may_hide_flows(service: &ServiceState, backend: &Backend) -> bool {
-    service.live.quic.is_in_use() && backend.standing != Standing::Member(Admin::Enabled)
 }
 
 impl ServiceView {
@@ -315,6 +309,12 @@ impl BackendView {
     /// [`ServiceView::outage`].
     pub fn takes_new_flows(&self) -> bool {
         self.state == BackendState::Up && self.weight > 0
+    }
+
+    /// Whether `name` means it: its name, its address, or the name that it had before it was removed.
+    pub fn is_called(&self, name: &str) -> bool {
+        let before = self.name.split_once('@').map(|(before, _)| before);
+        name == self.name || before == Some(name) || name.parse::<IpAddr>().is_ok_and(|address| address == self.address)
     }
 
     /// Why it is to take no new flows, and for how long it does nevertheless.

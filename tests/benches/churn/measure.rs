@@ -65,7 +65,8 @@ fn measure(trial: &Trial, tracking: &'static str) -> Result<Run> {
     let stage = Stage::start("bench-churn", Settings { tracking, ..Settings::default() })?;
     let mut used = Vec::new();
     let (outcome, stage) = trial.run(stage, |driver| {
-        used.push((now_ms(), driver.stage().lab().status()?.flow_table.flows));
+        let flows = driver.stage().lab().status()?.flow_table.flows;
+        used.extend(flows.map(|flows| (now_ms(), flows)));
         Ok(())
     })?;
     let seconds = |ms: u64| Duration::from_millis(ms.saturating_sub(outcome.started_ms)).as_secs_f64();

@@ -84,8 +84,8 @@ pub struct Status {
 pub struct FlowTable {
     /// How many flows it can hold.
     pub size: u64,
-    /// How many it holds, as of the last census.
-    pub flows: u64,
+    /// How many it holds, as of the last census, if there was one.
+    pub flows: Option<u64>,
 }
 
 /// An interface with the program.

@@ -287,6 +287,32 @@ fn live_changes_outlive_lbd_until_the_service_is_edited_in_the_file() -> Result<
 }
 
 #[test]
+fn a_removed_backend_keeps_its_name_and_its_deadline_over_a_restart_and_can_be_given_another() -> Result<()> {
+    if !require_root() {
+        return Ok(());
+    }
+    let lab = Lab::builder(&unique_name("removed")).backends(2).build()?;
+    let web = Service { health: Vec::new(), ..Service::web(lab.backends()) };
+    let mut balanced = Balanced::with(lab, &[web])?;
+    lbctl(&balanced.lab, &["backend", "remove", "b1", "--deadline", "1h"])?;
+    for signal in [Signal::SIGKILL, Signal::SIGTERM] {
+        balanced.lbd.kill(signal)?;
+        balanced.lbd.wait(SOON)?;
+        balanced.start_lbd()?;
+        let web = service(&balanced.lab, "web")?;
+        let removed = web.backends.iter().find(|backend| backend.state == "removed").context("b1 is forgotten")?;
+        ensure!(removed.name == "b1@10.77.0.11" && removed.weight == 10, "after {signal}: {removed:?}");
+        let listed = lbctl(&balanced.lab, &["backend", "list"])?;
+        ensure!(listed.contains("removed: for another 59m"), "after {signal}: {listed}");
+    }
+    // It waits for flows that were not counted yet when it was asked.
+    let said = lbctl(&balanced.lab, &["backend", "remove", "b1", "--deadline", "8s", "--wait"])?;
+    ensure!(said.contains("web/b1@10.77.0.11: removed, and its time is up"), "{said}");
+    let web = service(&balanced.lab, "web")?;
+    ensure_shares(&web, &[("b2", 10)])
+}
+
+#[test]
 fn a_reload_adds_changes_and_removes_services_while_the_others_go_on() -> Result<()> {
     if !require_root() {
         return Ok(());

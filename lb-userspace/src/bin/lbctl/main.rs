@@ -135,8 +135,8 @@ enum BackendCommand {
 struct Leave {
     #[command(flatten)]
     which: Which,
-    /// How long it may keep its flows, as in 10m, up to 24h; none is as long as they live. The service's `drain_timeout` if not
-    /// given. 0s cuts them at once.
+    /// How long it may keep its flows, as in 10m, up to 24h; none is as long as they live. 0s cuts them at once. If not given: what
+    /// was said before of one that drains or was removed already, else the service's `drain_timeout`.
     #[arg(long, value_name = "DURATION", allow_hyphen_values = true)]
     deadline: Option<DrainTimeout>,
     /// Wait until no flow is left, or the deadline has come. Ends with 1 if somebody enables, disables or adds the backend again

@@ -47,7 +47,10 @@ pub(crate) fn status(status: &StatusView) -> String {
     }
     let backends: Vec<String> = status.backends.iter().map(|(state, count)| format!("{count} {state}")).collect();
     lines.push(format!("services       {}, backends {}", status.services, backends.join(", ")));
-    lines.push(format!("flow table     {} of {} entries in use", status.flow_table.flows, status.flow_table.size));
+    lines.push(match (status.flow_table.flows, status.flow_table.size) {
+        (Some(flows), size) => format!("flow table     {flows} of {size} entries in use"),
+        (None, size) => format!("flow table     {size} entries; those in use are not counted yet"),
+    });
     lines.extend(status.problems.iter().map(|problem| format!("PROBLEM        {problem}")));
     lines.join("\n")
 }

@@ -148,37 +148,12 @@ fn a_restarted_daemon_takes_over_slots_that_move_and_lets_them_settle() {
     assert!(moving.iter().any(|word| word.previous() == id));
     let mut services = desired(CONFIG);
     services[0].admin.insert("10.0.0.2".to_owned(), Admin::Draining);
-    let mut core = Core::new(config::Node::default(), world.datapath.live(), HashMap::new());
-    let effects = core.apply(services, world.now).unwrap();
-    world.core = core;
-    world.datapath.run(effects);
+    let mut world = world.restart(services);
     assert_eq!(words(&world), moving);
     world.resolve_all();
     assert_eq!(words(&world), moving);
     world.settle();
     assert!(words(&world).iter().all(|word| *word == SlotWord::stable(word.current()) && word.current() != id));
-}
-
-#[test]
-fn the_share_of_a_backend_that_comes_up_rises_slowly_and_that_of_the_first_ones_does_not_wait() {
-    let slow = CONFIG.replace("forwarding = \"ipip\"", "forwarding = \"ipip\"\nslow_start = \"150s\"");
-    let mut world = World::ready(&slow);
-    let share = |world: &World| world.datapath.shares([192, 0, 2, 2]).get("10.0.0.3").copied().unwrap_or_default();
-    assert_eq!(share(&world), 512);
-    let id = world.id("checked", "10.0.0.3");
-    world.report(id, Health::Down);
-    world.pass(MINUTE);
-    world.report(id, Health::Up);
-    let mut before = 0;
-    for step in 1..=16 {
-        world.pass(Duration::from_secs(5));
-        let now = share(&world);
-        assert!(now > before, "step {step}: {now} slots after {before}");
-        before = now;
-        world.pass(Duration::from_secs(5));
-    }
-    world.settle();
-    assert_eq!(share(&world), 512);
 }
 
 #[test]
@@ -188,11 +163,7 @@ fn a_backend_that_was_removed_before_a_restart_and_comes_back_after_it_is_checke
     world.change(Change::Remove(selector("10.0.0.3"), None)).unwrap();
     world.pass(Duration::from_secs(4));
     let without = CONFIG.replace("[[service.backend]]\naddress = \"10.0.0.3\"\n", "");
-    let mut core = Core::new(config::Node::default(), world.datapath.live(), HashMap::new());
-    let effects = core.apply(desired(&without), world.now).unwrap();
-    world.core = core;
-    world.datapath.checks.clear();
-    world.datapath.run(effects);
+    let mut world = world.restart(desired(&without));
     assert!(world.datapath.checks.contains_key(&id), "while it still has flows");
     let again = config::Backend::parse(None, "10.0.0.3", 1).unwrap();
     world.change(Change::Add("checked".to_owned(), again)).unwrap();
@@ -264,15 +235,6 @@ fn a_last_backend_that_is_dead_does_not_count_as_one() {
 }
 
 #[test]
-fn flows_are_shown_as_not_counted_before_the_first_census() {
-    let mut world = World::new(CONFIG);
-    let flows = |world: &World| world.core.view_of("web", world.now).unwrap().backends[0].flows;
-    assert_eq!(flows(&world), None);
-    world.census(&HashMap::new());
-    assert_eq!(flows(&world), Some(0));
-}
-
-#[test]
 fn connection_ids_may_name_a_backend_that_drains_until_its_packets_have_been_counted() {
     let quic = CONFIG
         .replace(
@@ -297,4 +259,170 @@ fn a_backend_is_not_added_at_the_virtual_ip_of_any_service() {
         let expected = format!("{address} is the virtual IP of service {service:?}");
         assert!(refused.starts_with(&expected), "{refused}");
     }
+}
+
+/// What no census has counted is not known, and none of it is taken for no flows.
+#[test]
+fn the_flows_of_a_backend_are_unknown_until_a_census_has_counted_them() {
+    let mut world = World::ready(CONFIG);
+    world.change(Change::Drain(selector("10.0.0.2"), None)).unwrap();
+    world.settle();
+    assert_eq!(world.view("web", "10.0.0.2").flows, Some(0));
+    let mut world = world.restart_as_it_is();
+    assert_eq!(world.view("web", "10.0.0.2").flows, None);
+    let census = world.core.census(world.now);
+    world.change(Change::Add("web".to_owned(), config::Backend::parse(None, "10.0.0.9", 1).unwrap())).unwrap();
+    let findings = Findings { census, flows: HashMap::new(), losses: 0, packets: HashMap::new() };
+    world.core.on_census(findings, world.now);
+    assert_eq!(world.view("web", "10.0.0.2").flows, Some(0));
+    assert_eq!(world.view("web", "10.0.0.9").flows, None, "it has come since the census began");
+    world.census(&HashMap::new());
+    assert_eq!(world.view("web", "10.0.0.9").flows, Some(0));
+}
+
+/// `CONFIG` with a name for the backend 10.0.0.2, and without a limit for those that leave.
+fn named() -> String {
+    CONFIG
+        .replace("address = \"10.0.0.2\"", "name = \"second\"\naddress = \"10.0.0.2\"")
+        .replace("forwarding = \"l2-dsr\"", "forwarding = \"l2-dsr\"\ndrain_timeout = \"none\"")
+}
+
+#[test]
+fn a_removed_backend_keeps_its_name_its_weight_and_its_deadline_over_a_restart() {
+    let mut world = World::ready(&named());
+    let flow = flow_of(&world, world.id("web", "10.0.0.2"));
+    world.change(Change::Remove(selector("second"), Some(5 * MINUTE))).unwrap();
+    world.pass(2 * MINUTE);
+    let before = world.view("web", "10.0.0.2");
+    let mut world = world.restart_as_it_is();
+    let after = world.view("web", "10.0.0.2");
+    assert_eq!((&*after.name, after.weight, after.state), ("second@10.0.0.2", 3, BackendState::Removed));
+    assert_eq!((after.time_left, after.id), (Some(3 * MINUTE), before.id));
+    world.resolve_all();
+    world.pass(3 * MINUTE);
+    let persisted = world.datapath.persisted;
+    world.census(&HashMap::from([(world.id("web", "10.0.0.2"), vec![flow])]));
+    assert_eq!(world.core.view_of("web", world.now).unwrap().backends.len(), 1, "its time was up");
+    assert_eq!(world.datapath.persisted, persisted + 1, "that it is gone is written down");
+}
+
+#[test]
+fn a_backend_that_was_removed_before_a_restart_is_as_much_there_as_one_that_is_removed_after_it() {
+    let mut world = World::ready(CONFIG);
+    let id = world.id("checked", "10.0.0.3");
+    world.change(Change::Remove(selector("10.0.0.3"), None)).unwrap();
+    world.pass(Duration::from_secs(4));
+    let mut world = world.restart_as_it_is();
+    world.resolve_all();
+    world.change(Change::Remove(selector("10.0.0.3"), Some(MINUTE))).unwrap();
+    assert_eq!(world.view("checked", "10.0.0.3").time_left, Some(MINUTE));
+    assert_eq!(condition(&world, id), Some(Condition::SERVING));
+    world.report(id, Health::Down);
+    assert_eq!(condition(&world, id), Some(Condition::RESCHEDULE), "its death counts");
+}
+
+#[test]
+fn a_backend_that_left_the_file_while_the_daemon_was_away_leaves_by_its_own_name() {
+    let world = World::ready(&named());
+    let without = named().replace("[[service.backend]]\nname = \"second\"\naddress = \"10.0.0.2\"\nweight = 3\n", "");
+    let world = world.restart(desired(&without));
+    let view = world.view("web", "10.0.0.2");
+    assert_eq!((&*view.name, view.weight, view.state), ("second@10.0.0.2", 3, BackendState::Removed));
+    assert_eq!(view.time_left, None);
+}
+
+#[test]
+fn a_removed_backend_can_be_given_another_deadline_by_each_of_its_names() {
+    let address = "10.0.0.2".parse().unwrap();
+    let remove = |name: &str, timeout| Change::Remove(selector(name), timeout);
+    let drain = |name: &str, timeout| Change::Drain(selector(name), timeout);
+    let cases = [
+        (Change::Remove as fn(Selector, Option<Duration>) -> Change, "second"),
+        (Change::Remove, "second@10.0.0.2"),
+        (Change::Drain, "second"),
+        (Change::Drain, "10.0.0.2"),
+    ];
+    let mut world = World::ready(&named());
+    let id = world.id("web", "10.0.0.2");
+    world.change(remove("second", None)).unwrap();
+    assert_eq!(world.view("web", "10.0.0.2").time_left, None);
+    world.pass(Duration::from_secs(4));
+    for (change, name) in cases {
+        let persisted = world.datapath.persisted;
+        let applied = world.change(change(selector(name), Some(MINUTE))).unwrap();
+        let backend = "second@10.0.0.2".to_owned();
+        assert_eq!(applied, [Applied { service: "web".to_owned(), backend, address }], "{name}");
+        assert_eq!(world.view("web", "10.0.0.2").time_left, Some(MINUTE), "{name}");
+        assert_eq!(world.datapath.persisted, persisted + 1, "{name}");
+        world.pass(Duration::from_secs(10));
+    }
+    // Without a deadline it keeps the one that it has.
+    for change in [remove("second", None), drain("second", None)] {
+        assert_eq!(world.change(change).unwrap().len(), 1);
+        assert_eq!(world.view("web", "10.0.0.2").time_left, Some(50 * Duration::from_secs(1)));
+    }
+    let refused = world.change(Change::Weight(selector("second"), 1)).unwrap_err();
+    insta::assert_snapshot!(refused, @r#"backend "second@10.0.0.2" was removed from service "web", and only keeps the flows that it has; bring it back with `lbctl backend add`, or change for how long: lbctl backend remove second@10.0.0.2 --service web --deadline 10m"#);
+    assert!(words(&world).iter().any(|word| word.previous() == id));
+    world.change(remove("second", Some(Duration::ZERO))).unwrap();
+    assert!(words(&world).iter().all(|word| word.previous() != id && word.current() != id));
+    assert_eq!(condition(&world, id), Some(Condition::RESCHEDULE));
+}
+
+#[test]
+fn a_removed_backend_and_the_new_one_of_its_name_are_told_apart() {
+    let mut world = World::ready(&named());
+    world.change(Change::Remove(selector("second"), None)).unwrap();
+    let again = config::Backend::parse(Some("second"), "10.0.0.9", 1).unwrap();
+    world.change(Change::Add("web".to_owned(), again)).unwrap();
+    let names = |world: &World| -> Vec<String> {
+        world.core.view_of("web", world.now).unwrap().backends.into_iter().map(|backend| backend.name).collect()
+    };
+    assert_eq!(names(&world), ["10.0.0.1", "second", "second@10.0.0.2"]);
+    // The name alone is that of the new one.
+    world.change(Change::Weight(selector("second"), 7)).unwrap();
+    assert_eq!(world.view("web", "10.0.0.9").weight, 7);
+    world.change(Change::Remove(selector("second@10.0.0.2"), Some(MINUTE))).unwrap();
+    assert_eq!(world.view("web", "10.0.0.2").time_left, Some(MINUTE));
+    assert_eq!(world.view("web", "10.0.0.9").state, BackendState::Unresolved);
+    // Its deadline is none of the new one's, which drains for as long as the service has it.
+    world.change(Change::Drain(selector("second"), None)).unwrap();
+    assert_eq!(world.view("web", "10.0.0.9").time_left, None);
+}
+
+#[test]
+fn what_was_said_of_a_backend_that_is_gone_is_not_meant_for_the_next_one_of_its_name() {
+    let mut world = World::ready(&named());
+    world.change(Change::Remove(selector("second"), Some(MINUTE))).unwrap();
+    world.pass(2 * MINUTE);
+    world.settle();
+    let again = config::Backend::parse(Some("second"), "10.0.0.2", 1).unwrap();
+    world.change(Change::Add("web".to_owned(), again)).unwrap();
+    world.resolve_all();
+    world.settle();
+    world.change(Change::Remove(selector("second"), None)).unwrap();
+    assert_eq!(world.view("web", "10.0.0.2").time_left, None);
+}
+
+#[test]
+fn a_second_drain_keeps_the_deadline_unless_it_gives_another() {
+    let mut world = World::ready(CONFIG);
+    let left = |world: &World| world.view("web", "10.0.0.2").time_left;
+    world.change(Change::Drain(selector("10.0.0.2"), Some(5 * MINUTE))).unwrap();
+    world.pass(MINUTE);
+    world.change(Change::Drain(selector("10.0.0.2"), None)).unwrap();
+    assert_eq!(left(&world), Some(4 * MINUTE));
+    world.change(Change::Drain(selector("10.0.0.2"), Some(2 * MINUTE))).unwrap();
+    assert_eq!(left(&world), Some(2 * MINUTE));
+    world.pass(MINUTE);
+    // Nor does the removal of one that drains give it more time.
+    world.change(Change::Remove(selector("10.0.0.2"), None)).unwrap();
+    assert_eq!(left(&world), Some(MINUTE));
+}
+
+#[test]
+fn a_deadline_beyond_the_end_of_the_clock_is_far_away() {
+    let mut world = World::ready(CONFIG);
+    world.change(Change::Drain(selector("10.0.0.2"), Some(Duration::MAX))).unwrap();
+    assert_eq!(world.view("web", "10.0.0.2").time_left, None, "it is not worth saying");
 }
