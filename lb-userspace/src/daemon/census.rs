@@ -10,23 +10,25 @@ use aya::maps::MapError;
 use lb_common::BackendId;
 use tokio::{task::JoinHandle, time::sleep_until};
 
-use super::Daemon;
+use super::{Daemon, flows::losses};
 use crate::{
     dataplane::{FlowTable, Sweep, Words, sweep},
     model::{Census, Findings},
 };
 
-/// How long there is between two censuses, at least.
+/// How long there is between two censuses, at least: so long, and so many times as long as one takes.
 const PAUSE: Duration = Duration::from_secs(1);
+const PAUSE_PER_CENSUS: u32 = 10;
 /// Without anything to find out about slots, the table is swept for flows that are over, this often.
 const CLEANING: Duration = Duration::from_secs(10);
 
 /// Sees to it that the flow table is swept.
 #[derive(Debug)]
 pub(super) struct CensusTaker {
+    started: Instant,
     running: Option<JoinHandle<(Census, Sweep)>>,
-    /// When the last one ended; `None` before the first.
-    ended: Option<Instant>,
+    /// When the last one ended, and how long it took; `None` before the first.
+    last: Option<(Instant, Duration)>,
     /// How many flows there were at the end of the last one; `None` before the first.
     pub(super) flows: Option<u64>,
 }
@@ -39,7 +41,7 @@ pub(super) enum News {
 
 impl CensusTaker {
     pub(super) fn new() -> Self {
-        Self { running: None, ended: None, flows: None }
+        Self { started: Instant::now(), running: None, last: None, flows: None }
     }
 
     /// Waits until there is news. `due` is from when on a census has something to find out.
@@ -47,14 +49,15 @@ impl CensusTaker {
         if let Some(running) = &mut self.running {
             let (census, found) = running.await.expect("a sweep does not panic");
             self.running = None;
-            self.ended = Some(Instant::now());
+            self.last = Some((Instant::now(), self.started.elapsed()));
             self.flows = Some(found.flows.values().flatten().map(|flows| u64::from(*flows)).sum());
             return News::Ended(census, found);
         }
         // The first one at once: until then nobody knows which backends have flows.
-        if let Some(ended) = self.ended {
-            let cleaning = ended + CLEANING;
-            let due = due.map_or(cleaning, |due| due.max(ended + PAUSE).min(cleaning));
+        if let Some((ended, took)) = self.last {
+            let pause = PAUSE.max(took * PAUSE_PER_CENSUS);
+            let cleaning = ended + pause.max(CLEANING);
+            let due = due.map_or(cleaning, |due| due.max(ended + pause).min(cleaning));
             sleep_until(due.into()).await;
         }
         News::Due
@@ -66,6 +69,7 @@ impl CensusTaker {
     }
 
     fn start(&mut self, mut census: Census, table: Arc<FlowTable>, words: Arc<Words>) {
+        self.started = Instant::now();
         self.running = Some(tokio::task::spawn_blocking(move || {
             let found = sweep(&table, &words, &mut census.subjects);
             (census, found)
@@ -87,7 +91,9 @@ impl Daemon {
                 self.census.start(census, self.flow_tables.table(), self.executor.dataplane.maps.words());
             }
             News::Ended(census, Sweep { flows, .. }) => {
-                match self.losses().and_then(|losses| Ok((losses, self.packets()?))) {
+                match losses(&self.executor.dataplane.maps, &self.flow_tables)
+                    .and_then(|losses| Ok((losses, self.packets()?)))
+                {
                     Ok((losses, packets)) => {
                         let effects = self.core.on_census(Findings { census, flows, losses, packets }, Instant::now());
                         self.carry_out(effects).await;

@@ -7,12 +7,12 @@ use std::{
 };
 
 use aya::maps::MapError;
-use lb_common::{Address, BackendId, Flow, FlowState, NetU32, SlotWord, Tracking};
+use lb_common::{Address, BackendId, Condition, Flow, FlowEntry, FlowState, NetU32, SlotWord, Tracking};
 
 use super::Daemon;
 use crate::{
     api::{EntryView, FlowCount, FlowFilter, FlowView, FlowsView, MoveView, Refusal, Reply, SlotsView},
-    dataplane::{ListedFlow, flow_time, flows},
+    dataplane::{FlowTables, ListedFlow, Maps, flow_time, flows},
     model::{BackendState, BackendView, ServiceView},
     schedule::Group,
 };
@@ -20,15 +20,15 @@ use crate::{
 /// How many flows are listed, unless the request says otherwise.
 const LIST: usize = 1000;
 
-impl Daemon {
-    /// How many flows the flow table has evicted or refused.
-    pub(super) fn losses(&self) -> Result<u64, MapError> {
-        let tracking = self.executor.dataplane.maps.tracking()?;
-        let is_loss = |event| matches!(event, Tracking::Evicted | Tracking::Full);
-        let by_packets: u64 = tracking.iter().filter(|(event, _)| is_loss(*event)).map(|(_, count)| count).sum();
-        Ok(by_packets + self.flow_tables.refused())
-    }
+/// How many flows the flow table has evicted or refused.
+pub(super) fn losses(maps: &Maps, tables: &FlowTables) -> Result<u64, MapError> {
+    let is_loss = |event| matches!(event, Tracking::Evicted | Tracking::Full);
+    let tracking = maps.tracking()?;
+    let by_packets: u64 = tracking.iter().filter(|(event, _)| is_loss(*event)).map(|(_, count)| count).sum();
+    Ok(by_packets + tables.refused())
+}
 
+impl Daemon {
     /// Lists flows beside the loop, since there may be millions.
     pub(super) fn list_flows(&self, filter: &FlowFilter, reply: Reply<FlowsView>) {
         let checked = self.names(filter).and_then(|names| Self::check_slot(filter, &names).map(|()| names));
@@ -148,6 +148,18 @@ impl Daemon {
         })
     }
 
+    /// Who gets the next packet of a flow that is `known` to be this backend's, or that nobody knows: as the datapath decides it
+    /// (lb-ebpf, `track.rs`) for packets that open no flow.
+    fn owner(&self, word: SlotWord, known: Option<BackendId>) -> Result<BackendId, MapError> {
+        let owner = match known {
+            Some(backend) => backend,
+            None if word.remember() => word.previous(),
+            None => word.current(),
+        };
+        let is_lost = self.executor.dataplane.maps.condition(owner)? == Condition::RESCHEDULE;
+        Ok(if is_lost { word.current() } else { owner })
+    }
+
     /// Follows a flow through the slots and the flow table as the datapath has them now.
     pub(super) fn flow(&self, service: &str, client: SocketAddr, port: Option<u16>) -> Result<FlowView, Refusal> {
         let (spec, live) = self.core.live(service).ok_or_else(|| {
@@ -179,13 +191,8 @@ impl Daemon {
         let backend = |id: BackendId| backends.iter().find(|backend| backend.id == id.get());
         let name_of = |id: BackendId| backend(id).map(|backend| backend.name.clone());
         let found = if word.look_up() { self.flow_tables.table().find(hash) } else { None };
-        let owner = match found {
-            Some(entry) if backend(entry.backend()).is_some_and(|backend| backend.next_hop.is_some()) => {
-                entry.backend()
-            }
-            None if word.remember() => word.previous(),
-            Some(_) | None => word.current(),
-        };
+        let owner =
+            self.owner(word, found.map(FlowEntry::backend)).map_err(|error| Refusal::Failed(error.to_string()))?;
         let entry = found.and_then(|entry| {
             let name =
                 Name { service: service.to_owned(), backend: name_of(entry.backend())?, slot_mask: live.slot_mask };

@@ -14,14 +14,15 @@ use super::{
     Daemon, Events, Options, StateDir,
     census::CensusTaker,
     executor::Executor,
+    flows::losses,
     interfaces,
     vrrp::{self, VrrpProcess},
 };
 use crate::{
     api,
     config::{self, Config},
-    dataplane::{Attachment, Dataplane, Maps, Opened, Pins, interface_index},
-    model::{Core, DesiredService, Effect, LiveService, Memory},
+    dataplane::{Attachment, Dataplane, Maps, Opened, Pins, flow_time, flows, interface_index},
+    model::{Core, DesiredService, Effect, Found, LiveService, Memory},
     neighbour::{Announcer, Gateways, Resolver},
 };
 
@@ -59,7 +60,13 @@ pub(super) async fn start(options: Options) -> anyhow::Result<(Daemon, Events)> 
 
     interfaces::put_mac_addresses(&mut dataplane.maps)?;
     let quic_servers = dataplane.maps.quic_servers().context("cannot read the QUIC server ids")?;
-    let mut core = Core::new(config.node.clone(), live, quic_servers.into_iter().collect());
+    let found = Found {
+        services: live,
+        quic_servers: quic_servers.into_iter().collect(),
+        named: flows(&flow_tables.table(), flow_time()).map(|flow| flow.entry.backend()).collect(),
+        losses: losses(&dataplane.maps, &flow_tables).context("cannot read the counters")?,
+    };
+    let mut core = Core::new(config.node.clone(), found, Instant::now());
     let effects = core.apply(desired, Instant::now())?;
     let mut executor = Executor::new(dataplane, state, announcer, resolver, reports_sender);
     // Packets for a virtual IP find the program when they come, not the kernel, which would refuse them.

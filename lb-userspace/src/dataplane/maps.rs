@@ -12,8 +12,8 @@ use aya::{
     maps::{Array, DevMap, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuValues},
 };
 use lb_common::{
-    BackendId, BackendRow, Directory, MacAddress, QuicServer, RowIndex, Service, ServiceEntry, ServiceId, SlotWord,
-    Tracking, Traffic, Verdict,
+    BackendId, BackendRow, Condition, Directory, MacAddress, QuicServer, RowIndex, Service, ServiceEntry, ServiceId,
+    SlotWord, Tracking, Traffic, Verdict,
     layout::{self, names},
     mac_word,
 };
@@ -120,6 +120,14 @@ impl Maps {
             .filter(|(_, index)| *index != RowIndex::NONE)
             .map(|(backend, index)| Ok((backend, index, self.rows.get(&index.0, 0)?)))
             .collect()
+    }
+
+    /// What becomes of the flows of `backend`. Without a row they go to others.
+    pub fn condition(&self, backend: BackendId) -> Result<Condition, MapError> {
+        match self.words.row(backend) {
+            RowIndex::NONE => Ok(Condition::RESCHEDULE),
+            RowIndex(index) => Ok(self.rows.get(&index, 0)?.condition),
+        }
     }
 
     /// Lets frames to `mac` that come in by the interface `ifindex` be balanced.

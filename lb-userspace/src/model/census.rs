@@ -2,6 +2,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    mem,
     time::{Duration, Instant},
 };
 
@@ -89,7 +90,7 @@ impl Core {
     /// Takes in what a census has found.
     pub fn on_census(&mut self, findings: Findings, now: Instant) -> Vec<Effect> {
         let Findings { census: Census { started, subjects }, flows, losses, packets } = findings;
-        let has_lost = self.losses.replace(losses).is_some_and(|before| before < losses);
+        let has_lost = mem::replace(&mut self.losses, losses) < losses;
         // Of a backend that has come since the census began it has found nothing out.
         let counted: HashSet<BackendId> = subjects.iter().flat_map(|subject| &subject.backends).copied().collect();
         let mut slots: HashMap<ServiceId, schedule::Census> =

@@ -12,7 +12,7 @@ use super::{
     effect::Effect,
     pool::{Pool, RunPool},
     quic::ServerIdInUse,
-    recover::{Leftovers, LiveService, Memory},
+    recover::{Found, Leftovers, Memory},
     row::Shared,
     service::{Admin, DesiredService, ServiceState, chunk_count},
 };
@@ -57,14 +57,16 @@ pub struct Core {
     /// Ids of backends that are no more, and since when. Flows in the flow table may name them.
     pub(super) quarantine: HashMap<BackendId, Instant>,
     /// How many flows the flow table has lost, as of the last census.
-    pub(super) losses: Option<u64>,
+    pub(super) losses: u64,
 }
 
 impl Core {
     /// Starts from what an earlier daemon left in the datapath. What the first [`Core::apply`] does not want is removed.
-    pub fn new(node: config::Node, live: Vec<LiveService>, quic_servers: HashMap<QuicServer, BackendId>) -> Self {
+    pub fn new(node: config::Node, found: Found, now: Instant) -> Self {
+        let Found { services: live, quic_servers, named, losses } = found;
         let services: BTreeSet<u32> = live.iter().map(|live| live.service.id.get()).collect();
-        let backends: BTreeSet<u32> = live.iter().flat_map(|live| &live.backends).map(|(id, ..)| id.get()).collect();
+        let with_row: BTreeSet<BackendId> = live.iter().flat_map(|live| &live.backends).map(|(id, ..)| *id).collect();
+        let without_row: BTreeSet<BackendId> = named.difference(&with_row).copied().collect();
         let rows: BTreeSet<u32> = live.iter().flat_map(|live| &live.backends).map(|(_, row, _)| row.0).collect();
         let mut stored: Vec<ServiceEntry> =
             live.iter().map(|live| ServiceEntry { key: live.key, service: live.service }).collect();
@@ -82,12 +84,15 @@ impl Core {
             announced: BTreeSet::new(),
             leftovers: Leftovers::new(live),
             service_ids: Pool::new(1..layout::MAX_SERVICES, |id| services.contains(&id)),
-            backend_ids: Pool::new(1..BackendId::COUNT, |id| backends.contains(&id)),
+            backend_ids: Pool::new(1..BackendId::COUNT, |id| {
+                let id = BackendId::truncate(id);
+                with_row.contains(&id) || without_row.contains(&id)
+            }),
             rows: Pool::new(1..layout::BACKEND_ROWS, |row| rows.contains(&row)),
             chunks,
             quic_servers,
-            quarantine: HashMap::new(),
-            losses: None,
+            quarantine: without_row.iter().map(|id| (*id, now)).collect(),
+            losses,
         }
     }
 

@@ -29,7 +29,7 @@ pub use self::{
     core::{ApplyError, Core, Full},
     effect::Effect,
     quic::ServerIdInUse,
-    recover::{LiveService, Memory},
+    recover::{Found, LiveService, Memory},
     service::{Admin, DesiredService, service_key},
     view::{BackendState, BackendView, NextHopView, ProbeView, ServiceView},
 };

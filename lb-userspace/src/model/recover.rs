@@ -1,15 +1,29 @@
 //! What an earlier daemon left in the datapath. It is taken over, not made anew: flows go on to where they went.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     net::IpAddr,
     time::Instant,
 };
 
-use lb_common::{BackendId, BackendRow, RowIndex, Service, ServiceKey, SlotWord};
+use lb_common::{BackendId, BackendRow, QuicServer, RowIndex, Service, ServiceKey, SlotWord};
 
 use super::backend::{Backend, Standing};
 use crate::config;
+
+/// What is found in the maps at a start.
+#[derive(Debug, Clone, Default)]
+pub struct Found {
+    /// The services.
+    pub services: Vec<LiveService>,
+    /// The server ids of QUIC.
+    pub quic_servers: HashMap<QuicServer, BackendId>,
+    /// The backends that flows in the flow table are of. Such an id is not given to another backend, even if the one that had it
+    /// is no more.
+    pub named: BTreeSet<BackendId>,
+    /// How many flows the flow table has lost so far.
+    pub losses: u64,
+}
 
 /// A service found in the maps.
 #[derive(Debug, Clone, PartialEq)]

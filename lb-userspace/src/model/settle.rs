@@ -364,13 +364,17 @@ impl Present {
         }
     }
 
-    /// A backend that slots name was found healthy by the daemon that gave them: it stays so until its check says otherwise.
+    /// A backend that slots name was found healthy by the daemon that gave them, and one whose flows go elsewhere was found dead: it
+    /// stays so until its check says otherwise.
     fn of_leftover(live: LiveService, now: Instant) -> Self {
         let in_use: BTreeSet<BackendId> =
             live.table.iter().flat_map(|word| [word.current(), word.previous()]).collect();
         let present = |(id, index, row): (BackendId, RowIndex, BackendRow)| {
-            let is_healthy = in_use.contains(&id) && row.condition == Condition::SERVING;
-            let health = Checked::By(if is_healthy { Health::Up } else { Health::Unknown });
+            let health = Checked::By(match row.condition {
+                Condition::SERVING if in_use.contains(&id) => Health::Up,
+                Condition::SERVING => Health::Unknown,
+                _ => Health::Down,
+            });
             let address = row.address.to_ip();
             let mut backend = live.memory.backend(address, id);
             backend.row = Some((index, row));

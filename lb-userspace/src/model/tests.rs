@@ -1,7 +1,7 @@
 //! The core on a simulated clock, against a datapath made of plain maps that checks every effect as it comes.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     net::{IpAddr, Ipv4Addr},
     time::{Duration, Instant, SystemTime},
 };
@@ -72,6 +72,10 @@ struct Datapath {
     watched: Vec<IpAddr>,
     announced: Vec<(String, IpAddr)>,
     persisted: usize,
+    /// The backends that the last census has found in the flow table.
+    named: BTreeSet<BackendId>,
+    /// Flows that the flow table has lost.
+    losses: u64,
 }
 
 impl Datapath {
@@ -203,7 +207,7 @@ struct World {
 impl World {
     fn new(text: &str) -> Self {
         let mut world = Self {
-            core: Core::new(config::Node::default(), Vec::new(), HashMap::new()),
+            core: Core::new(config::Node::default(), Found::default(), Instant::now()),
             datapath: Datapath::default(),
             now: Instant::now(),
         };
@@ -226,7 +230,13 @@ impl World {
     fn restart(self, services: Vec<DesiredService>) -> Self {
         let memories = self.core.written_down().map(|(desired, memory)| (desired.key(), memory)).collect();
         let live = self.datapath.live(&memories);
-        let mut core = Core::new(config::Node::default(), live, self.datapath.quic_servers.clone());
+        let found = Found {
+            services: live,
+            quic_servers: self.datapath.quic_servers.clone(),
+            named: self.datapath.named.clone(),
+            losses: self.datapath.losses,
+        };
+        let mut core = Core::new(config::Node::default(), found, self.now);
         let mut datapath = Datapath { checks: BTreeMap::new(), ..self.datapath };
         datapath.remove_orphans();
         let effects = core.apply(services, self.now).expect("there is room");
@@ -269,9 +279,11 @@ impl World {
             }
         }
         let count = |tags: &Vec<FlowTag>| [0, 0, u32::try_from(tags.len()).unwrap(), 0];
+        let named = flows.keys().copied().collect();
         let flows = flows.iter().map(|(backend, tags)| (*backend, count(tags))).collect();
         let packets = self.core.hidden().into_iter().map(|id| (id, 0)).collect();
-        let effects = self.core.on_census(Findings { census, flows, losses: 0, packets }, self.now);
+        self.datapath.named = named;
+        let effects = self.core.on_census(Findings { census, flows, losses: self.datapath.losses, packets }, self.now);
         self.datapath.run(effects);
     }
 

@@ -99,6 +99,13 @@ fn an_id_is_not_given_to_another_backend_while_the_flow_table_names_it() {
     }
     assert_eq!(condition(&world, id), None, "its time was up");
     assert!(world.core.quarantine.contains_key(&id));
+    let mut world = world.restart_as_it_is();
+    assert!(world.core.quarantine.contains_key(&id), "another daemon does not know the backend, but its flows");
+    for number in 20..30 {
+        let backend = config::Backend::parse(None, &format!("10.0.0.{number}"), 1).unwrap();
+        world.change(Change::Add("web".to_owned(), backend)).unwrap();
+        assert_ne!(world.view("web", &format!("10.0.0.{number}")).id, id.get());
+    }
     world.pass(MINUTE);
     world.census(&HashMap::new());
     assert!(!world.core.quarantine.contains_key(&id));
@@ -272,7 +279,7 @@ fn the_flows_of_a_backend_are_unknown_until_a_census_has_counted_them() {
     assert_eq!(world.view("web", "10.0.0.2").flows, None);
     let census = world.core.census(world.now);
     world.change(Change::Add("web".to_owned(), config::Backend::parse(None, "10.0.0.9", 1).unwrap())).unwrap();
-    let findings = Findings { census, flows: HashMap::new(), losses: 0, packets: HashMap::new() };
+    let findings = Findings { census, flows: HashMap::new(), losses: world.datapath.losses, packets: HashMap::new() };
     world.core.on_census(findings, world.now);
     assert_eq!(world.view("web", "10.0.0.2").flows, Some(0));
     assert_eq!(world.view("web", "10.0.0.9").flows, None, "it has come since the census began");
@@ -425,4 +432,38 @@ fn a_deadline_beyond_the_end_of_the_clock_is_far_away() {
     let mut world = World::ready(CONFIG);
     world.change(Change::Drain(selector("10.0.0.2"), Some(Duration::MAX))).unwrap();
     assert_eq!(world.view("web", "10.0.0.2").time_left, None, "it is not worth saying");
+}
+
+#[test]
+fn a_backend_that_was_dead_is_dead_after_a_restart_too() {
+    let mut world = with_policy("reset");
+    let id = world.id("checked", "10.0.0.3");
+    world.report(id, Health::Down);
+    assert_eq!(condition(&world, id), Some(Condition::RESET));
+    let mut world = world.restart_as_it_is();
+    world.resolve_all();
+    assert_eq!(condition(&world, id), Some(Condition::RESET));
+    assert_eq!(world.state("checked", "10.0.0.3"), BackendState::Down);
+    world.report(id, Health::Up);
+    assert_eq!(condition(&world, id), Some(Condition::SERVING));
+}
+
+/// Flows that are lost between the start of a daemon and its first census may be those of a slot that is to settle.
+#[test]
+fn a_loss_before_the_first_census_counts() {
+    let settles = |lost: u64| {
+        let mut world = World::ready(CONFIG);
+        world.change(Change::Drain(selector("10.0.0.2"), Some(60 * MINUTE))).unwrap();
+        world.pass(MINUTE);
+        let mut world = world.restart_as_it_is();
+        world.resolve_all();
+        world.pass(14 * MINUTE + 30 * Duration::from_secs(1));
+        world.datapath.losses += lost;
+        world.census(&HashMap::new());
+        world.pass(MINUTE);
+        world.census(&HashMap::new());
+        world.view("web", "10.0.0.2").slots_left == 0
+    };
+    assert!(settles(0));
+    assert!(!settles(1));
 }

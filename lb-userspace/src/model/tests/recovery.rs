@@ -26,7 +26,7 @@ fn a_backend_that_was_down_has_to_pass_its_check_first() {
     let mut world = World::ready(CONFIG);
     world.report(world.id("checked", "10.0.0.3"), Health::Down);
     let world = world.restart(desired(CONFIG));
-    assert_eq!(world.datapath.checks[&world.id("checked", "10.0.0.3")], Health::Unknown);
+    assert_eq!(world.datapath.checks[&world.id("checked", "10.0.0.3")], Health::Down);
     assert!(!world.datapath.shares([192, 0, 2, 2]).contains_key("10.0.0.3"));
 }
 

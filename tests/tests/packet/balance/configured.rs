@@ -10,7 +10,7 @@ use etherparse::IpNumber;
 use lb_common::BackendId;
 use lb_userspace::{
     config::Config,
-    model::{Core, DesiredService, Effect, Findings},
+    model::{Core, DesiredService, Effect, Findings, Found},
     neighbour::{Egress, NextHop},
 };
 
@@ -47,7 +47,7 @@ fn configuration(forwarding: &str, inner: Family, outer: Family) -> Config {
 /// What the daemon would do with `config` when the next hop of the backend is known.
 fn effects(config: Config, backend: &Backend, outer: Family) -> Vec<Effect> {
     let now = Instant::now();
-    let mut core = Core::new(config.node, Vec::new(), HashMap::new());
+    let mut core = Core::new(config.node, Found::default(), now);
     let services = config.services.into_iter().map(DesiredService::as_declared).collect();
     let mut effects = core.apply(services, now).expect("the maps have room");
     let egress = Egress {
