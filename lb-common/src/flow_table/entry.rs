@@ -192,9 +192,9 @@ impl FlowEntry {
         let state = match (self.state(), signal) {
             (_, Signal::Closes) => FlowState::Closing,
             (FlowState::Closing, Signal::Acknowledges) if self.age(now) < Self::CLOSING_GUARD => return self,
-            (FlowState::Opening, Signal::Opens) => FlowState::Opening,
-            // Forged, or of another flow with the same ports, which is soon over.
-            (_, Signal::Opens) => return self,
+            (state @ (FlowState::Opening | FlowState::Closing), Signal::Opens) => state,
+            // Forged, or of a new flow with the same ports, whose handshake it has to outlast.
+            (FlowState::Sighted | FlowState::Established, Signal::Opens) => FlowState::Established,
             (_, Signal::Data | Signal::Datagram | Signal::Acknowledges) => FlowState::Established,
         };
         self.with(self.backend(), state, now)

@@ -151,9 +151,9 @@ impl Model {
             // Of the end itself. A client that still acknowledges after three seconds still receives.
             (Signal::NoData, State::Closing) if self.age(known) <= 3 => return (Known { backend, ..known }, event),
             (Signal::Data | Signal::Datagram | Signal::NoData, _) => State::Established,
-            (Signal::Open, State::Opening) => State::Opening,
-            // Somebody else may have sent it.
-            (Signal::Open, _) => return (Known { backend, ..known }, event),
+            (Signal::Open, State::Opening | State::Closing) => known.state,
+            // Of the same flow, or of a new one with the same ports.
+            (Signal::Open, State::Sighted | State::Established) => State::Established,
         };
         (Known { backend, state, seen: self.now }, event)
     }
