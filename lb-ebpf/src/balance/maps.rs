@@ -1,9 +1,6 @@
 //! The maps, and the accessors that need to know how they are laid out.
 
-use core::{
-    arch::asm,
-    intrinsics::{AtomicOrdering, atomic_cxchg},
-};
+use core::intrinsics::{AtomicOrdering, atomic_cxchg};
 
 use aya_ebpf::{
     Global,
@@ -18,6 +15,7 @@ use lb_common::{
     flow_table::{self, Bucket},
     layout, mac_word,
 };
+use lb_ebpf::verifier::veil;
 
 /// Lets the daemon map the array into its memory (`BPF_F_MMAPABLE`).
 const MMAPABLE: u32 = 1 << 10;
@@ -183,17 +181,6 @@ impl Bucket for MapBucket {
     fn veil(&self, value: usize) -> usize {
         veil(value as u64, self.1.0) as usize
     }
-}
-
-/// `value`, by way of something `unknown` to the verifier: see [`Bucket::veil`].
-#[inline(always)]
-pub fn veil(value: u64, unknown: u64) -> u64 {
-    let mut veiled = value;
-    // SAFETY: the value changes twice, back and forth.
-    unsafe {
-        asm!("{0} ^= {1}", "{0} ^= {1}", inout(reg) veiled, in(reg) unknown, options(pure, nomem, nostack));
-    }
-    veiled
 }
 
 /// The time of the coarse monotonic clock, which costs a load where the exact one costs a counter of the processor.
