@@ -34,6 +34,9 @@ pub struct ServiceView {
     pub algorithm: Algorithm,
     /// How packets get to the backends.
     pub forwarding: Forwarding,
+    /// The UDP port of the backends that packets are sent to, with `gue`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gue_port: Option<u16>,
     /// Size of its slot table.
     pub slots: u32,
     /// Whether live changes made it differ from the configuration file.
@@ -176,6 +179,7 @@ impl Core {
             protocol: spec.protocol,
             algorithm: spec.algorithm,
             forwarding: spec.forwarding,
+            gue_port: spec.gue_port(),
             slots: state.live.slot_mask + 1,
             changed: state.desired.is_changed(),
             id: state.live.id.get(),
