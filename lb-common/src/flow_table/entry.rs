@@ -193,9 +193,8 @@ impl FlowEntry {
             (_, Signal::Closes) => FlowState::Closing,
             (FlowState::Closing, Signal::Acknowledges) if self.age(now) < Self::CLOSING_GUARD => return self,
             (state @ (FlowState::Opening | FlowState::Closing), Signal::Opens) => state,
-            // Forged, or of a new flow with the same ports, whose handshake it has to outlast.
-            (FlowState::Sighted | FlowState::Established, Signal::Opens) => FlowState::Established,
-            (_, Signal::Data | Signal::Datagram | Signal::Acknowledges) => FlowState::Established,
+            // What opens a flow that is there is forged, or of a new one with the same ports, whose handshake it has to outlast.
+            (_, Signal::Opens | Signal::Data | Signal::Datagram | Signal::Acknowledges) => FlowState::Established,
         };
         self.with(self.backend(), state, now)
     }

@@ -7,6 +7,7 @@ use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
 
+use lb_common::{Encapsulation, gue};
 use serde::{Deserialize, Serialize};
 
 use super::backend::Backend;
@@ -33,6 +34,9 @@ pub struct Service {
     pub algorithm: Algorithm,
     /// How a packet gets to its backend.
     pub forwarding: Forwarding,
+    /// What [`Service::gue_port`] is, if the operator says so: not 0.
+    #[serde(default)]
+    pub gue_port: Option<u16>,
     /// The interface on which the daemon puts the virtual IP; without one that is left to the operator.
     pub announce: Option<String>,
     /// The size of the slot table: a power of two from 1,024 to 65,536. Without one it follows from the number of
@@ -109,7 +113,7 @@ impl Service {
                     "{} is not of the address family of {}, and l2-dsr leaves packets as they are",
                     backend.address, self.address
                 ),
-                "write an address of the same family, or forwarding = \"ipip\" in the service",
+                "write an address of the same family, or forwarding = \"ipip\" or \"gue\" in the service",
             ));
         }
         match self.backends.iter().find(|other| other.address == backend.address) {
@@ -164,6 +168,11 @@ impl Service {
         }
     }
 
+    /// The UDP port of the backends, in host byte order, if that is where packets are sent ([`Forwarding::Gue`]).
+    pub fn gue_port(&self) -> Option<u16> {
+        (self.forwarding == Forwarding::Gue).then(|| self.gue_port.unwrap_or(gue::PORT))
+    }
+
     /// How long a flow may be silent before it is over.
     pub fn idle_timeout(&self) -> Duration {
         self.idle_timeout.unwrap_or(match self.protocol {
@@ -188,6 +197,7 @@ impl Service {
         let protocol = table.word("protocol");
         let algorithm = table.word("algorithm").unwrap_or_default();
         let forwarding = table.word("forwarding");
+        let gue_port = read_gue_port(&mut table, forwarding);
         let announce = read_announce(&mut table, interfaces);
         let slots = read_slots(&mut table);
         let health = table
@@ -219,6 +229,7 @@ impl Service {
                 protocol,
                 algorithm,
                 forwarding,
+                gue_port,
                 announce,
                 slots,
                 health,
@@ -446,6 +457,21 @@ pub enum Forwarding {
     L2Dsr,
     /// In an IP packet to the backend's address (RFC 2003, RFC 2473): the backend unpacks it.
     Ipip,
+    /// In a UDP datagram to the backend's address (Generic UDP Encapsulation): the backend unpacks it.
+    Gue,
+}
+
+impl Forwarding {
+    /// What stands around packets on their way to a backend at `address`.
+    pub(crate) const fn encapsulation(self, address: IpAddr) -> Encapsulation {
+        match (self, address) {
+            (Self::L2Dsr, _) => Encapsulation::NONE,
+            (Self::Ipip, IpAddr::V4(_)) => Encapsulation::IPV4,
+            (Self::Ipip, IpAddr::V6(_)) => Encapsulation::IPV6,
+            (Self::Gue, IpAddr::V4(_)) => Encapsulation::GUE_IPV4,
+            (Self::Gue, IpAddr::V6(_)) => Encapsulation::GUE_IPV6,
+        }
+    }
 }
 
 impl fmt::Display for Forwarding {
@@ -453,13 +479,14 @@ impl fmt::Display for Forwarding {
         formatter.pad(match self {
             Self::L2Dsr => "l2-dsr",
             Self::Ipip => "ipip",
+            Self::Gue => "gue",
         })
     }
 }
 
 impl Word for Forwarding {
-    const ALL: &'static [Self] = &[Self::L2Dsr, Self::Ipip];
-    const LATER: &'static [&'static str] = &["gue", "nat", "full-nat"];
+    const ALL: &'static [Self] = &[Self::L2Dsr, Self::Ipip, Self::Gue];
+    const LATER: &'static [&'static str] = &["nat", "full-nat"];
 }
 
 /// Reads an address and a port. No port, `*` and 0 are all ports; an IPv6 address has to be in brackets even then,
@@ -549,6 +576,23 @@ fn check_on_death(table: &Table<'_>, tracking: Tracking, on_death: OnDeath) {
         return;
     };
     table.reject("on_death", Problem::new(format!("on_death = \"{on_death}\" has no effect {why}"), help));
+}
+
+/// Reads `gue_port`. `forwarding` is unknown if it could not be read.
+fn read_gue_port(table: &mut Table<'_>, forwarding: Option<Forwarding>) -> Option<u16> {
+    let port = table.number("gue_port", 1..=u16::MAX);
+    if let Some(other) = forwarding.filter(|forwarding| *forwarding != Forwarding::Gue)
+        && port.is_some()
+    {
+        table.reject(
+            "gue_port",
+            Problem::new(
+                format!("gue_port applies only with forwarding = \"gue\", and the service has {other}"),
+                "remove it, or write forwarding = \"gue\"",
+            ),
+        );
+    }
+    port
 }
 
 fn read_quic(table: &mut Table<'_>, protocol: Option<Protocol>) -> Option<Quic> {

@@ -119,7 +119,7 @@ impl Executor {
 
 fn put_row(maps: &mut Maps, backend: BackendId, index: RowIndex, row: &BackendRow) -> anyhow::Result<()> {
     if row.encapsulation != Encapsulation::LOCAL {
-        maps.put_egress(row.egress_ifindex)?;
+        maps.put_egress(row.egress_ifindex.into())?;
     }
     maps.put_row(backend, index, row).context("cannot write the backend rows")
 }

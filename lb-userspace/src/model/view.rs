@@ -37,6 +37,9 @@ pub struct ServiceView {
     pub forwarding: Forwarding,
     /// Which flows are remembered.
     pub tracking: Tracking,
+    /// The UDP port of the backends that packets are sent to, with `gue`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gue_port: Option<u16>,
     /// Size of its slot table.
     pub slots: u32,
     /// Whether live changes made it differ from the configuration file.
@@ -186,6 +189,7 @@ impl Core {
             algorithm: spec.algorithm,
             forwarding: spec.forwarding,
             tracking: spec.tracking,
+            gue_port: spec.gue_port(),
             slots: state.live.slot_mask + 1,
             changed: state.desired.is_changed(),
             id: state.live.id.get(),

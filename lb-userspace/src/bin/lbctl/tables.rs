@@ -84,12 +84,19 @@ pub(crate) fn service_details(services: &[ServiceView]) -> String {
             service.name,
             endpoint(service),
             service.algorithm,
-            service.forwarding,
+            forwarding(service),
             service.slots,
             backends(std::slice::from_ref(service)),
         )
     };
     services.iter().map(details).collect::<Vec<_>>().join("\n\n")
+}
+
+fn forwarding(service: &ServiceView) -> String {
+    match service.gue_port {
+        Some(port) => format!("{} to port {port}", service.forwarding),
+        None => service.forwarding.to_string(),
+    }
 }
 
 pub(crate) fn backends(services: &[ServiceView]) -> String {

@@ -355,7 +355,7 @@ fn a_misspelt_algorithm_is_refused() {
 fn a_forwarding_mode_that_is_not_in_this_version_is_refused() {
     assert_snapshot!(refusal_with(r#""ipip""#, r#""full-nat""#), @r#"
     lb.toml:51: service "dns": forwarding "full-nat" is not in this version
-        write "l2-dsr" or "ipip": this version has no other
+        write "l2-dsr", "ipip" or "gue": this version has no other
     "#);
 }
 
@@ -363,7 +363,23 @@ fn a_forwarding_mode_that_is_not_in_this_version_is_refused() {
 fn an_unknown_forwarding_mode_is_refused() {
     assert_snapshot!(refusal_with(r#""ipip""#, r#""vxlan""#), @r#"
     lb.toml:51: service "dns": forwarding "vxlan" is not known
-        write "l2-dsr" or "ipip"
+        write "l2-dsr", "ipip" or "gue"
+    "#);
+}
+
+#[test]
+fn a_gue_port_without_gue_is_refused() {
+    assert_snapshot!(refusal_with(r#""ipip""#, "\"ipip\"\ngue_port = 6080"), @r#"
+    lb.toml:52: service "dns": gue_port applies only with forwarding = "gue", and the service has ipip
+        remove it, or write forwarding = "gue"
+    "#);
+}
+
+#[test]
+fn a_gue_port_that_is_none_is_refused() {
+    assert_snapshot!(refusal_with(r#""ipip""#, "\"gue\"\ngue_port = 0"), @r#"
+    lb.toml:52: service "dns": gue_port 0 is out of range
+        write a whole number from 1 to 65535
     "#);
 }
 
@@ -696,7 +712,7 @@ fn a_backend_port_in_a_service_with_all_ports_is_refused() {
 fn a_backend_of_the_other_family_in_l2_dsr_is_refused() {
     assert_snapshot!(refusal_with(r#""192.168.1.100""#, r#""2001:db8::100""#), @r#"
     lb.toml:39: service "crm-web", backend "2001:db8::100": 2001:db8::100 is not of the address family of 192.168.1.10, and l2-dsr leaves packets as they are
-        write an address of the same family, or forwarding = "ipip" in the service
+        write an address of the same family, or forwarding = "ipip" or "gue" in the service
     "#);
 }
 
