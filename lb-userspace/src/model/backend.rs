@@ -135,6 +135,17 @@ impl Backend {
         self.row.is_some() && matches!(self.health, Checked::Unchecked | Checked::By(Health::Up))
     }
 
+    /// Whether it serves the flows that it has, though it is to have no new ones.
+    pub(super) fn is_last_resort(&self, now: Instant) -> bool {
+        self.is_alive() && !self.is_cut_off(now)
+    }
+
+    /// Its part in the slots that nobody else can take.
+    pub(super) fn last_resort(&self) -> schedule::Member {
+        let weight = u32::from(self.spec.weight).max(1);
+        schedule::Member { name: self.spec.address.to_string().into_bytes(), weight }
+    }
+
     /// Whether it is not known yet, and will be in a moment, if it can take new flows.
     pub(super) fn is_undecided(&self) -> bool {
         let is_unknown = self.health == Checked::By(Health::Unknown) || self.row.is_none() && self.unresolved.is_none();

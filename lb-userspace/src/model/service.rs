@@ -261,7 +261,33 @@ impl ServiceState {
         if self.waits_for_others(now) {
             return;
         }
-        self.mover.set_wanted(owners.iter().map(|owner| self.backends[*owner as usize].id));
+        if owners.is_empty() {
+            let wanted = self.last_resorts(now);
+            self.mover.set_wanted(wanted);
+        } else {
+            self.mover.set_wanted(owners.iter().map(|owner| self.backends[*owner as usize].id));
+        }
+    }
+
+    /// Who is to own the slots while no backend is to have new flows: anything is better than to drop them. Whoever has a slot and
+    /// is well keeps it, and the others are shared by those that serve yet, as they drain or lost their weight.
+    fn last_resorts(&self, now: Instant) -> Vec<BackendId> {
+        let (fates, shares) = (self.fates(now), self.shares());
+        let resorts: Vec<&Backend> = self
+            .backends
+            .iter()
+            .chain(&self.removed)
+            .filter(|backend| backend.is_last_resort(now))
+            .filter(|backend| backend.spec.weight > 0 || shares.contains_key(&backend.id))
+            .collect();
+        let members: Vec<schedule::Member> = resorts.iter().map(|backend| backend.last_resort()).collect();
+        let owners = schedule::table(&members, self.live.slot_mask + 1);
+        let is_well = |owner: &BackendId| matches!(fates.of(*owner), Fate::Serving | Fate::Leaving { .. });
+        let wanted = |(slot, word): (usize, SlotWord)| {
+            let resort = || owners.get(slot).map_or(BackendId::NONE, |owner| resorts[*owner as usize].id);
+            [word.current(), word.previous()].into_iter().find(is_well).unwrap_or_else(resort)
+        };
+        self.mover.words().enumerate().map(wanted).collect()
     }
 
     /// Whether nobody has a slot yet, and it is only a moment until it is known of all backends whether they can: otherwise the

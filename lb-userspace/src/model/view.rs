@@ -224,6 +224,8 @@ impl Core {
             BackendState::Up if backend.spec.weight == 0 => Some("weight 0".to_owned()),
             _ => None,
         };
+        // Those of one that may keep none are others' already, or are reset.
+        let flows = if backend.is_cut_off(now) { Some(FlowCounts::default()) } else { backend.flows };
         BackendView {
             name: backend.shown_name(),
             address: backend.spec.address,
@@ -236,8 +238,8 @@ impl Core {
             reason,
             slots: share.owned,
             slots_left: share.left,
-            flows: backend.flows.map(live),
-            closing: backend.flows.map_or(0, closing),
+            flows: flows.map(live),
+            closing: flows.map_or(0, closing),
             hidden_flows: false,
             time_left: backend
                 .until

@@ -166,7 +166,10 @@ fn endpoint(service: &ServiceView) -> String {
 
 fn state(backend: &BackendView) -> String {
     let name = backend.state.name();
-    let time_left = backend.time_left.map(|left| format!("for another {}", whole_seconds(left)));
+    let time_left = backend.time_left.map(|left| match left {
+        Duration::ZERO => "its time is up".to_owned(),
+        left => format!("for another {}", whole_seconds(left)),
+    });
     match backend.reason.as_ref().or(time_left.as_ref()) {
         Some(reason) => format!("{name}: {reason}"),
         None => name.to_owned(),
