@@ -33,6 +33,8 @@ pub(super) struct Backend {
     pub(super) flows: Option<FlowCounts>,
     /// Since when it has had new flows without a break: where weights rise slowly, its own does from then on.
     pub(super) rising_since: Option<Instant>,
+    /// Whether it has been there since its service began, and nothing is known of it yet.
+    pub(super) is_one_of_the_first: bool,
     /// Since when no slot names it, if it is removed.
     pub(super) unnamed_since: Option<Instant>,
     /// Its packets so far and since when there were no more, where connection ids name it: its flows are not in the flow table
@@ -80,6 +82,7 @@ impl Backend {
             check: None,
             flows: None,
             rising_since: None,
+            is_one_of_the_first: false,
             unnamed_since: None,
             quiet: None,
         }

@@ -215,12 +215,16 @@ impl ServiceState {
     /// Takes note of which backends begin to get flows, which counts as their `beginning`, and which do not any more.
     fn note_rises(&mut self, beginning: Instant, now: Instant) {
         let has_first_packets = self.has_first_packets();
+        let risen = self.risen_since(now);
         let mover = &self.mover;
         // Packets that may be the first ones of a flow go to this one.
         let taker = |word: SlotWord| if has_first_packets { word.current() } else { word.previous() };
         for backend in self.backends.iter_mut().chain(&mut self.removed) {
             let (id, before) = (backend.id, backend.rising_since);
+            // Those that are found well when the service begins do not have to wait for each other, whoever is found first.
+            let beginning = if backend.is_one_of_the_first { risen } else { beginning };
             backend.rise(beginning, now, || mover.words().any(|word| taker(word) == id));
+            backend.is_one_of_the_first &= backend.is_undecided();
             let begins = before.is_none() && backend.next_rise(self.desired.spec.slow_start, now).is_some();
             if begins {
                 self.unsaved.get_or_insert(now);
