@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     config,
-    model::{Admin, DesiredService, Memory, service_key},
+    model::{Admin, DesiredService, ENDLESS, Memory, service_key},
 };
 
 /// The daemon's folder, `[node] state` in the configuration.
@@ -123,10 +123,11 @@ impl StateDir {
     }
 
     /// The services of the file with the live changes of before. A service that was edited in the file since then is as
-    /// the file has it now.
-    pub fn merge(&self, declared: Vec<config::Service>) -> anyhow::Result<Vec<DesiredService>> {
+    /// the file has it now; and the names of those that have lost changes by that.
+    pub fn merge(&self, declared: Vec<config::Service>) -> anyhow::Result<(Vec<DesiredService>, Vec<String>)> {
         let (mut saved, clocks) = (self.load()?, Clocks::now());
-        Ok(declared
+        let mut edited = Vec::new();
+        let services = declared
             .into_iter()
             .map(|service| {
                 let desired = DesiredService::as_declared(service);
@@ -141,15 +142,13 @@ impl StateDir {
                     DesiredService { spec: config::Service { backends, ..declared }, admin, deadlines, ..desired }
                 } else {
                     if is_changed {
-                        log::warn!(
-                            "service {:?} was edited in the configuration file: the changes made with lbctl are dropped",
-                            declared.name
-                        );
+                        edited.push(declared.name);
                     }
                     desired
                 }
             })
-            .collect())
+            .collect();
+        Ok((services, edited))
     }
 
     /// What is written down of services besides the live changes, of those edited in the file, too.
@@ -215,7 +214,7 @@ impl Clocks {
 
     fn instant(self, time: SystemTime) -> Instant {
         match time.duration_since(self.time) {
-            Ok(ahead) => self.instant + ahead,
+            Ok(ahead) => self.instant + ahead.min(ENDLESS),
             // What was before the clock began counts as now.
             Err(behind) => self.instant.checked_sub(behind.duration()).unwrap_or(self.instant),
         }
@@ -301,12 +300,13 @@ mod tests {
         assert_eq!((&read.removed[0].0, &read.removed[1]), (&memory.removed[0].0, &memory.removed[1]));
         assert!(is_close(read.removed[0].1.unwrap(), deadline));
         assert!(is_close(read.rising[&"10.0.0.1".parse().unwrap()], since));
-        let merged = state.merge(vec![service()]).unwrap().remove(0);
+        let merged = state.merge(vec![service()]).unwrap().0.remove(0);
         assert_eq!((&merged.spec, &merged.admin), (&desired.spec, &desired.admin));
         assert!(is_close(merged.deadlines["first"], deadline));
         // An edit in the file undoes live changes, and does not bring back what was removed.
         let edited = config::Service { slots: Some(2048), ..service() };
-        assert_eq!(state.merge(vec![edited.clone()]).unwrap(), [DesiredService::as_declared(edited)]);
+        let expected = (vec![DesiredService::as_declared(edited.clone())], vec![edited.name.clone()]);
+        assert_eq!(state.merge(vec![edited]).unwrap(), expected);
     }
 
     #[test]

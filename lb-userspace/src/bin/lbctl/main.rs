@@ -14,7 +14,7 @@ use std::{
 use clap::{Args, Parser, Subcommand, ValueEnum, builder::NonEmptyStringValueParser};
 use hyper::Method;
 use lb_userspace::{
-    api::{BackendPatch, ChangedView, Client, ClientError, NewBackend, StatsView, StatusView},
+    api::{BackendPatch, ChangedView, Client, ClientError, NewBackend, ReloadedView, StatsView, StatusView},
     config::DrainTimeout,
     model::{Admin, ServiceView},
 };
@@ -236,8 +236,11 @@ async fn run(client: &Client, command: Command, output: Output) -> Result<(), Cl
         Command::Slots { service } => flows::slots(client, &service, output).await?,
         Command::Vrrp(command) => vrrp::run(client.socket(), command, output).await?,
         Command::Reload => {
-            let () = client.send(Method::POST, "/v1/reload", &()).await?;
-            show(output, &(), |()| "reloaded".to_owned());
+            let reloaded: ReloadedView = client.send(Method::POST, "/v1/reload", &()).await?;
+            for warning in reloaded.warnings.iter().filter(|_| output == Output::Table) {
+                let _ = writeln!(io::stderr(), "WARNING: {warning}");
+            }
+            show(output, &reloaded, |_| "reloaded".to_owned());
         }
     }
     Ok(())

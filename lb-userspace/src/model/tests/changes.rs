@@ -219,3 +219,30 @@ fn more_backends_than_slots_are_refused() {
     assert!(matches!(added, Some(ChangeError::Refused(reason)) if reason.contains("1024 slots")));
     assert_eq!(world.core.view(world.now)[0].backends.len(), 1024);
 }
+
+#[test]
+fn what_a_reload_takes_away_is_said() {
+    let mut world = World::ready(CONFIG);
+    assert!(world.core.lost_by(&desired(CONFIG)).is_empty());
+    world.change(Change::Add("web".to_owned(), config::Backend::parse(None, "10.0.0.9", 1).unwrap())).unwrap();
+    world.change(Change::Weight(selector("10.0.0.1"), 7)).unwrap();
+    world.change(Change::Drain(selector("10.0.0.3"), None)).unwrap();
+    world.change(Change::Remove(selector("10.0.0.2"), None)).unwrap();
+    // With the live changes, as a reload of an unchanged file has them.
+    let as_it_is: Vec<_> = world.core.written_down().map(|(desired, _)| desired.clone()).collect();
+    assert!(world.core.lost_by(&as_it_is).is_empty());
+    insta::assert_snapshot!(world.core.lost_by(&desired(CONFIG)).join("\n"), @r#"
+    service "web" was edited in the configuration file, so the changes made with lbctl are dropped: 10.0.0.1 had weight 7, 10.0.0.9 was added, 10.0.0.2 was removed
+    service "checked" was edited in the configuration file, so the changes made with lbctl are dropped: 10.0.0.1 had weight 7, 10.0.0.3 drained
+    "#);
+    let moved = desired(&CONFIG.replace("192.0.2.1:80", "192.0.2.1:81"));
+    insta::assert_snapshot!(
+        world.core.lost_by(&moved)[0],
+        @r#"service "web" is no more, or has another address, port or protocol: its connections are cut"#
+    );
+    let untracked = CONFIG.replace("forwarding", "tracking = \"never\"\nforwarding");
+    insta::assert_snapshot!(World::ready(CONFIG).core.lost_by(&desired(&untracked)).join("\n"), @r#"
+    service "web" has tracking = "never" from now on: connections are cut that are not with the owner of their slot
+    service "checked" has tracking = "never" from now on: connections are cut that are not with the owner of their slot
+    "#);
+}
