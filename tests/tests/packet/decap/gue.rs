@@ -157,28 +157,6 @@ fn bytes_behind_the_packet_are_added_up_and_left_to_the_kernel_to_trim() {
 }
 
 #[test]
-fn it_is_dropped_when_it_is_cut_off_behind_its_ports_and_passes_when_before() {
-    let Some(mut decapsulator) = Decapsulator::new() else { return };
-    let mut cases = Vec::new();
-    for (inner, outer) in combinations() {
-        for tags in [&[][..], &[Tag::customer(5)]] {
-            let frame = whole(inner, outer).tagged(tags);
-            let bytes = frame.to_bytes();
-            for len in 14..bytes.len() {
-                let cut = bytes[..len].to_vec();
-                let description = format!("{inner:?} over {outer:?}, {} tags, {len} of {}", tags.len(), bytes.len());
-                cases.push(if len < frame.link_len() + outer_len(outer) + 4 {
-                    Case::leaves_alone(description + " bytes pass", DecapVerdict::PassNotTunnel, cut)
-                } else {
-                    Case::drops(description + " bytes are dropped", DecapVerdict::DropMalformed, cut)
-                });
-            }
-        }
-    }
-    check_all(&mut decapsulator, cases);
-}
-
-#[test]
 fn one_wrong_bit_in_what_the_checksum_of_udp_is_for_is_found() {
     let Some(mut decapsulator) = Decapsulator::new() else { return };
     let mut cases = Vec::new();
