@@ -178,18 +178,17 @@ impl Leave {
         leaving: Leaving,
         output: Output,
     ) -> Result<(), ClientError> {
-        let done = match leaving {
-            Leaving::Drains => "draining",
-            Leaving::Removed => "removed",
-        };
+        let standing = |backend: &ChangedView| if backend.admin.is_some() { "draining" } else { "removed" };
         if !self.wait {
-            say(output, &changed, |_| format!("{done}; `lbctl backend list` shows the flows that are left"));
+            let hint = "`lbctl backend list` shows the flows that are left";
+            say(output, &changed, |index| format!("{}; {hint}", standing(&changed[index])));
             return Ok(());
         }
         warn(output, &changed);
         let ended = leaving::wait(client, leaving, changed).await?;
-        let outcomes: Vec<String> =
-            ended.iter().filter_map(|backend| Some(format!("{done}, and {}", backend.outcome()?.ok()?))).collect();
+        let outcome =
+            |backend: &leaving::Waiting| Some(format!("{}, and {}", standing(&backend.seen), backend.outcome()?.ok()?));
+        let outcomes: Vec<String> = ended.iter().filter_map(outcome).collect();
         let changed: Vec<ChangedView> = ended.into_iter().map(|backend| backend.seen).collect();
         show_changed(output, &changed, |index| outcomes[index].clone());
         Ok(())

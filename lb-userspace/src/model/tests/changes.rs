@@ -246,3 +246,16 @@ fn what_a_reload_takes_away_is_said() {
     service "checked" has tracking = "never" from now on: connections are cut that are not with the owner of their slot
     "#);
 }
+
+#[test]
+fn a_removed_backend_is_meant_only_if_no_service_has_one_of_that_name() {
+    let mut world = World::ready(CONFIG);
+    let in_web = || Selector { service: Some("web".to_owned()), ..selector("10.0.0.1") };
+    world.change(Change::Remove(in_web(), None)).unwrap();
+    let before = world.view("web", "10.0.0.1").time_left;
+    let drained = world.change(Change::Drain(selector("10.0.0.1"), Some(Duration::from_secs(1)))).unwrap();
+    assert_eq!(drained.iter().map(|applied| &*applied.service).collect::<Vec<_>>(), ["checked"]);
+    assert_eq!(world.view("web", "10.0.0.1").time_left, before);
+    world.change(Change::Drain(in_web(), Some(Duration::from_secs(1)))).unwrap();
+    assert_eq!(world.view("web", "10.0.0.1").time_left, Some(Duration::from_secs(1)));
+}
