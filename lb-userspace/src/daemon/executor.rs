@@ -112,6 +112,7 @@ impl Executor {
                 log::info!("withdrawing {address} from {interface}");
                 Ok(self.announcer.withdraw(&interface, address).await?)
             }
+            Effect::PersistDeclared => self.state.save_declared(core.declared()),
             Effect::Persist => self.state.save(core.written_down()),
         }
     }

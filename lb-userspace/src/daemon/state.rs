@@ -16,7 +16,7 @@ use nix::{
     errno::Errno,
     fcntl::{Flock, FlockArg},
 };
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
     config,
@@ -154,11 +154,19 @@ impl StateDir {
     /// What is written down of services besides the live changes, of those edited in the file, too.
     pub fn memories(&self) -> anyhow::Result<HashMap<ServiceKey, Memory>> {
         let clocks = Clocks::now();
-        let memory = |saved: Saved| (service_key(&saved.declared), saved.memory(clocks));
-        Ok(self.load()?.into_iter().map(memory).collect())
+        let declared: Vec<config::Service> = read(&self.declared_path())?;
+        let declared = declared.iter().map(|service| (service_key(service), Memory::of_declared(service)));
+        let differing = self.load()?.into_iter().map(|saved| (service_key(&saved.declared), saved.memory(clocks)));
+        Ok(declared.chain(differing).collect())
     }
 
-    /// Writes down `services`.
+    /// Writes down the services as the configuration file has them: when that is taken in, and not with each live change, as
+    /// there may be thousands.
+    pub fn save_declared<'a>(&self, services: impl Iterator<Item = &'a config::Service>) -> anyhow::Result<()> {
+        replace(&self.declared_path(), &serde_json::to_vec_pretty(&services.collect::<Vec<_>>())?)
+    }
+
+    /// Writes down `services`, those that are not as the configuration file has them.
     pub fn save<'a>(&self, services: impl Iterator<Item = (&'a DesiredService, Memory)>) -> anyhow::Result<()> {
         let clocks = Clocks::now();
         let removed = |(backend, until): (config::Backend, Option<Instant>)| SavedRemoved {
@@ -179,17 +187,25 @@ impl StateDir {
     }
 
     fn load(&self) -> anyhow::Result<Vec<Saved>> {
-        let path = self.changes_path();
-        match fs::read(&path) {
-            Ok(json) => serde_json::from_slice(&json)
-                .with_context(|| format!("{} is damaged; remove it to start as configured", path.display())),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-            Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
-        }
+        read(&self.changes_path())
     }
 
     fn changes_path(&self) -> PathBuf {
         self.path.join("changes.json")
+    }
+
+    fn declared_path(&self) -> PathBuf {
+        self.path.join("declared.json")
+    }
+}
+
+/// Reads a list; without the file it is empty.
+fn read<T: DeserializeOwned>(path: &Path) -> anyhow::Result<Vec<T>> {
+    match fs::read(path) {
+        Ok(json) => serde_json::from_slice(&json)
+            .with_context(|| format!("{} is damaged; remove it to start as configured", path.display())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
     }
 }
 
@@ -316,7 +332,12 @@ mod tests {
         let service = service();
         let older = serde_json::json!([{ "declared": service, "backends": [backend("first")], "admin": {} }]);
         fs::write(folder.path().join("changes.json"), older.to_string()).unwrap();
-        let memory = state.memories().unwrap().remove(&service_key(&service)).unwrap();
-        assert_eq!(memory, Memory { members: vec![backend("first")], ..Memory::default() });
+        let memory = |state: &StateDir| state.memories().unwrap().remove(&service_key(&service)).unwrap();
+        assert_eq!(memory(&state), Memory { members: vec![backend("first")], ..Memory::default() });
+        // Live changes are newer than the configuration file.
+        state.save_declared([&service].into_iter()).unwrap();
+        assert_eq!(memory(&state), Memory { members: vec![backend("first")], ..Memory::default() });
+        state.save([].into_iter()).unwrap();
+        assert_eq!(memory(&state), Memory { members: service.backends.clone(), ..Memory::default() });
     }
 }

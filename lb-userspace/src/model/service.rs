@@ -238,11 +238,20 @@ impl ServiceState {
         spec.protocol == Protocol::Tcp || spec.quic.is_some()
     }
 
+    /// Whether there is more to know of it after a restart than what the configuration file says.
+    pub(super) fn differs_from_declared(&self) -> bool {
+        self.desired.is_changed() || !self.removed.is_empty() || self.rising().next().is_some()
+    }
+
+    /// The backends whose weight rises.
+    fn rising(&self) -> impl Iterator<Item = &Backend> {
+        let slow_start = self.desired.spec.slow_start;
+        self.backends.iter().filter(move |backend| backend.next_rise(slow_start, self.refreshed).is_some())
+    }
+
     /// What has to be known of it after a restart, besides what is wanted of it.
     pub(super) fn memory(&self) -> Memory {
-        let slow_start = self.desired.spec.slow_start;
-        let rises = |backend: &&Backend| backend.next_rise(slow_start, self.refreshed).is_some();
-        let rising = self.backends.iter().filter(rises);
+        let rising = self.rising();
         Memory {
             members: self.desired.spec.backends.clone(),
             removed: self.removed.iter().map(|backend| (backend.spec.clone(), backend.until)).collect(),

@@ -229,7 +229,7 @@ fn what_a_reload_takes_away_is_said() {
     world.change(Change::Drain(selector("10.0.0.3"), None)).unwrap();
     world.change(Change::Remove(selector("10.0.0.2"), None)).unwrap();
     // With the live changes, as a reload of an unchanged file has them.
-    let as_it_is: Vec<_> = world.core.written_down().map(|(desired, _)| desired.clone()).collect();
+    let as_it_is: Vec<_> = world.core.services.iter().map(|state| state.desired.clone()).collect();
     assert!(world.core.lost_by(&as_it_is).is_empty());
     insta::assert_snapshot!(world.core.lost_by(&desired(CONFIG)).join("\n"), @r#"
     service "web" was edited in the configuration file, so the changes made with lbctl are dropped: 10.0.0.1 had weight 7, 10.0.0.9 was added, 10.0.0.2 was removed
