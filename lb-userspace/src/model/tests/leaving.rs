@@ -544,3 +544,16 @@ fn a_backend_whose_time_is_up_or_whose_service_tracks_nothing_has_no_flows_whate
     world.census(&flows);
     assert_eq!(world.view("web", "10.0.0.2").flows, Some(0));
 }
+
+/// It is no live change, so the configuration file and the service agree.
+#[test]
+fn a_backend_that_a_reload_has_removed_keeps_its_name_and_deadline_over_a_restart() {
+    let text = CONFIG.replace("address = \"10.0.0.2\"", "name = \"second\"\naddress = \"10.0.0.2\"");
+    let mut world = World::ready(&text);
+    world.apply(&text.replace("[[service.backend]]\nname = \"second\"\naddress = \"10.0.0.2\"\nweight = 3\n", ""));
+    world.pass(MINUTE);
+    let before = world.view("web", "10.0.0.2");
+    assert_eq!((&*before.name, before.time_left), ("second@10.0.0.2", Some(9 * MINUTE)));
+    let after = world.restart_as_it_is().view("web", "10.0.0.2");
+    assert_eq!((after.name, after.weight, after.time_left), (before.name, 3, before.time_left));
+}
