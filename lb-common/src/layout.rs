@@ -48,6 +48,8 @@ pub mod names {
     pub const DIRECTORY_IN_USE: &str = "DIRECTORY_IN_USE";
     /// Chunks of slots.
     pub const SLOTS: &str = "SLOTS";
+    /// Service id → how its new flows get their backends.
+    pub const SCHEDULERS: &str = "SCHEDULERS";
     /// Backend id → row.
     pub const ROW_OF: &str = "ROW_OF";
     /// Rows.

@@ -31,7 +31,7 @@ pub fn backend_of(
     let backend = if word.look_up() {
         let signal = signal.unwrap_or_else(|| signal_of(ctx, packet));
         packet.veil(hash.0);
-        track::backend_of(hash, word, signal)
+        track::backend_of(hash, word, signal, service.id)
     } else {
         word.current()
     };

@@ -14,7 +14,7 @@ use aya_ebpf::{
 };
 use lb_common::{
     BackendId, BackendRow, Condition, Directory, FlowEntry, FlowTables, FlowTime, HashKey, MacAddress, QuicServer,
-    RowIndex, SlotWord, Tracking, Traffic, Verdict, VirtualRouter,
+    RowIndex, Scheduler, ServiceId, SlotWord, Tracking, Traffic, Verdict, VirtualRouter,
     flow_table::{self, Bucket},
     layout::{self, INNER_MAP, MMAPABLE},
     mac_word,
@@ -36,6 +36,11 @@ static DIRECTORIES: Array<Directory> = Array::pinned(layout::DIRECTORIES, MMAPAB
 static DIRECTORY_IN_USE: Array<u32> = Array::pinned(1, MMAPABLE);
 #[map]
 static SLOTS: Array<[u32; layout::CHUNK_SLOTS as usize]> = Array::pinned(layout::SLOT_CHUNKS, MMAPABLE);
+#[map]
+static SCHEDULERS: Array<u64> = Array::pinned(layout::MAX_SERVICES, MMAPABLE);
+/// The turn of each service's rotation that is next on this CPU.
+#[map]
+static TURNS: PerCpuArray<u32> = PerCpuArray::with_max_entries(layout::MAX_SERVICES, 0);
 #[map]
 static ROW_OF: Array<RowIndex> = Array::pinned(BackendId::COUNT, MMAPABLE);
 #[map]
@@ -107,6 +112,25 @@ pub fn directory() -> Option<&'static Directory> {
 #[inline(always)]
 pub fn slot(chunk: u32, index: usize) -> Option<SlotWord> {
     SLOTS.get(chunk)?.get(index).map(|bits| SlotWord::from_bits(load(bits)))
+}
+
+/// How new flows of `service` get their backends.
+#[inline(always)]
+pub fn scheduler(service: ServiceId) -> Scheduler {
+    SCHEDULERS.get_ptr(service.get()).map_or(Scheduler::NONE, |word| Scheduler::from_bits(load(word)))
+}
+
+/// The next of `turns` turns of a service's rotation, as this CPU counts.
+#[inline(always)]
+pub fn next_turn(service: ServiceId, turns: u32) -> Option<u32> {
+    let next = TURNS.get_ptr_mut(service.get())?;
+    // SAFETY: the number belongs to this CPU, and XDP programs do not interrupt each other on one CPU.
+    unsafe {
+        // A rotation may have become shorter.
+        let turn = if *next < turns { *next } else { 0 };
+        *next = turn + 1;
+        Some(turn)
+    }
 }
 
 /// The row of `backend`, if the daemon gave it one.

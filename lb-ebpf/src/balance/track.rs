@@ -4,11 +4,14 @@
 //! Entries are changed by compare-and-swap only, since packets on other CPUs and the daemon change them, too.
 
 use lb_common::{
-    BackendId, Condition, FlowEntry, FlowHash, FlowState, FlowTables, FlowTime, SlotWord, Tracking,
+    BackendId, Condition, FlowEntry, FlowHash, FlowState, FlowTables, FlowTime, ServiceId, SlotWord, Tracking,
     flow_table::{Bucket as _, BucketBits, FlowTag, Inserted, Signal, insert},
 };
 
-use crate::maps::{self, MapBucket};
+use crate::{
+    maps::{self, MapBucket},
+    schedule,
+};
 
 /// How often a flow is looked at again when its entry changes under our hands.
 const ATTEMPTS: usize = 2;
@@ -17,8 +20,8 @@ const ATTEMPTS: usize = 2;
 ///
 /// A function of its own, so that the way of flows in stable slots stays short.
 #[inline(never)]
-pub fn backend_of(hash: FlowHash, word: SlotWord, signal: Signal) -> BackendId {
-    let flow = Flow { hash, word, signal, tables: maps::flow_tables(), now: maps::now() };
+pub fn backend_of(hash: FlowHash, word: SlotWord, signal: Signal, service: ServiceId) -> BackendId {
+    let flow = Flow { hash, word, signal, service, tables: maps::flow_tables(), now: maps::now() };
     for _ in 0..ATTEMPTS {
         let Some(place) = find(hash, flow.tables.current(), flow.now) else { return flow.unknown() };
         if let Some(backend) = flow.follow(place) {
@@ -55,6 +58,7 @@ struct Flow {
     hash: FlowHash,
     word: SlotWord,
     signal: Signal,
+    service: ServiceId,
     tables: FlowTables,
     now: FlowTime,
 }
@@ -81,7 +85,8 @@ impl Flow {
     fn next(&self, entry: FlowEntry) -> (FlowEntry, Tracking) {
         let current = self.word.current();
         if self.signal == Signal::Opens && entry.is_over(self.now, self.tables.idle_ticks()) {
-            (FlowEntry::new(FlowTag::of(self.hash), current, FlowState::Opening, self.now), Tracking::Reopened)
+            let backend = schedule::backend_of_new_flow(self.service, self.word);
+            (FlowEntry::new(FlowTag::of(self.hash), backend, FlowState::Opening, self.now), Tracking::Reopened)
         } else if entry.backend() != current && self.is_lost_to(entry.backend()) {
             (entry.of_backend(current).after(self.signal, self.now), Tracking::Rescheduled)
         } else {
@@ -113,9 +118,9 @@ impl Flow {
         let (backend, state) = if !self.word.remember() {
             (BackendId::NONE, FlowState::Opening)
         } else if self.signal == Signal::Opens {
-            (current, FlowState::Opening)
+            (schedule::backend_of_new_flow(self.service, self.word), FlowState::Opening)
         } else if current == previous && self.signal == Signal::Datagram {
-            (current, FlowState::Sighted)
+            (schedule::backend_of_new_flow(self.service, self.word), FlowState::Sighted)
         } else if current == previous || self.is_lost_to(previous) {
             (BackendId::NONE, FlowState::Opening)
         } else if self.signal == Signal::Closes {

@@ -193,7 +193,7 @@ impl Service {
         let health = table
             .table("health", "[service.health]", "health check")
             .and_then(|health| HealthCheck::read(health, address.map(|(_, port)| port)));
-        let tracking = table.word("tracking").unwrap_or_default();
+        let tracking = read_tracking(&mut table, algorithm);
         let on_death = table.word("on_death").unwrap_or_default();
         let idle_timeout = table.text("idle_timeout", text::duration(IDLE_TIMEOUTS));
         let drain_timeout = table
@@ -201,6 +201,7 @@ impl Service {
             .map_or_else(default_drain_timeout, |DrainTimeout(timeout)| timeout);
         let slow_start = table.text("slow_start", text::duration(SLOW_STARTS));
         let quic = read_quic(&mut table, protocol);
+        check_slow_start(&table, algorithm);
         check_on_death(&table, tracking, on_death);
         let backends = table.tables("backend", "[[service.backend]]", "backend");
         tally.add_service(&table, name.as_ref(), address.zip(protocol));
@@ -368,20 +369,36 @@ pub enum Algorithm {
     /// By the hash of its 5-tuple, from a weighted Maglev permutation (Eisenbud et al., NSDI 2016).
     #[default]
     Maglev,
+    /// The backends take turns, each as often as the others.
+    RoundRobin,
+    /// The backends take turns, each as often as its weight asks for, spread as nginx does it.
+    WeightedRoundRobin,
+}
+
+impl Algorithm {
+    /// Whether backends are chosen for new flows by something that is not the same for the packets after: so that each flow has to
+    /// be remembered.
+    pub const fn is_scheduler(self) -> bool {
+        match self {
+            Self::Maglev => false,
+            Self::RoundRobin | Self::WeightedRoundRobin => true,
+        }
+    }
 }
 
 impl fmt::Display for Algorithm {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.pad(match self {
             Self::Maglev => "maglev",
+            Self::RoundRobin => "round-robin",
+            Self::WeightedRoundRobin => "weighted-round-robin",
         })
     }
 }
 
 impl Word for Algorithm {
-    const ALL: &'static [Self] = &[Self::Maglev];
-    const LATER: &'static [&'static str] =
-        &["source-hash", "round-robin", "weighted-round-robin", "random", "least-connections", "least-response-time"];
+    const ALL: &'static [Self] = &[Self::Maglev, Self::RoundRobin, Self::WeightedRoundRobin];
+    const LATER: &'static [&'static str] = &["source-hash", "random", "least-connections", "least-response-time"];
 }
 
 /// Which flows are remembered.
@@ -549,6 +566,40 @@ fn check_on_death(table: &Table<'_>, tracking: Tracking, on_death: OnDeath) {
         return;
     };
     table.reject("on_death", Problem::new(format!("on_death = \"{on_death}\" has no effect {why}"), help));
+}
+
+/// Reads `tracking`. A scheduler remembers every flow, whatever is written.
+fn read_tracking(table: &mut Table<'_>, algorithm: Algorithm) -> Tracking {
+    let tracking = table.word("tracking");
+    if !algorithm.is_scheduler() {
+        return tracking.unwrap_or_default();
+    }
+    if let Some(tracking) = tracking.filter(|tracking| *tracking != Tracking::Always) {
+        table.reject(
+            "tracking",
+            Problem::new(
+                format!(
+                    "tracking = \"{tracking}\" does not go with algorithm = \"{algorithm}\": only the flow table knows whose \
+                     a flow is"
+                ),
+                "remove it, or write \"always\"",
+            ),
+        );
+    }
+    Tracking::Always
+}
+
+/// Reports a `slow_start` that would change nothing.
+fn check_slow_start(table: &Table<'_>, algorithm: Algorithm) {
+    if table.has("slow_start") && algorithm == Algorithm::RoundRobin {
+        table.reject(
+            "slow_start",
+            Problem::new(
+                "slow_start has no effect with algorithm = \"round-robin\": each backend has as many turns as the others",
+                "remove it, or write algorithm = \"weighted-round-robin\"",
+            ),
+        );
+    }
 }
 
 fn read_quic(table: &mut Table<'_>, protocol: Option<Protocol>) -> Option<Quic> {

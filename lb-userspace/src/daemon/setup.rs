@@ -180,7 +180,8 @@ fn read_live(maps: &Maps) -> anyhow::Result<Vec<LiveService>> {
         .into_iter()
         .map(|ServiceEntry { key, service }| {
             let backends = rows.remove(&service.id).unwrap_or_default();
-            LiveService { key, service, table: maps.load_slots(&service), backends }
+            let scheduler = maps.scheduler(service.id);
+            LiveService { key, service, table: maps.load_slots(&service), scheduler, backends }
         })
         .collect();
     for (backend, ..) in rows.into_values().flatten() {

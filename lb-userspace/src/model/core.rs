@@ -12,6 +12,7 @@ use super::{
     effect::Effect,
     pool::{Pool, RunPool},
     recover::{Leftovers, LiveService},
+    rotation::{Rotation, Run},
     row::Shared,
     service::{Admin, DesiredService, ServiceState, chunk_count},
 };
@@ -60,6 +61,9 @@ impl Core {
         let mut chunks = RunPool::new(layout::SLOT_CHUNKS);
         for live in &live {
             chunks.occupy(live.service.first_chunk, chunk_count(&live.service));
+            if let Some(Run { first_chunk, chunks: count }) = Rotation::take_over(live.scheduler).run {
+                chunks.occupy(first_chunk, count);
+            }
         }
         Self {
             node,

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use lb_common::{BackendId, BackendRow, RowIndex, Service, ServiceKey, SlotWord};
+use lb_common::{BackendId, BackendRow, RowIndex, Scheduler, Service, ServiceKey, SlotWord};
 
 /// A service found in the maps.
 #[derive(Debug, Clone, PartialEq)]
@@ -13,6 +13,8 @@ pub struct LiveService {
     pub service: Service,
     /// Its slot words.
     pub table: Vec<SlotWord>,
+    /// How its new flows get their backends.
+    pub scheduler: Scheduler,
     /// The rows of its backends.
     pub backends: Vec<(BackendId, RowIndex, BackendRow)>,
 }

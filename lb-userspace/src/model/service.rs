@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     backend::{Backend, Ground},
     effect::Effect,
+    rotation::{Rotation, backends_in_turn, turns_of},
     row::{RowContext, Shared, refresh_row},
     settle::in_order,
 };
@@ -84,6 +85,8 @@ pub(super) struct ServiceState {
     pub(super) live: Service,
     /// The slot words as they stand in the datapath, and what they are on their way to.
     pub(super) mover: SlotMover,
+    /// The turns that its backends take, where a scheduler chooses.
+    pub(super) rotation: Rotation,
     /// In the order of `desired.spec.backends`.
     pub(super) backends: Vec<Backend>,
     /// Those that the service has no more, and that still have flows.
@@ -153,8 +156,9 @@ impl ServiceState {
         }
         self.want(now);
         let slots = self.advance(now);
+        let rotation = self.refresh_rotation(now);
         let mut effects = Vec::new();
-        in_order(rows, slots, &mut effects);
+        in_order(rows, slots.into_iter().chain(rotation), &mut effects);
         effects
     }
 
@@ -163,7 +167,7 @@ impl ServiceState {
         let is_due = |due: Option<Instant>| due.is_some_and(|due| due <= now);
         let is_cut_off = self.cut_offs().any(|until| is_due(Some(until)) && until > self.refreshed);
         let has_gathered = self.gathering_until().is_some_and(|until| until <= now && until > self.refreshed);
-        if is_cut_off || has_gathered || is_due(self.next_rise()) {
+        if is_cut_off || has_gathered || is_due(self.next_rise()) || is_due(self.rotation.due()) {
             return self.refresh(shared, now);
         }
         if is_due(self.mover.next_deadline()) { self.advance(now).into_iter().collect() } else { Vec::new() }
@@ -173,7 +177,8 @@ impl ServiceState {
     pub(super) fn next_deadline(&self) -> Option<Instant> {
         let cut_offs = self.cut_offs().filter(|until| *until > self.refreshed);
         let gathering = self.gathering_until().filter(|until| *until > self.refreshed);
-        cut_offs.chain(self.next_rise()).chain(gathering).chain(self.mover.next_deadline()).min()
+        let rotation = self.rotation.due();
+        cut_offs.chain(self.next_rise()).chain(gathering).chain(rotation).chain(self.mover.next_deadline()).min()
     }
 
     /// When backends may keep their flows no longer.
@@ -210,6 +215,20 @@ impl ServiceState {
             return;
         }
         self.mover.set_wanted(owners.iter().map(|owner| self.backends[*owner as usize].id));
+    }
+
+    /// Lets the backends that can take flows take turns, if a scheduler chooses. Until then each flow has to be in the flow table:
+    /// what is not found there is taken for new.
+    fn refresh_rotation(&mut self, now: Instant) -> Vec<Effect> {
+        let spec = &self.desired.spec;
+        let turns = turns_of(spec.algorithm).zip(self.rotation.run).map_or_else(Vec::new, |(turns, run)| {
+            let weight = |backend: &Backend| (backend.id, backend.member(spec.slow_start, now).weight);
+            backends_in_turn(turns, run, &self.backends.iter().map(weight).collect::<Vec<_>>())
+        });
+        let pace = self.pace();
+        let wait = if pace.handshake.is_zero() { pace.idle } else { pace.handshake };
+        let start = self.mover.remembers_since().map_or(now, |since| since + wait);
+        self.rotation.refresh(self.live.id, spec.algorithm, turns, start, now)
     }
 
     /// Whether nobody has a slot yet, and it is only a moment until it is known of all backends whether they can: otherwise the

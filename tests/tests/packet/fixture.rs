@@ -212,6 +212,16 @@ impl Balancer {
         self.tracking.get(&(event as u32), 0).expect("the counters can be read").iter().sum()
     }
 
+    /// The number of the backend that `frame` is sent to, one of [`crate::backend::Backend::numbered`], if it is sent to one.
+    /// Without all that [`Datapath::run`] looks at: for many packets.
+    pub(crate) fn reached(&mut self, frame: &[u8]) -> Option<u8> {
+        let (_, out) = test_run(self.program(), frame);
+        match out[..6] {
+            [0x02, 0, 0, 0, 2, number] => Some(number),
+            _ => None,
+        }
+    }
+
     fn program(&mut self) -> &Xdp {
         self.dataplane.program().expect("the program is loaded")
     }

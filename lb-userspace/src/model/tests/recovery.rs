@@ -3,7 +3,7 @@ use super::*;
 const WEB: [u8; 4] = [192, 0, 2, 1];
 
 /// A new daemon on the datapath that `world` left.
-fn restart(world: World, text: &str) -> World {
+pub(super) fn restart(world: World, text: &str) -> World {
     let mut core = Core::new(config::Node::default(), world.datapath.live(), world.datapath.quic_servers.clone());
     let mut datapath = Datapath { checks: BTreeMap::new(), ..world.datapath };
     datapath.remove_orphans();

@@ -10,6 +10,7 @@ mod modes;
 mod not_ours;
 mod random;
 mod refusals;
+mod schedule;
 mod services;
 mod tracking;
 mod truncated;
