@@ -29,6 +29,8 @@ mod entry;
 mod geometry;
 mod tables;
 
+#[cfg(target_has_atomic = "64")]
+pub use bucket::{ConnectionCounter, MemoryBucket};
 pub use bucket::{Bucket, Inserted, insert};
 pub use entry::{FlowEntry, FlowState, FlowTime, Signal, idle_ticks, ticks_ns};
 pub use geometry::{BucketBits, FlowTag, MAX_BUCKET_BITS, MIN_BUCKET_BITS};

@@ -48,6 +48,8 @@ pub mod names {
     pub const DIRECTORY_IN_USE: &str = "DIRECTORY_IN_USE";
     /// Chunks of slots.
     pub const SLOTS: &str = "SLOTS";
+    /// Backend id → how many connections it has, in one element.
+    pub const CONNECTIONS: &str = "CONNECTIONS";
     /// Service id → how its new flows get their backends.
     pub const SCHEDULERS: &str = "SCHEDULERS";
     /// Backend id → row.

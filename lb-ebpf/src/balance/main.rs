@@ -60,8 +60,10 @@ fn action(verdict: Verdict) -> u32 {
         | Verdict::Local => xdp_action::XDP_PASS,
         Verdict::Transmitted | Verdict::Reset => xdp_action::XDP_TX,
         Verdict::Redirected => xdp_action::XDP_REDIRECT,
-        Verdict::DropNoBackend | Verdict::DropBackendGone | Verdict::DropTooBig | Verdict::DropInternal => {
-            xdp_action::XDP_DROP
-        }
+        Verdict::DropNoBackend
+        | Verdict::DropBackendsFull
+        | Verdict::DropBackendGone
+        | Verdict::DropTooBig
+        | Verdict::DropInternal => xdp_action::XDP_DROP,
     }
 }

@@ -31,6 +31,13 @@ pub struct Service {
     pub protocol: Protocol,
     /// How a new flow gets its backend.
     pub algorithm: Algorithm,
+    /// How many leading bits of the client's address [`Algorithm::SourceHash`] takes, 1 to 32 for IPv4 and to 128 for IPv6; all of
+    /// them without it.
+    #[serde(default)]
+    pub source_prefix: Option<u8>,
+    /// What becomes of new flows when all backends have as many connections as they may have.
+    #[serde(default)]
+    pub on_full: OnFull,
     /// How a packet gets to its backend.
     pub forwarding: Forwarding,
     /// The interface on which the daemon puts the virtual IP; without one that is left to the operator.
@@ -74,6 +81,7 @@ impl Service {
                 "write a larger slots in the service",
             ));
         }
+        self.check_limit(backend)?;
         self.check_loop(backend)?;
         self.check_backend_address(backend)?;
         self.check_backend_name(backend)?;
@@ -84,6 +92,16 @@ impl Service {
     /// back to this node for ever.
     pub fn check_loop(&self, backend: &Backend) -> Result<(), Problem> {
         if self.address == backend.address { Err(loop_problem(self.address, &self.name)) } else { Ok(()) }
+    }
+
+    fn check_limit(&self, backend: &Backend) -> Result<(), Problem> {
+        if backend.max_connections.is_none() || self.tracking != Tracking::Never {
+            return Ok(());
+        }
+        Err(Problem::new(
+            "max_connections does not go with tracking = \"never\": connections that are not remembered cannot be counted",
+            "remove it, or write another tracking in the service",
+        ))
     }
 
     fn check_backend_address(&self, backend: &Backend) -> Result<(), Problem> {
@@ -164,6 +182,16 @@ impl Service {
         }
     }
 
+    /// Which flows are remembered, after all: who counts connections has to know all.
+    pub fn effective_tracking(&self) -> Tracking {
+        if self.algorithm.is_scheduler() || self.has_limits() { Tracking::Always } else { self.tracking }
+    }
+
+    /// Whether there is a backend with a limit of connections.
+    pub fn has_limits(&self) -> bool {
+        self.backends.iter().any(|backend| backend.max_connections.is_some())
+    }
+
     /// How long a flow may be silent before it is over.
     pub fn idle_timeout(&self) -> Duration {
         self.idle_timeout.unwrap_or(match self.protocol {
@@ -187,6 +215,8 @@ impl Service {
         let address = table.text("address", service_address);
         let protocol = table.word("protocol");
         let algorithm = table.word("algorithm").unwrap_or_default();
+        let source_prefix = read_source_prefix(&mut table, algorithm, address.map(|(address, _)| address));
+        let on_full = read_on_full(&mut table, protocol);
         let forwarding = table.word("forwarding");
         let announce = read_announce(&mut table, interfaces);
         let slots = read_slots(&mut table);
@@ -219,6 +249,8 @@ impl Service {
                 port,
                 protocol,
                 algorithm,
+                source_prefix,
+                on_full,
                 forwarding,
                 announce,
                 slots,
@@ -253,6 +285,9 @@ impl Service {
         } else {
             Ok(())
         };
+        if let Err(problem) = self.check_limit(&backend) {
+            table.reject("max_connections", problem);
+        }
         if let Err(problem) = self.check_backend_address(&backend) {
             table.reject("address", problem);
         } else if let Err(problem) = self.check_backend_name(&backend) {
@@ -369,10 +404,17 @@ pub enum Algorithm {
     /// By the hash of its 5-tuple, from a weighted Maglev permutation (Eisenbud et al., NSDI 2016).
     #[default]
     Maglev,
+    /// By the hash of the client's address, or the first bits of it, from the same permutation.
+    SourceHash,
     /// The backends take turns, each as often as the others.
     RoundRobin,
     /// The backends take turns, each as often as its weight asks for, spread as nginx does it.
     WeightedRoundRobin,
+    /// Any backend, in proportion to the weights.
+    Random,
+    /// The backend with the fewest active connections for its weight, as far as up to 64 can be compared; of more the better of two
+    /// random ones.
+    LeastConnections,
 }
 
 impl Algorithm {
@@ -380,8 +422,8 @@ impl Algorithm {
     /// be remembered.
     pub const fn is_scheduler(self) -> bool {
         match self {
-            Self::Maglev => false,
-            Self::RoundRobin | Self::WeightedRoundRobin => true,
+            Self::Maglev | Self::SourceHash => false,
+            Self::RoundRobin | Self::WeightedRoundRobin | Self::Random | Self::LeastConnections => true,
         }
     }
 }
@@ -390,15 +432,25 @@ impl fmt::Display for Algorithm {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.pad(match self {
             Self::Maglev => "maglev",
+            Self::SourceHash => "source-hash",
             Self::RoundRobin => "round-robin",
             Self::WeightedRoundRobin => "weighted-round-robin",
+            Self::Random => "random",
+            Self::LeastConnections => "least-connections",
         })
     }
 }
 
 impl Word for Algorithm {
-    const ALL: &'static [Self] = &[Self::Maglev, Self::RoundRobin, Self::WeightedRoundRobin];
-    const LATER: &'static [&'static str] = &["source-hash", "random", "least-connections", "least-response-time"];
+    const ALL: &'static [Self] = &[
+        Self::Maglev,
+        Self::SourceHash,
+        Self::RoundRobin,
+        Self::WeightedRoundRobin,
+        Self::Random,
+        Self::LeastConnections,
+    ];
+    const LATER: &'static [&'static str] = &["least-response-time"];
 }
 
 /// Which flows are remembered.
@@ -453,6 +505,30 @@ impl fmt::Display for OnDeath {
 
 impl Word for OnDeath {
     const ALL: &'static [Self] = &[Self::Reschedule, Self::Reset, Self::Keep];
+}
+
+/// What becomes of a new flow when all backends have as many connections as they may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnFull {
+    /// Its packets are dropped: the client tries again, later.
+    #[default]
+    Drop,
+    /// TCP connections are reset, so that the client knows at once.
+    Reset,
+}
+
+impl fmt::Display for OnFull {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.pad(match self {
+            Self::Drop => "drop",
+            Self::Reset => "reset",
+        })
+    }
+}
+
+impl Word for OnFull {
+    const ALL: &'static [Self] = &[Self::Drop, Self::Reset];
 }
 
 /// How a packet gets to its backend. In each mode the backend answers the client directly.
@@ -587,6 +663,28 @@ fn read_tracking(table: &mut Table<'_>, algorithm: Algorithm) -> Tracking {
         );
     }
     Tracking::Always
+}
+
+fn read_source_prefix(table: &mut Table<'_>, algorithm: Algorithm, address: Option<IpAddr>) -> Option<u8> {
+    let longest = if address.is_some_and(|address| address.is_ipv4()) { 32 } else { 128 };
+    let prefix = table.number("source_prefix", 1..=longest)?;
+    if algorithm != Algorithm::SourceHash {
+        let problem = Problem::new(
+            format!("source_prefix has no effect with algorithm = \"{algorithm}\""),
+            "remove it, or write algorithm = \"source-hash\"",
+        );
+        table.reject("source_prefix", problem);
+    }
+    Some(prefix)
+}
+
+fn read_on_full(table: &mut Table<'_>, protocol: Option<Protocol>) -> OnFull {
+    let on_full = table.word("on_full").unwrap_or_default();
+    if on_full == OnFull::Reset && protocol == Some(Protocol::Udp) {
+        let problem = Problem::new("on_full = \"reset\" does not apply to UDP", "remove it, or write \"drop\"");
+        table.reject("on_full", problem);
+    }
+    on_full
 }
 
 /// Reports a `slow_start` that would change nothing.

@@ -65,6 +65,10 @@ impl Executor {
                 maps.store_scheduler(service, scheduler);
                 Ok(())
             }
+            Effect::StoreCapacity(backend, weight, limit) => {
+                maps.connections().store_capacity(backend, weight, limit);
+                Ok(())
+            }
             Effect::PutRow(backend, index, row) => {
                 let written = put_row(maps, backend, index, &row);
                 if written.is_err() {

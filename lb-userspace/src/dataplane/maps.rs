@@ -21,7 +21,7 @@ use lb_common::{
     mac_word,
 };
 
-use super::{DataplaneError, mapped::Mapped, words::Words};
+use super::{Connections, DataplaneError, mapped::Mapped, words::Words};
 
 /// Typed access to the maps. One writer: the daemon.
 pub struct Maps {
@@ -29,6 +29,7 @@ pub struct Maps {
     directory_in_use: Mapped,
     words: Arc<Words>,
     schedulers: Mapped,
+    connections: Arc<Connections>,
     rows: Array<MapData, BackendRow>,
     interfaces: Array<MapData, u64>,
     egress: DevMap<MapData>,
@@ -49,6 +50,7 @@ impl Maps {
                 map_array(ebpf, names::ROW_OF, Words::ROW_OF_LEN)?,
             )),
             schedulers: map_array(ebpf, names::SCHEDULERS, layout::MAX_SERVICES as usize * size_of::<Scheduler>())?,
+            connections: Arc::new(Connections::new(map_array(ebpf, names::CONNECTIONS, Connections::LEN)?)),
             rows: take(ebpf, names::ROWS)?,
             interfaces: take(ebpf, names::INTERFACES)?,
             egress: take(ebpf, names::EGRESS)?,
@@ -117,6 +119,11 @@ impl Maps {
 
     fn scheduler_word(&self, service: ServiceId) -> &AtomicU64 {
         &self.schedulers.words64()[service.get() as usize]
+    }
+
+    /// The connections of backends.
+    pub fn connections(&self) -> Arc<Connections> {
+        Arc::clone(&self.connections)
     }
 
     /// The words of slots and rows, for who reads them beside the daemon.

@@ -162,7 +162,13 @@ impl Core {
     /// Does what has come due.
     pub fn on_time(&mut self, now: Instant) -> Vec<Effect> {
         let mut shared = Shared { node: &self.node, next_hops: &self.next_hops, rows: &mut self.rows };
-        self.services.iter_mut().flat_map(|service| service.on_time(&mut shared, now)).collect()
+        let mut effects: Vec<Effect> =
+            self.services.iter_mut().flat_map(|service| service.on_time(&mut shared, now)).collect();
+        let is_stored = |service: &ServiceState| self.stored.contains(&service.entry());
+        if !self.services.iter().all(is_stored) {
+            self.refresh_shared(&mut effects);
+        }
+        effects
     }
 
     /// When [`Core::on_time`] has something to do next, if nothing happens before.

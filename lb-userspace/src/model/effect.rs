@@ -16,6 +16,8 @@ pub enum Effect {
     StoreTurns(u32, Vec<BackendId>),
     /// Let new flows of a service get their backends in this way.
     StoreScheduler(ServiceId, Scheduler),
+    /// Let a backend's connections count by this weight, and let it have at most so many; zero is any number.
+    StoreCapacity(BackendId, u32, u32),
     /// Write a row and make it the backend's.
     PutRow(BackendId, RowIndex, Box<BackendRow>),
     /// Leave the backend without a row.

@@ -16,6 +16,7 @@ mod core;
 mod effect;
 mod pool;
 mod recover;
+mod rehash;
 mod rotation;
 mod row;
 mod service;

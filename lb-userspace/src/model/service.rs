@@ -9,12 +9,12 @@ use serde::{Deserialize, Serialize};
 use super::{
     backend::{Backend, Ground},
     effect::Effect,
-    rotation::{Rotation, backends_in_turn, turns_of},
+    rotation::{Candidate, Rotation},
     row::{RowContext, Shared, refresh_row},
     settle::in_order,
 };
 use crate::{
-    config::{self, Protocol},
+    config::{self, Protocol, Tracking},
     schedule::{self, Fate, Pace, SlotMover},
 };
 
@@ -87,6 +87,8 @@ pub(super) struct ServiceState {
     pub(super) mover: SlotMover,
     /// The turns that its backends take, where a scheduler chooses.
     pub(super) rotation: Rotation,
+    /// Since when something else picks the slots of flows than before, if flows of then may be left.
+    pub(super) rehashed: Option<Instant>,
     /// In the order of `desired.spec.backends`.
     pub(super) backends: Vec<Backend>,
     /// Those that the service has no more, and that still have flows.
@@ -167,7 +169,11 @@ impl ServiceState {
         let is_due = |due: Option<Instant>| due.is_some_and(|due| due <= now);
         let is_cut_off = self.cut_offs().any(|until| is_due(Some(until)) && until > self.refreshed);
         let has_gathered = self.gathering_until().is_some_and(|until| until <= now && until > self.refreshed);
-        if is_cut_off || has_gathered || is_due(self.next_rise()) || is_due(self.rotation.due()) {
+        let is_rehashed = is_due(self.rehash_due());
+        if is_rehashed {
+            self.end_rehash(now);
+        }
+        if is_cut_off || has_gathered || is_rehashed || is_due(self.next_rise()) || is_due(self.rotation.due()) {
             return self.refresh(shared, now);
         }
         if is_due(self.mover.next_deadline()) { self.advance(now).into_iter().collect() } else { Vec::new() }
@@ -177,8 +183,8 @@ impl ServiceState {
     pub(super) fn next_deadline(&self) -> Option<Instant> {
         let cut_offs = self.cut_offs().filter(|until| *until > self.refreshed);
         let gathering = self.gathering_until().filter(|until| *until > self.refreshed);
-        let rotation = self.rotation.due();
-        cut_offs.chain(self.next_rise()).chain(gathering).chain(rotation).chain(self.mover.next_deadline()).min()
+        let others = [self.rotation.due(), self.rehash_due()].into_iter().flatten();
+        cut_offs.chain(self.next_rise()).chain(gathering).chain(others).chain(self.mover.next_deadline()).min()
     }
 
     /// When backends may keep their flows no longer.
@@ -221,14 +227,16 @@ impl ServiceState {
     /// what is not found there is taken for new.
     fn refresh_rotation(&mut self, now: Instant) -> Vec<Effect> {
         let spec = &self.desired.spec;
-        let turns = turns_of(spec.algorithm).zip(self.rotation.run).map_or_else(Vec::new, |(turns, run)| {
-            let weight = |backend: &Backend| (backend.id, backend.member(spec.slow_start, now).weight);
-            backends_in_turn(turns, run, &self.backends.iter().map(weight).collect::<Vec<_>>())
-        });
+        let candidate = |backend: &Backend| Candidate {
+            id: backend.id,
+            weight: backend.member(spec.slow_start, now).weight,
+            limit: backend.spec.max_connections.unwrap_or(0),
+        };
+        let candidates: Vec<Candidate> = self.backends.iter().map(candidate).collect();
         let pace = self.pace();
         let wait = if pace.handshake.is_zero() { pace.idle } else { pace.handshake };
         let start = self.mover.remembers_since().map_or(now, |since| since + wait);
-        self.rotation.refresh(self.live.id, spec.algorithm, turns, start, now)
+        self.rotation.refresh(self.live.id, spec, &candidates, start, now)
     }
 
     /// Whether nobody has a slot yet, and it is only a moment until it is known of all backends whether they can: otherwise the
@@ -265,7 +273,7 @@ impl ServiceState {
         Pace {
             handshake: if has_first_packets { HANDSHAKE } else { Duration::ZERO },
             idle: spec.idle_timeout(),
-            tracking: spec.tracking,
+            tracking: if self.live.hash.before().is_some() { Tracking::Always } else { spec.effective_tracking() },
         }
     }
 

@@ -16,6 +16,7 @@ use super::{
     core::{Core, Full},
     effect::Effect,
     recover::LiveService,
+    rehash,
     rotation::{self, Rotation, Run},
     row::Shared,
     service::{Admin, DesiredService, ServiceState, chunk_count, wanted_slots},
@@ -41,6 +42,7 @@ struct Present {
     /// Absent for a service that is new.
     mover: Option<SlotMover>,
     rotation: Rotation,
+    rehashed: Option<Instant>,
     backends: HashMap<Address, Backend>,
 }
 
@@ -91,6 +93,7 @@ impl Core {
             service: Service {
                 slot_mask: slots - 1,
                 quic: desired.spec.quic.map_or(QuicIds::NONE, config::Quic::ids),
+                hash: rehash::inputs(&desired.spec, present),
                 ..present.unwrap_or_default()
             },
             is_new: present.is_none(),
@@ -198,8 +201,9 @@ impl Core {
         mover.do_not_wait(now);
         let old_run = present.rotation.run.filter(|run| Some(*run) != place.rotation);
         let rotation = present.rotation.moved_to(place.rotation);
+        let rehashed = place.service.hash.before().map(|_| present.rehashed.unwrap_or(now));
         let mut state =
-            ServiceState { desired, live: place.service, mover, rotation, backends, removed, refreshed: now };
+            ServiceState { desired, live: place.service, mover, rotation, rehashed, backends, removed, refreshed: now };
         if is_leftover {
             state.skip_slow_start(now);
         }
@@ -405,6 +409,7 @@ impl Present {
             service: state.live,
             mover: Some(state.mover.clone()),
             rotation: state.rotation.clone(),
+            rehashed: state.rehashed,
             backends: backends.map(|backend| (backend.spec.address.into(), backend.clone())).collect(),
         }
     }
@@ -417,7 +422,7 @@ impl Present {
             let is_healthy = in_use.contains(&id) && row.condition == Condition::SERVING;
             let health = Checked::By(if is_healthy { Health::Up } else { Health::Unknown });
             let address = row.address.to_ip();
-            let spec = config::Backend { name: address.to_string(), address, port: None, weight: 0, server_id: None };
+            let spec = config::Backend { name: address.to_string(), address, port: None, weight: 0, max_connections: None, server_id: None };
             (row.address, Backend { row: Some((index, row)), health, ..Backend::new(spec, id) })
         };
         Self {
@@ -425,6 +430,8 @@ impl Present {
             backends: live.backends.into_iter().map(present).collect(),
             mover: Some(SlotMover::take_over(live.table, now)),
             rotation: Rotation::take_over(live.scheduler),
+            // Since when is not known.
+            rehashed: None,
         }
     }
 }

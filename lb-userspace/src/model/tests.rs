@@ -66,6 +66,7 @@ struct Datapath {
     slots: HashMap<u32, SlotWord>,
     turns: HashMap<u32, BackendId>,
     schedulers: HashMap<ServiceId, Scheduler>,
+    capacities: HashMap<BackendId, (u32, u32)>,
     row_of: HashMap<BackendId, RowIndex>,
     rows: HashMap<RowIndex, BackendRow>,
     quic_servers: HashMap<QuicServer, BackendId>,
@@ -98,6 +99,9 @@ impl Datapath {
             }
             Effect::StoreScheduler(service, scheduler) => {
                 self.schedulers.insert(service, scheduler);
+            }
+            Effect::StoreCapacity(backend, weight, limit) => {
+                self.capacities.insert(backend, (weight, limit));
             }
             Effect::PutRow(backend, index, row) => {
                 assert!(!self.row_of.values().any(|used| *used == index), "row {index:?} is in use");

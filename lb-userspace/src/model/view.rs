@@ -74,6 +74,12 @@ pub struct BackendView {
     /// Its flows that the flow table knows and that are not about to end, as of the last census; absent before the first one of
     /// this `lbd`.
     pub flows: Option<u64>,
+    /// Its flows that the flow table knows and that are not about to end, as of now.
+    #[serde(default)]
+    pub active: u32,
+    /// How many it may have before new ones go elsewhere.
+    #[serde(default)]
+    pub max_connections: Option<u32>,
     /// Flows of which a FIN or RST was seen, as of then. The flow table knows them for two more minutes, in case that packets
     /// come again.
     pub closing: u64,
@@ -185,7 +191,7 @@ impl Core {
             protocol: spec.protocol,
             algorithm: spec.algorithm,
             forwarding: spec.forwarding,
-            tracking: spec.tracking,
+            tracking: spec.effective_tracking(),
             slots: state.live.slot_mask + 1,
             changed: state.desired.is_changed(),
             id: state.live.id.get(),
@@ -234,6 +240,8 @@ impl Core {
             slots: share.owned,
             slots_left: share.left,
             flows: self.losses.map(|_| live(backend.flows)),
+            active: 0,
+            max_connections: backend.spec.max_connections,
             closing: closing(backend.flows),
             hidden_flows: false,
             time_left: backend

@@ -339,7 +339,7 @@ fn an_unknown_protocol_is_refused() {
 fn an_algorithm_that_is_not_in_this_version_is_refused() {
     assert_snapshot!(refusal_with(r#""maglev""#, r#""least-response-time""#), @r#"
     lb.toml:22: service "crm-web": algorithm "least-response-time" is not in this version
-        write "maglev", "round-robin" or "weighted-round-robin": this version has no other
+        write "maglev", "source-hash", "round-robin", "weighted-round-robin", "random" or "least-connections": this version has no other
     "#);
 }
 

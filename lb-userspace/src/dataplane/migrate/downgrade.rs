@@ -1,4 +1,7 @@
-use std::{collections::HashMap, sync::atomic::Ordering};
+use std::{
+    collections::HashMap,
+    sync::{Arc, atomic::Ordering},
+};
 
 use lb_common::{
     Directory, FlowState, FlowTables as Word, Service, ServiceId, SlotWord,
@@ -6,7 +9,7 @@ use lb_common::{
 };
 
 use super::{folder::Folder, traffic, v2};
-use crate::dataplane::{DataplaneError, FlowTable, ListedFlow, Pins, Words, flow_time, flows};
+use crate::dataplane::{Connections, DataplaneError, FlowTable, ListedFlow, Pins, Words, flow_time, flows};
 
 /// What came of going back to the older layout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,7 +79,10 @@ fn elsewhere(folder: &Folder) -> Result<u64, DataplaneError> {
     let word = folder.mapped(names::FLOW_TABLES_IN_USE, size_of::<u64>())?;
     let word = Word::from_bits(word.words64()[0].load(Ordering::Relaxed));
     let Some((place, bits)) = word.current() else { return Ok(0) };
-    let table = FlowTable::pinned(folder.path(), place, bits)?;
+    // Nothing is changed, so nothing is counted.
+    let connections = Connections::in_memory()
+        .map_err(|source| DataplaneError::Mapping { name: names::CONNECTIONS, source })?;
+    let table = FlowTable::pinned(folder.path(), place, bits, Arc::new(connections))?;
     let words = folder.words()?;
     let directories = folder.mapped(names::DIRECTORIES, layout::DIRECTORIES as usize * size_of::<Directory>())?;
     let in_use = folder.directory_in_use()? as usize % layout::DIRECTORIES as usize;

@@ -103,7 +103,7 @@ pub(super) fn convert_verdicts_to(old: &Folder, new: &Folder) -> Result<(), Data
     for (verdict, counts) in Verdict::ALL.iter().zip(counts) {
         let verdict = match verdict {
             Verdict::Reset => Verdict::Transmitted,
-            Verdict::DropBackendGone => Verdict::DropNoBackend,
+            Verdict::DropBackendGone | Verdict::DropBackendsFull => Verdict::DropNoBackend,
             other => *other,
         };
         let place = VERDICTS.iter().position(|old| *old == verdict).expect("all others are in both layouts");
