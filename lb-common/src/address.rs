@@ -62,6 +62,13 @@ impl NetU32 {
         [NetU16::new((host >> 16) as u16), NetU16::new(host as u16)]
     }
 
+    /// Its first `bits` bits, and zeros: all of it from 32 on.
+    #[inline(always)]
+    pub(crate) const fn prefix(self, bits: u32) -> Self {
+        let kept = if bits > 32 { 32 } else { bits };
+        Self::new(self.get() & !(u32::MAX as u64 >> kept) as u32)
+    }
+
     /// This word and the next one, read as one little-endian number: as `SipHash` reads its message.
     #[inline(always)]
     pub(crate) const fn siphash_block(self, next: Self) -> u64 {

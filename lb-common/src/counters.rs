@@ -83,6 +83,8 @@ verdicts! {
         Reset => "reset",
         /// Dropped: the service has no backend that can take the flow.
         DropNoBackend => "drop-no-backend",
+        /// Dropped: a new flow, and all backends that it could go to have as many connections as they may have.
+        DropBackendsFull => "drop-backends-full",
         /// Dropped: the flow's backend is gone, its service resets connections then, and this is no TCP segment to reset.
         DropBackendGone => "drop-backend-gone",
         /// Dropped: larger than the way to the backend takes.

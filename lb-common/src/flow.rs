@@ -23,6 +23,24 @@ impl HashKey {
         Self(state)
     }
 
+    /// SipHash-1-3 over the four bytes of an IPv4 address.
+    #[inline(always)]
+    pub(crate) fn hash_of_v4(self, address: NetU32) -> FlowHash {
+        let Self(mut state) = self;
+        state.absorb_first(address.siphash_block(NetU32::from_wire([0, 0, 0, 4])));
+        FlowHash(state.finish())
+    }
+
+    /// SipHash-1-3 over the 16 bytes of an IPv6 address.
+    #[inline(always)]
+    pub(crate) fn hash_of_v6(self, [a, b, c, d]: [NetU32; 4]) -> FlowHash {
+        let Self(mut state) = self;
+        state.absorb_first(a.siphash_block(b));
+        state.absorb(c.siphash_block(d));
+        state.absorb(NetU32::default().siphash_block(NetU32::from_wire([0, 0, 0, 16])));
+        FlowHash(state.finish())
+    }
+
     /// The words as the program has them.
     pub const fn to_words(self) -> [u64; 4] {
         let Self(SipState { v0, v1, v2, v3 }) = self;
@@ -51,6 +69,13 @@ impl FlowHash {
     #[inline(always)]
     pub const fn slot(self, mask: u32) -> u32 {
         self.0 as u32 & mask
+    }
+
+    /// The same in the slot of another, whatever the size of the table.
+    #[inline(always)]
+    #[must_use]
+    pub const fn in_slot_of(self, other: Self) -> Self {
+        Self(self.0 & !0xffff | other.0 & 0xffff)
     }
 
     /// 32 bits of entropy for the outer header of a tunnel: bits 32 to 63.
@@ -176,6 +201,7 @@ mod tests {
     use siphasher::sip::SipHasher13;
 
     use super::*;
+    use crate::HashInput;
 
     /// The same hash by an independent library.
     fn reference(key: [u8; 16], message: &[u8]) -> u64 {
@@ -189,6 +215,25 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn the_hash_of_a_source_is_that_of_its_prefix_and_zeros(
+            key: [u8; 16], source: [u8; 16], ipv4: bool, prefix in 1..=128_u32,
+        ) {
+            let len: usize = if ipv4 { 4 } else { 16 };
+            let prefix = prefix.min(len as u32 * 8);
+            let address = if ipv4 {
+                Address::from_v4_wire([source[0], source[1], source[2], source[3]])
+            } else {
+                Address::from_v6_wire(source)
+            };
+            let mut bytes = source;
+            for (index, byte) in (0..).zip(&mut bytes) {
+                *byte &= !(0xff_u32 >> prefix.saturating_sub(8 * index).min(8)) as u8;
+            }
+            let hash = HashInput::hash_of_source(address.words(), ipv4, prefix, HashKey::from_bytes(key));
+            prop_assert_eq!(hash.0, reference(key, &bytes[..len]));
+        }
+
         #[test]
         fn an_ipv4_flow_hashes_as_siphash_1_3_over_its_thirteen_bytes(
             key: [u8; 16], source: [u8; 4], destination: [u8; 4], ports: [[u8; 2]; 2], protocol: u8,

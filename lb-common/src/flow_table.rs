@@ -30,6 +30,8 @@ mod geometry;
 mod tables;
 
 pub use bucket::{Bucket, Inserted, insert};
+#[cfg(target_has_atomic = "64")]
+pub use bucket::{ConnectionCounter, MemoryBucket};
 pub use entry::{FlowEntry, FlowState, FlowTime, Signal, idle_ticks, ticks_ns};
 pub use geometry::{BucketBits, FlowTag, MAX_BUCKET_BITS, MIN_BUCKET_BITS};
 pub use tables::FlowTables;

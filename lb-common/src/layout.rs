@@ -4,7 +4,7 @@
 //! [`VERSION`], which names the folder of the pins.
 
 /// Version of the map layout.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 /// Lets the daemon map an array into its memory (`BPF_F_MMAPABLE` of linux/bpf.h).
 pub const MMAPABLE: u32 = 1 << 10;
@@ -48,6 +48,10 @@ pub mod names {
     pub const DIRECTORY_IN_USE: &str = "DIRECTORY_IN_USE";
     /// Chunks of slots.
     pub const SLOTS: &str = "SLOTS";
+    /// Backend id → how many connections it has, in one element.
+    pub const CONNECTIONS: &str = "CONNECTIONS";
+    /// Service id → how its new flows get their backends.
+    pub const SCHEDULERS: &str = "SCHEDULERS";
     /// Backend id → row.
     pub const ROW_OF: &str = "ROW_OF";
     /// Rows.

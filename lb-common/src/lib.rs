@@ -10,6 +10,7 @@ mod address;
 mod backend;
 pub mod bench;
 pub mod checksum;
+mod connections;
 mod counters;
 mod directory;
 mod flow;
@@ -17,19 +18,24 @@ pub mod flow_table;
 pub mod gue;
 pub mod layout;
 mod quic;
+mod scheduler;
 mod service;
 mod slot;
+mod source;
 mod virtual_router;
 
 pub use address::{Address, NetU16, NetU32};
 pub use backend::{BackendId, BackendRow, Condition, Encapsulation, MacAddress, OuterHeader, RowIndex, mac_word};
+pub use connections::{Connections, Load, Tally};
 pub use counters::{DecapVerdict, Tracking, Traffic, Verdict};
 pub use directory::{Directory, ServiceEntry};
 pub use flow::{Flow, FlowHash, HashKey};
 pub use flow_table::{FlowEntry, FlowState, FlowTables, FlowTime};
 pub use quic::{QuicIds, QuicServer};
+pub use scheduler::{Policy, Ring, Scheduler};
 pub use service::{Service, ServiceId, ServiceKey};
 pub use slot::SlotWord;
+pub use source::{HashInput, HashInputs};
 pub use virtual_router::VirtualRouter;
 
 #[cfg(feature = "userspace")]

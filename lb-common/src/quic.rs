@@ -6,14 +6,14 @@ use crate::ServiceId;
 /// not matter here; the server id follows, then a nonce (section 3 of the draft).
 ///
 /// ```text
-///  31 .. 16   15 ........ 8   7 ................. 0
-/// ┌─────────┬───────────────┬─────────────────────┐
-/// │    0    │ rotation      │ length of server id │
-/// └─────────┴───────────────┴─────────────────────┘
+///  15 ........ 8   7 ................. 0
+/// ┌───────────────┬─────────────────────┐
+/// │ rotation      │ length of server id │
+/// └───────────────┴─────────────────────┘
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(transparent)]
-pub struct QuicIds(u32);
+pub struct QuicIds(u16);
 
 impl QuicIds {
     /// The service does not speak QUIC, or its ids name nobody.
@@ -28,7 +28,12 @@ impl QuicIds {
         if rotation > Self::MAX_ROTATION || length == 0 || length as usize > Self::MAX_SERVER_ID {
             return None;
         }
-        Some(Self((rotation as u32) << 8 | length as u32))
+        Some(Self((rotation as u16) << 8 | length as u16))
+    }
+
+    #[inline(always)]
+    pub(crate) const fn to_bits(self) -> u16 {
+        self.0
     }
 
     /// Whether connection ids name servers at all.
@@ -40,7 +45,7 @@ impl QuicIds {
     /// Length of the server id in bytes.
     #[inline(always)]
     pub const fn length(self) -> u32 {
-        self.0 & 0xf
+        (self.0 & 0xf) as u32
     }
 
     /// The config rotation.

@@ -1,4 +1,4 @@
-use crate::{Address, NetU16, QuicIds, layout};
+use crate::{Address, HashInputs, NetU16, QuicIds, Ring, layout};
 
 /// What a packet's destination is looked up by.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -60,9 +60,24 @@ pub struct Service {
     pub slot_mask: u32,
     /// What its QUIC connection ids look like, if it speaks QUIC.
     pub quic: QuicIds,
+    /// What of a packet picks its slot.
+    pub hash: HashInputs,
 }
 
 impl Service {
+    /// Whether the service's slots alone say where its packets go, and the hash of a flow which slot: in the same word, so that it
+    /// is one question.
+    #[inline(always)]
+    pub const fn is_plain(&self) -> bool {
+        self.quic.to_bits() as u32 | (self.hash.to_bits() as u32) << 16 == 0
+    }
+
+    /// Its slots.
+    #[inline(always)]
+    pub const fn ring(&self) -> Ring {
+        Ring { first_chunk: self.first_chunk, len: self.slot_mask.wrapping_add(1) }
+    }
+
     /// Whether this is a service: in a free place of the directory it is not.
     #[inline(always)]
     pub(crate) const fn exists(&self) -> bool {

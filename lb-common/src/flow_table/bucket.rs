@@ -4,6 +4,9 @@
 use core::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
 use super::{FlowEntry, FlowTag, FlowTime, WAYS};
+use crate::BackendId;
+#[cfg(target_has_atomic = "64")]
+use crate::Tally;
 
 /// A bucket, in a map or in memory.
 pub trait Bucket {
@@ -11,7 +14,21 @@ pub trait Bucket {
     fn load(&self, way: usize) -> FlowEntry;
 
     /// Compare-and-swap: puts `new` there if `old` still is; whether it was.
-    fn replace(&self, way: usize, old: FlowEntry, new: FlowEntry) -> bool;
+    fn swap(&self, way: usize, old: FlowEntry, new: FlowEntry) -> bool;
+
+    /// Counts that an active connection is no more `from`'s, and is `to`'s. It may be nobody's, before or after.
+    fn hand_over(&self, from: BackendId, to: BackendId);
+
+    /// Puts `new` there if `old` still is; whether it was. Every change of an entry goes through here, and whoever makes it counts
+    /// it: so the numbers of active connections are exact.
+    #[inline(always)]
+    fn replace(&self, way: usize, old: FlowEntry, new: FlowEntry) -> bool {
+        let replaced = self.swap(way, old, new);
+        if replaced && old.holder() != new.holder() {
+            self.hand_over(old.holder(), new.holder());
+        }
+        replaced
+    }
 
     /// `value` itself, in a form from which the verifier of eBPF programs cannot tell what it is. The verifier follows every
     /// value that a loop can end with on its own, through all that comes after; of what it does not know there is only one.
@@ -175,12 +192,46 @@ fn settle<B: Bucket>(buckets: [&B; 2], place: usize, entry: FlowEntry) -> Option
 /// A bucket in memory, or in a map that is mapped into memory. Sequentially consistent, as two CPUs that insert the same
 /// flow have to see each other's entry.
 #[cfg(target_has_atomic = "64")]
-impl Bucket for [AtomicU64; WAYS] {
+#[derive(Debug)]
+pub struct MemoryBucket<'a, C> {
+    /// What stands there.
+    pub ways: &'a [AtomicU64; WAYS],
+    /// Who counts connections.
+    pub counter: &'a C,
+}
+
+#[cfg(target_has_atomic = "64")]
+impl<C> Clone for MemoryBucket<'_, C> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+#[cfg(target_has_atomic = "64")]
+impl<C> Copy for MemoryBucket<'_, C> {}
+
+/// Somebody who counts the active connections of backends, in whatever is shared with the other users of a flow table.
+#[cfg(target_has_atomic = "64")]
+pub trait ConnectionCounter {
+    /// Adds `change`, [`Tally::BEGUN`](crate::Tally::BEGUN) or [`Tally::ENDED`](crate::Tally::ENDED).
+    fn add(&self, backend: BackendId, change: u64);
+}
+
+#[cfg(target_has_atomic = "64")]
+impl<C: ConnectionCounter> Bucket for MemoryBucket<'_, C> {
     fn load(&self, way: usize) -> FlowEntry {
-        FlowEntry::from_bits(self[way].load(SeqCst))
+        FlowEntry::from_bits(self.ways[way].load(SeqCst))
     }
 
-    fn replace(&self, way: usize, old: FlowEntry, new: FlowEntry) -> bool {
-        self[way].compare_exchange(old.to_bits(), new.to_bits(), SeqCst, SeqCst).is_ok()
+    fn swap(&self, way: usize, old: FlowEntry, new: FlowEntry) -> bool {
+        self.ways[way].compare_exchange(old.to_bits(), new.to_bits(), SeqCst, SeqCst).is_ok()
+    }
+
+    fn hand_over(&self, from: BackendId, to: BackendId) {
+        for (backend, change) in [(from, Tally::ENDED), (to, Tally::BEGUN)] {
+            if backend != BackendId::NONE {
+                self.counter.add(backend, change);
+            }
+        }
     }
 }

@@ -66,6 +66,20 @@ pub enum Signal {
     Datagram = 4,
 }
 
+impl Signal {
+    /// The signal with this number; a number that is none stands for the last one.
+    #[inline(always)]
+    pub const fn of_number(number: u32) -> Self {
+        match number {
+            0 => Self::Opens,
+            1 => Self::Data,
+            2 => Self::Acknowledges,
+            3 => Self::Closes,
+            _ => Self::Datagram,
+        }
+    }
+}
+
 /// One flow, as it stands in the table. Zero is a free way.
 ///
 /// ```text
@@ -125,6 +139,15 @@ impl FlowEntry {
         BackendId::truncate(self.0 as u32)
     }
 
+    /// Who has an active connection here: nobody in a way that is free, or where it ends.
+    #[inline(always)]
+    pub const fn holder(self) -> BackendId {
+        // Calculated, because the verifier follows each branch of a program on its own.
+        let state = self.state_bits();
+        let is_closing = state & state >> 1;
+        BackendId::truncate(self.0 as u32 & is_closing.wrapping_sub(1))
+    }
+
     /// Which flow it is.
     #[inline(always)]
     pub const fn tag(self) -> FlowTag {
@@ -182,6 +205,13 @@ impl FlowEntry {
     #[must_use]
     pub const fn of_backend(self, backend: BackendId) -> Self {
         Self(self.0 & !(BackendId::COUNT as u64 - 1) | backend.get() as u64)
+    }
+
+    /// The same by another hash of the flow.
+    #[inline(always)]
+    #[must_use]
+    pub const fn with_tag(self, tag: FlowTag) -> Self {
+        Self(tag.0 << TAG_SHIFT | self.0 & ((1 << TAG_SHIFT) - 1))
     }
 
     /// The flow after a packet: FIN and RST only shorten its time. Data undoes that, and so do acknowledgements that still come

@@ -1,6 +1,6 @@
 extern crate std;
 
-use core::sync::atomic::AtomicU64;
+use core::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::vec::Vec;
 
 use proptest::prelude::*;
@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::{BackendId, FlowHash};
 
+mod accounting;
 mod concurrency;
 mod insertion;
 
@@ -18,6 +19,19 @@ const LONG_TICK: u64 = 1 << 35;
 
 fn empty_bucket() -> [AtomicU64; WAYS] {
     [const { AtomicU64::new(0) }; WAYS]
+}
+
+/// One of which nobody counts the connections.
+impl Bucket for [AtomicU64; WAYS] {
+    fn load(&self, way: usize) -> FlowEntry {
+        FlowEntry::from_bits(self[way].load(SeqCst))
+    }
+
+    fn swap(&self, way: usize, old: FlowEntry, new: FlowEntry) -> bool {
+        self[way].compare_exchange(old.to_bits(), new.to_bits(), SeqCst, SeqCst).is_ok()
+    }
+
+    fn hand_over(&self, _: BackendId, _: BackendId) {}
 }
 
 fn backend(number: u32) -> BackendId {

@@ -1,44 +1,104 @@
 //! Which backend a packet belongs to.
 
 use aya_ebpf::programs::XdpContext;
-use lb_common::{BackendId, Condition, FlowHash, Service, Verdict, flow_table::Signal};
+use lb_common::{BackendId, Condition, FlowHash, HashInput, NetU32, Service, SlotWord, Verdict, flow_table::Signal};
 use lb_ebpf::{
     packet::read,
     tcp::{ACK, FIN, RST, SYN},
 };
 use network_types::{ip::IpProto, tcp::TcpHdr, udp::UdpHdr};
 
-use crate::{maps, parse::Packet, quic, track};
+use crate::{
+    maps,
+    parse::Packet,
+    quic, reset, schedule,
+    track::{self, Tracked},
+};
 
 /// The backend that the packet's connection id names, or that its flow has, or the owner of the flow's slot.
 #[inline(always)]
 pub fn backend_of(
-    ctx: &XdpContext,
+    ctx: &mut XdpContext,
     packet: &mut Packet,
     service: &Service,
     hash: FlowHash,
 ) -> Result<BackendId, Verdict> {
     let mut signal = None;
-    if service.quic.is_in_use() {
-        match quic::classify(ctx, packet.l4_offset + UdpHdr::LEN, service) {
-            quic::Packet::Of(server) if maps::condition(server) != Condition::RESCHEDULE => return Ok(server),
-            quic::Packet::Initial => signal = Some(Signal::Opens),
-            quic::Packet::Of(_) | quic::Packet::Unknown => signal = Some(Signal::Data),
+    let (mut hash, mut before) = (hash, hash);
+    if !service.is_plain() {
+        if service.quic.is_in_use() {
+            match quic::classify(ctx, packet.l4_offset + UdpHdr::LEN, service) {
+                quic::Packet::Of(server) if maps::condition(server) != Condition::RESCHEDULE => return Ok(server),
+                quic::Packet::Initial => signal = Some(Signal::Opens),
+                quic::Packet::Of(_) | quic::Packet::Unknown => signal = Some(Signal::Data),
+            }
         }
+        let of_flow = hash;
+        hash = hash_by(packet, of_flow, service.hash.now());
+        before = service.hash.before().map_or(hash, |input| hash_by(packet, of_flow, input));
+        packet.veil(hash.0);
     }
-    let (chunk, index) = service.locate(hash.slot(service.slot_mask));
-    let word = maps::slot(chunk, index).ok_or(Verdict::DropInternal)?;
+    let mut word = word_of(service, hash)?;
     let backend = if word.look_up() {
         let signal = signal.unwrap_or_else(|| signal_of(ctx, packet));
         packet.veil(hash.0);
-        track::backend_of(hash, word, signal)
+        if before != hash {
+            word = follow(word, word_of(service, before)?);
+        }
+        match track::backend_of(hash, word, signal, before) {
+            Tracked::To(backend) => backend,
+            Tracked::Remember(entry) => track::remember(hash, entry),
+            Tracked::New => match schedule::backend_of_new_flow(service, hash, word) {
+                BackendId::NONE => BackendId::NONE,
+                backend => track::admit(hash, word, signal, backend),
+            },
+        }
     } else {
         word.current()
     };
-    if backend == BackendId::NONE {
+    if backend != BackendId::NONE {
+        return Ok(backend);
+    }
+    // A slot with an owner leads to some backend, unless all are full.
+    if word.current() == BackendId::NONE {
         return Err(Verdict::DropNoBackend);
     }
-    Ok(backend)
+    if maps::scheduler(service.id).resets_when_full() {
+        return Err(reset::answer(ctx, packet));
+    }
+    Err(Verdict::DropBackendsFull)
+}
+
+/// The hash of the packet's flow in the slot that `input` picks.
+#[inline(always)]
+fn hash_by(packet: &Packet, hash: FlowHash, input: HashInput) -> FlowHash {
+    if input == HashInput::FLOW {
+        return hash;
+    }
+    let [a, b, c, d] = packet.flow.source.words().map(|word| u64::from(word.get()));
+    let input = u32::from(input.prefix()) | u32::from(packet.flow.ipv4) << 8;
+    hash.in_slot_of(FlowHash(hash_of_source(a << 32 | b, c << 32 | d, input)))
+}
+
+/// The hash of a client's address, of which `input` has the length of the prefix and whether it is IPv4. A global function: see `track`.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn hash_of_source(high: u64, low: u64, input: u32) -> u64 {
+    let words = [high >> 32, high, low >> 32, low].map(|word| NetU32::new(word as u32));
+    HashInput::hash_of_source(words, input >> 8 & 1 == 1, input & 0xff, maps::hash_key()).0
+}
+
+#[inline(always)]
+fn word_of(service: &Service, hash: FlowHash) -> Result<SlotWord, Verdict> {
+    let (chunk, index) = service.locate(hash.slot(service.slot_mask));
+    maps::slot(chunk, index).ok_or(Verdict::DropInternal)
+}
+
+/// The word of a flow whose slot is `word` now, and was `before`: flows that nobody remembers are where they were.
+#[inline(always)]
+fn follow(word: SlotWord, before: SlotWord) -> SlotWord {
+    let previous = if before.remember() { before.previous() } else { before.current() };
+    SlotWord::new(word.current(), previous, word.look_up(), word.remember())
 }
 
 /// What a packet says about its flow.

@@ -4,8 +4,8 @@
 //! parse → service → flow → forward → verdict
 //! ```
 //!
-//! One file per step; the step `flow` has three: `flow.rs` for the slot, `track.rs` for the flow table, `quic.rs` for
-//! connection ids. A step that ends a packet's way returns the verdict as its error. The program runs on several
+//! One file per step; the step `flow` has four: `flow.rs` for the slot, `track.rs` for the flow table, `schedule.rs` for new
+//! flows that do not go by their slot, `quic.rs` for connection ids. A step that ends a packet's way returns the verdict as its error. The program runs on several
 //! CPUs at once and shares its maps with the daemon: counters are per CPU, and entries of the flow
 //! table are changed by compare-and-swap, and everything else is only read here.
 
@@ -24,6 +24,7 @@ mod maps;
 mod parse;
 mod quic;
 mod reset;
+mod schedule;
 mod service;
 mod track;
 
@@ -59,8 +60,10 @@ fn action(verdict: Verdict) -> u32 {
         | Verdict::Local => xdp_action::XDP_PASS,
         Verdict::Transmitted | Verdict::Reset => xdp_action::XDP_TX,
         Verdict::Redirected => xdp_action::XDP_REDIRECT,
-        Verdict::DropNoBackend | Verdict::DropBackendGone | Verdict::DropTooBig | Verdict::DropInternal => {
-            xdp_action::XDP_DROP
-        }
+        Verdict::DropNoBackend
+        | Verdict::DropBackendsFull
+        | Verdict::DropBackendGone
+        | Verdict::DropTooBig
+        | Verdict::DropInternal => xdp_action::XDP_DROP,
     }
 }

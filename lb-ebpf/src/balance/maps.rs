@@ -1,6 +1,6 @@
 //! The maps, and the accessors that need to know how they are laid out.
 
-use core::intrinsics::{AtomicOrdering, atomic_cxchg};
+use core::intrinsics::{AtomicOrdering, atomic_cxchg, atomic_xadd};
 
 use aya_ebpf::{
     Global,
@@ -10,13 +10,13 @@ use aya_ebpf::{
     maps::{Array, DevMap, HashMap, PerCpuArray},
 };
 use lb_common::{
-    BackendId, BackendRow, Condition, Directory, FlowEntry, FlowTables, FlowTime, HashKey, MacAddress, QuicServer,
-    RowIndex, SlotWord, Tracking, Traffic, Verdict, VirtualRouter,
+    BackendId, BackendRow, Condition, Connections, Directory, FlowEntry, FlowTables, FlowTime, HashKey, MacAddress,
+    QuicServer, Ring, RowIndex, Scheduler, ServiceId, SlotWord, Tally, Tracking, Traffic, Verdict, VirtualRouter,
     flow_table::{self, Bucket},
     layout::{self, INNER_MAP, MMAPABLE},
     mac_word,
 };
-use lb_ebpf::verifier::veil;
+use lb_ebpf::verifier::{below, veil};
 
 /// Takes memory for entries when they are made (`BPF_F_NO_PREALLOC`).
 const NO_PREALLOC: u32 = 1;
@@ -34,6 +34,14 @@ static DIRECTORIES: Array<Directory> = Array::pinned(layout::DIRECTORIES, MMAPAB
 static DIRECTORY_IN_USE: Array<u32> = Array::pinned(1, MMAPABLE);
 #[map]
 static SLOTS: Array<[u32; layout::CHUNK_SLOTS as usize]> = Array::pinned(layout::SLOT_CHUNKS, MMAPABLE);
+#[map]
+static SCHEDULERS: Array<u64> = Array::pinned(layout::MAX_SERVICES, MMAPABLE);
+/// By backend id. In one element, so that it is found once for all backends that are compared.
+#[map]
+static CONNECTIONS: Array<[Connections; BackendId::COUNT as usize]> = Array::pinned(1, MMAPABLE);
+/// The turn of each service's rotation that is next on this CPU.
+#[map]
+static TURNS: PerCpuArray<u32> = PerCpuArray::with_max_entries(layout::MAX_SERVICES, 0);
 #[map]
 static ROW_OF: Array<RowIndex> = Array::pinned(BackendId::COUNT, MMAPABLE);
 #[map]
@@ -107,6 +115,100 @@ pub fn slot(chunk: u32, index: usize) -> Option<SlotWord> {
     SLOTS.get(chunk)?.get(index).map(|bits| SlotWord::from_bits(load(bits)))
 }
 
+/// How new flows of `service` get their backends.
+#[inline(always)]
+pub fn scheduler(service: ServiceId) -> Scheduler {
+    SCHEDULERS.get_ptr(service.get()).map_or(Scheduler::NONE, |word| Scheduler::from_bits(load(word)))
+}
+
+/// The next of `turns` turns of a service's rotation, as this CPU counts.
+#[inline(always)]
+pub fn next_turn(service: ServiceId, turns: u32) -> Option<u32> {
+    let next = TURNS.get_ptr_mut(service.get())?;
+    // SAFETY: the number belongs to this CPU, and XDP programs do not interrupt each other on one CPU.
+    unsafe {
+        // A rotation may have become shorter.
+        let turn = if *next < turns { *next } else { 0 };
+        *next = turn + 1;
+        Some(turn)
+    }
+}
+
+/// A chunk of the slot array.
+#[inline(always)]
+pub fn chunk(number: u32) -> Option<Chunk> {
+    SLOTS.get(number).map(Chunk)
+}
+
+/// A chunk of the slot array, which the daemon changes at the same time.
+#[derive(Clone, Copy)]
+pub struct Chunk(&'static [u32; layout::CHUNK_SLOTS as usize]);
+
+impl Chunk {
+    /// The backend at a place, whatever the number says.
+    #[inline(always)]
+    pub fn backend_at(self, index: u32) -> BackendId {
+        const MASK: usize = layout::CHUNK_SLOTS as usize - 1;
+        self.0.get(index as usize & MASK).map_or(BackendId::NONE, |bits| SlotWord::from_bits(load(bits)).current())
+    }
+}
+
+/// The backend at this place of a ring.
+#[inline(always)]
+pub fn backend_at(ring: Ring, index: u32) -> BackendId {
+    let (chunk, index) = ring.locate(index);
+    slot(chunk, index).map_or(BackendId::NONE, SlotWord::current)
+}
+
+/// What is known of the connections of backends.
+#[inline(always)]
+pub fn connections() -> Option<AllConnections> {
+    CONNECTIONS.get_ptr_mut(0).map(|all| AllConnections(all.cast()))
+}
+
+/// The connections of all backends, in a map that others change at the same time.
+#[derive(Clone, Copy)]
+pub struct AllConnections(*mut Connections);
+
+impl AllConnections {
+    #[inline(always)]
+    fn place(self, backend: BackendId) -> *mut Connections {
+        // SAFETY: the map has a place for each number that is below that of the ids.
+        unsafe { self.0.add(below::<{ BackendId::COUNT }>(backend.get())) }
+    }
+
+    /// Those of `backend`.
+    #[inline(always)]
+    pub fn of(self, backend: BackendId) -> Connections {
+        load(self.place(backend))
+    }
+
+    #[inline(always)]
+    fn add(self, backend: BackendId, change: u64) {
+        // SAFETY: the map lives as long as the program, and the tally, an aligned word, is changed by atomic instructions only.
+        unsafe {
+            atomic_xadd::<u64, u64, { AtomicOrdering::SeqCst }>((&raw mut (*self.place(backend)).tally).cast(), change);
+        }
+    }
+}
+
+/// Counts that an active connection is no more `from`'s, and is `to`'s.
+///
+/// A function of its own, so that the verifier follows it once for each change of an entry.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn count_connection(from: u32, to: u32) -> u32 {
+    let (from, to) = (BackendId::truncate(from), BackendId::truncate(to));
+    let Some(all) = connections() else { return 0 };
+    if from != BackendId::NONE {
+        all.add(from, Tally::ENDED);
+    }
+    if to != BackendId::NONE {
+        all.add(to, Tally::BEGUN);
+    }
+    0
+}
+
 /// The row of `backend`, if the daemon gave it one.
 #[inline(always)]
 pub fn row(backend: BackendId) -> Option<&'static BackendRow> {
@@ -162,7 +264,7 @@ impl Bucket for MapBucket {
     }
 
     #[inline(always)]
-    fn replace(&self, way: usize, old: FlowEntry, new: FlowEntry) -> bool {
+    fn swap(&self, way: usize, old: FlowEntry, new: FlowEntry) -> bool {
         // SAFETY: the map lives as long as the program, and its words are changed by atomic instructions only.
         let (_, replaced) = unsafe {
             atomic_cxchg::<u64, { AtomicOrdering::SeqCst }, { AtomicOrdering::SeqCst }>(
@@ -172,6 +274,11 @@ impl Bucket for MapBucket {
             )
         };
         replaced
+    }
+
+    #[inline(always)]
+    fn hand_over(&self, from: BackendId, to: BackendId) {
+        count_connection(from.get(), to.get());
     }
 
     #[inline(always)]

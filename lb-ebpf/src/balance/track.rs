@@ -13,19 +13,103 @@ use crate::maps::{self, MapBucket};
 /// How often a flow is looked at again when its entry changes under our hands.
 const ATTEMPTS: usize = 2;
 
-/// The backend of a flow in a slot that is arming, moving or tracked.
+/// What became of the look into the flow table.
+pub enum Tracked {
+    /// The flow belongs to this backend.
+    To(BackendId),
+    /// The flow is to be remembered so.
+    Remember(FlowEntry),
+    /// The flow is new: it is for the scheduler to choose.
+    New,
+}
+
+/// The backend of a flow in a slot that is arming, moving or tracked. `before` is the hash that the flow had before its service
+/// changed what is hashed, or the same.
+#[inline(always)]
+pub fn backend_of(hash: FlowHash, word: SlotWord, signal: Signal, before: FlowHash) -> Tracked {
+    match track(hash.0, word.to_bits(), signal as u32, before.0) {
+        NEW => Tracked::New,
+        answer if answer < NEW => Tracked::To(BackendId::truncate(answer as u32)),
+        answer => Tracked::Remember(FlowEntry::from_bits(answer)),
+    }
+}
+
+/// Remembers that a new flow belongs to `backend`. Whose it is then: its slot says so if there is no room.
+#[inline(always)]
+pub fn admit(hash: FlowHash, word: SlotWord, signal: Signal, backend: BackendId) -> BackendId {
+    let state = if signal == Signal::Opens { FlowState::Opening } else { FlowState::Sighted };
+    let entry = FlowEntry::new(FlowTag::of(hash), backend, state, maps::now());
+    BackendId::truncate(put(hash.0, entry.to_bits(), word.to_bits()))
+}
+
+/// Remembers a flow that was there before. Whose it is then: what `entry` says unless somebody else knows better.
+#[inline(always)]
+pub fn remember(hash: FlowHash, entry: FlowEntry) -> BackendId {
+    BackendId::truncate(put(hash.0, entry.to_bits(), SlotWord::EMPTY.to_bits()))
+}
+
+/// What [`track`] answers of a new flow: above all backends, and below all entries whose tag is not zero.
+const NEW: u64 = BackendId::COUNT as u64;
+
+/// A backend, [`NEW`], or an entry to be remembered.
 ///
-/// A function of its own, so that the way of flows in stable slots stays short.
+/// In the interface of C and with numbers only, as [`put`] and the scheduler: so they are *global functions*, which the verifier checks
+/// once, by themselves, and not for each way that leads to them (<https://docs.kernel.org/bpf/btf.html>, `BTF_FUNC_GLOBAL`). They do
+/// not call each other: all that is on the stack at a time has to fit 512 bytes.
+#[unsafe(no_mangle)]
 #[inline(never)]
-pub fn backend_of(hash: FlowHash, word: SlotWord, signal: Signal) -> BackendId {
-    let flow = Flow { hash, word, signal, tables: maps::flow_tables(), now: maps::now() };
+extern "C" fn track(hash: u64, word: u32, signal: u32, before: u64) -> u64 {
+    let flow = Flow::new(hash, word, signal);
     for _ in 0..ATTEMPTS {
-        let Some(place) = find(hash, flow.tables.current(), flow.now) else { return flow.unknown() };
-        if let Some(backend) = flow.follow(place) {
-            return backend;
+        let Some(place) = find(flow.hash, flow.tables.current(), flow.now) else {
+            return flow.unknown(FlowHash(before));
+        };
+        if let Some(answer) = flow.follow(place) {
+            return answer;
         }
     }
-    flow.without_entry()
+    flow.without_entry().get().into()
+}
+
+/// Puts `entry` into the table, unless the flow is there already. Its backend there. If there is no room, the one that `word` says, or
+/// `entry` if that is empty.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn put(hash: u64, entry: u64, word: u32) -> u32 {
+    let entry = FlowEntry::from_bits(entry);
+    let flow = Flow::new(hash, word, Signal::Opens as u32);
+    let tables = flow.tables;
+    let otherwise = if word == 0 { entry.backend() } else { flow.without_entry() };
+    let Some((table, bits)) = tables.current() else { return otherwise.get() };
+    let [first, second] = bits.buckets_of(flow.hash);
+    let (Some(first), Some(second)) = (maps::bucket(table, first, flow.now), maps::bucket(table, second, flow.now))
+    else {
+        return otherwise.get();
+    };
+    if entry.state() == FlowState::Opening
+        && let Some(Place { bucket, way, entry: known }) = find(flow.hash, tables.current(), flow.now)
+    {
+        // Another CPU may have seen the same packet.
+        if !flow.is_over(known) || !bucket.replace(way, known, entry) {
+            return bucket.load(way).backend().get();
+        }
+        maps::count_tracking(Tracking::Reopened);
+        return entry.backend().get();
+    }
+    match insert([&first, &second], entry, flow.now, tables.idle_ticks()) {
+        Inserted::New { evicted } => {
+            maps::count_tracking(Tracking::Remembered);
+            if evicted {
+                maps::count_tracking(Tracking::Evicted);
+            }
+            entry.backend().get()
+        }
+        Inserted::Existing(twin) => twin.backend().get(),
+        Inserted::Full => {
+            maps::count_tracking(Tracking::Full);
+            otherwise.get()
+        }
+    }
 }
 
 /// An entry, and where it stands.
@@ -60,19 +144,39 @@ struct Flow {
 }
 
 impl Flow {
-    /// The backend of a flow that is in the table; `None` if its entry has changed meanwhile.
     #[inline(always)]
-    fn follow(&self, Place { bucket, way, entry }: Place) -> Option<BackendId> {
+    fn new(hash: u64, word: u32, signal: u32) -> Self {
+        Self {
+            hash: FlowHash(hash),
+            word: SlotWord::from_bits(word),
+            signal: Signal::of_number(signal),
+            tables: maps::flow_tables(),
+            now: maps::now(),
+        }
+    }
+
+    /// The backend of a flow that is in the table, or [`NEW`]; `None` if its entry has changed meanwhile.
+    #[inline(always)]
+    fn follow(&self, Place { bucket, way, entry }: Place) -> Option<u64> {
+        if self.is_over(entry) {
+            return Some(NEW);
+        }
         let (next, event) = self.next(entry);
         if next.backend() == BackendId::NONE {
-            return Some(BackendId::NONE);
+            return Some(BackendId::NONE.get().into());
         }
         // When somebody else has seen the flow at the same time, that will do, unless it was given to another backend.
         let done = next == entry || bucket.replace(way, entry, next) || next.backend() == entry.backend();
         done.then(|| {
             maps::count_tracking(event);
-            next.backend()
+            next.backend().get().into()
         })
+    }
+
+    /// Whether the packet opens a flow where the one with this entry has ended.
+    #[inline(always)]
+    fn is_over(&self, entry: FlowEntry) -> bool {
+        self.signal == Signal::Opens && entry.is_over(self.now, self.tables.idle_ticks())
     }
 
     /// The entry as it has to be after this packet, and what became of the flow. With nobody as its backend it has to stay as
@@ -80,9 +184,7 @@ impl Flow {
     #[inline(always)]
     fn next(&self, entry: FlowEntry) -> (FlowEntry, Tracking) {
         let current = self.word.current();
-        if self.signal == Signal::Opens && entry.is_over(self.now, self.tables.idle_ticks()) {
-            (FlowEntry::new(FlowTag::of(self.hash), current, FlowState::Opening, self.now), Tracking::Reopened)
-        } else if entry.backend() != current && self.is_lost_to(entry.backend()) {
+        if entry.backend() != current && self.is_lost_to(entry.backend()) {
             (entry.of_backend(current).after(self.signal, self.now), Tracking::Rescheduled)
         } else {
             (entry.after(self.signal, self.now), Tracking::Hit)
@@ -100,32 +202,43 @@ impl Flow {
         }
     }
 
-    /// The backend of a flow that is not in the table, and is put there if its slot says so.
+    /// What becomes of a flow that is not in the table.
     #[inline(always)]
-    fn unknown(&self) -> BackendId {
-        if let Some(Place { entry, .. }) = find(self.hash, self.tables.old(), self.now) {
-            let (next, _) = self.next(entry);
+    fn unknown(&self, before: FlowHash) -> u64 {
+        if let Some(entry) = self.elsewhere(before) {
             maps::count_tracking(Tracking::Carried);
-            return remember(self.hash, next, self.now, next.backend());
+            if self.is_over(entry) {
+                return NEW;
+            }
+            let (next, _) = self.next(entry);
+            return next.with_tag(FlowTag::of(self.hash)).to_bits();
         }
         maps::count_tracking(Tracking::Miss);
         let (current, previous) = (self.word.current(), self.word.previous());
-        let (backend, state) = if !self.word.remember() {
-            (BackendId::NONE, FlowState::Opening)
-        } else if self.signal == Signal::Opens {
-            (current, FlowState::Opening)
-        } else if current == previous && self.signal == Signal::Datagram {
-            (current, FlowState::Sighted)
-        } else if current == previous || self.is_lost_to(previous) {
-            (BackendId::NONE, FlowState::Opening)
-        } else if self.signal == Signal::Closes {
-            // The other side may go on sending for as long as it likes.
-            (previous, FlowState::Closing)
-        } else {
-            (previous, FlowState::Sighted)
-        };
-        let entry = FlowEntry::new(FlowTag::of(self.hash), backend, state, self.now);
-        remember(self.hash, entry, self.now, self.without_entry())
+        let is_moving = current != previous;
+        let may_be_first = self.signal == Signal::Opens || !is_moving && self.signal == Signal::Datagram;
+        if !self.word.remember() {
+            return current.get().into();
+        }
+        if may_be_first {
+            return NEW;
+        }
+        if !is_moving || self.is_lost_to(previous) {
+            return current.get().into();
+        }
+        // The other side may go on sending for as long as it likes.
+        let state = if self.signal == Signal::Closes { FlowState::Closing } else { FlowState::Sighted };
+        FlowEntry::new(FlowTag::of(self.hash), previous, state, self.now).to_bits()
+    }
+
+    /// What a flow was remembered as in a table that is being replaced, or by the hash that it had before.
+    #[inline(always)]
+    fn elsewhere(&self, before: FlowHash) -> Option<FlowEntry> {
+        let mut found = find(self.hash, self.tables.old(), self.now);
+        if found.is_none() && before != self.hash {
+            found = find(before, self.tables.current(), self.now);
+        }
+        found.map(|place| place.entry)
     }
 
     /// The backend of a flow about which nothing is known, and nothing is remembered.
@@ -136,33 +249,5 @@ impl Flow {
         // either, and has to go the same way.
         let is_moving = self.word.remember() && current != previous;
         if is_moving && !self.is_lost_to(previous) { previous } else { current }
-    }
-}
-
-/// Puts a flow into the table, unless it has no backend. Its backend there; `otherwise` if it is not there.
-#[inline(never)]
-fn remember(hash: FlowHash, entry: FlowEntry, now: FlowTime, otherwise: BackendId) -> BackendId {
-    if entry.backend() == BackendId::NONE {
-        return otherwise;
-    }
-    let tables = maps::flow_tables();
-    let Some((table, bits)) = tables.current() else { return otherwise };
-    let [first, second] = bits.buckets_of(hash);
-    let (Some(first), Some(second)) = (maps::bucket(table, first, now), maps::bucket(table, second, now)) else {
-        return otherwise;
-    };
-    match insert([&first, &second], entry, now, tables.idle_ticks()) {
-        Inserted::New { evicted } => {
-            maps::count_tracking(Tracking::Remembered);
-            if evicted {
-                maps::count_tracking(Tracking::Evicted);
-            }
-            entry.backend()
-        }
-        Inserted::Existing(twin) => twin.backend(),
-        Inserted::Full => {
-            maps::count_tracking(Tracking::Full);
-            otherwise
-        }
     }
 }

@@ -21,11 +21,17 @@ pub struct Backend {
     pub port: Option<u16>,
     /// Its share of new flows, relative to the other backends' weights; 0 takes no new flows.
     pub weight: u16,
+    /// How many connections it may have before new ones go elsewhere; any number without one.
+    #[serde(default)]
+    pub max_connections: Option<u32>,
     /// What names it in QUIC connection ids: where the service has [`Quic`](super::Quic), and only there. Unique in the
     /// service, and as long as it says.
     #[serde(default)]
     pub server_id: Option<ServerId>,
 }
+
+/// As many flows as the largest flow table holds.
+const MAX_CONNECTIONS: u32 = 1 << 26;
 
 impl Backend {
     /// The weight of a backend for which none is given.
@@ -53,9 +59,10 @@ impl Backend {
             table.rename(&address.to_string());
         }
         let weight = table.number("weight", 0..=u16::MAX).unwrap_or(Self::DEFAULT_WEIGHT);
+        let max_connections = table.number("max_connections", 1..=MAX_CONNECTIONS);
         let server_id = table.text("server_id", ServerId::from_str);
         let (address, port) = address?;
-        let backend = Self { server_id, ..Self::new(name, address, port, weight) };
+        let backend = Self { max_connections, server_id, ..Self::new(name, address, port, weight) };
         if let Err(problem) = backend.check_name() {
             table.reject("name", problem.of("name"));
             return None;
@@ -82,7 +89,14 @@ impl Backend {
     }
 
     fn new(name: Option<String>, address: IpAddr, port: Option<u16>, weight: u16) -> Self {
-        Self { name: name.unwrap_or_else(|| address.to_string()), address, port, weight, server_id: None }
+        Self {
+            name: name.unwrap_or_else(|| address.to_string()),
+            address,
+            port,
+            weight,
+            max_connections: None,
+            server_id: None,
+        }
     }
 }
 

@@ -33,7 +33,7 @@ pub use self::health::{CheckKind, HealthCheck, HttpCheck, Method, StatusRange, T
 pub use self::interface::{Gateway, Interface, XdpMode};
 pub use self::node::{HashKey, Node, TunnelSource};
 pub use self::quic::{Quic, ServerId};
-pub use self::service::{Algorithm, DrainTimeout, Forwarding, OnDeath, Protocol, Service, Tracking};
+pub use self::service::{Algorithm, DrainTimeout, Forwarding, OnDeath, OnFull, Protocol, Service, Tracking};
 pub use self::vrrp::{
     Announcement, Authentication, ChecksumHabit, Command, InitialState, Notify, Track, Tracked, VirtualAddress, Vrrp,
     VrrpVersion,

@@ -14,7 +14,7 @@ mod words;
 pub(super) use self::read::Tally;
 pub use self::{
     drain_timeout::DrainTimeout,
-    words::{Algorithm, Forwarding, OnDeath, Protocol, Tracking},
+    words::{Algorithm, Forwarding, OnDeath, OnFull, Protocol, Tracking},
 };
 
 /// A virtual IP and port, and the backends that share its flows.
@@ -30,6 +30,13 @@ pub struct Service {
     pub protocol: Protocol,
     /// How a new flow gets its backend.
     pub algorithm: Algorithm,
+    /// How many leading bits of the client's address [`Algorithm::SourceHash`] takes, 1 to 32 for IPv4 and to 128 for IPv6; all of
+    /// them without it.
+    #[serde(default)]
+    pub source_prefix: Option<u8>,
+    /// What becomes of new flows when all backends have as many connections as they may have.
+    #[serde(default)]
+    pub on_full: OnFull,
     /// How a packet gets to its backend.
     pub forwarding: Forwarding,
     /// What [`Service::gue_port`] is, if the operator says so: not 0.
@@ -76,6 +83,7 @@ impl Service {
                 "write a larger slots in the service",
             ));
         }
+        self.check_limit(backend)?;
         self.check_loop(backend)?;
         self.check_backend_address(backend)?;
         self.check_backend_name(backend)?;
@@ -86,6 +94,16 @@ impl Service {
     /// back to this node for ever.
     pub fn check_loop(&self, backend: &Backend) -> Result<(), Problem> {
         if self.address == backend.address { Err(loop_problem(self.address, &self.name)) } else { Ok(()) }
+    }
+
+    fn check_limit(&self, backend: &Backend) -> Result<(), Problem> {
+        if backend.max_connections.is_none() || self.tracking != Tracking::Never {
+            return Ok(());
+        }
+        Err(Problem::new(
+            "max_connections does not go with tracking = \"never\": connections that are not remembered cannot be counted",
+            "remove it, or write another tracking in the service",
+        ))
     }
 
     fn check_backend_address(&self, backend: &Backend) -> Result<(), Problem> {
@@ -169,6 +187,16 @@ impl Service {
     /// The UDP port of the backends, in host byte order, if that is where packets are sent ([`Forwarding::Gue`]).
     pub fn gue_port(&self) -> Option<u16> {
         (self.forwarding == Forwarding::Gue).then(|| self.gue_port.unwrap_or(gue::PORT))
+    }
+
+    /// Which flows are remembered, after all: who counts connections has to know all.
+    pub fn effective_tracking(&self) -> Tracking {
+        if self.algorithm.is_scheduler() || self.has_limits() { Tracking::Always } else { self.tracking }
+    }
+
+    /// Whether there is a backend with a limit of connections.
+    pub fn has_limits(&self) -> bool {
+        self.backends.iter().any(|backend| backend.max_connections.is_some())
     }
 
     /// How long a flow may be silent before it is over.

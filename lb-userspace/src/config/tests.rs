@@ -247,6 +247,8 @@ fn the_services_of_the_sample_are_read_in_full() {
         port: 80,
         protocol: Protocol::Tcp,
         algorithm: Algorithm::Maglev,
+        source_prefix: None,
+        on_full: OnFull::Drop,
         forwarding: Forwarding::L2Dsr,
         gue_port: None,
         announce: Some("eth0".to_owned()),
@@ -283,6 +285,7 @@ fn the_services_of_the_sample_are_read_in_full() {
                 address: ip("192.168.1.100"),
                 port: None,
                 weight: 5,
+                max_connections: None,
                 server_id: None,
             },
             Backend {
@@ -290,6 +293,7 @@ fn the_services_of_the_sample_are_read_in_full() {
                 address: ip("192.168.1.101"),
                 port: Some(80),
                 weight: 0,
+                max_connections: None,
                 server_id: None,
             },
         ],
@@ -300,6 +304,8 @@ fn the_services_of_the_sample_are_read_in_full() {
         port: 0,
         protocol: Protocol::Udp,
         algorithm: Algorithm::Maglev,
+        source_prefix: None,
+        on_full: OnFull::Drop,
         forwarding: Forwarding::Ipip,
         gue_port: None,
         announce: None,
@@ -330,12 +336,20 @@ fn the_services_of_the_sample_are_read_in_full() {
         slow_start: None,
         quic: None,
         backends: vec![
-            Backend { name: "10.2.0.1".to_owned(), address: ip("10.2.0.1"), port: None, weight: 1, server_id: None },
+            Backend {
+                name: "10.2.0.1".to_owned(),
+                address: ip("10.2.0.1"),
+                port: None,
+                weight: 1,
+                max_connections: None,
+                server_id: None,
+            },
             Backend {
                 name: "2001:db8::2".to_owned(),
                 address: ip("2001:db8::2"),
                 port: None,
                 weight: 1,
+                max_connections: None,
                 server_id: None,
             },
         ],
@@ -452,8 +466,14 @@ fn a_backend_from_the_command_line_meets_the_rules_of_the_file() {
 #[test]
 fn a_backend_from_json_meets_the_rules_of_the_file() {
     let service = &config(SAMPLE).services[0];
-    let backend =
-        Backend { name: "a b".to_owned(), address: ip("192.168.1.102"), port: None, weight: 1, server_id: None };
+    let backend = Backend {
+        name: "a b".to_owned(),
+        address: ip("192.168.1.102"),
+        port: None,
+        weight: 1,
+        max_connections: None,
+        server_id: None,
+    };
     let problem = service.check_backend(&backend).unwrap_err();
     assert_snapshot!(problem.message, @r#""a b" is not a name"#);
 }

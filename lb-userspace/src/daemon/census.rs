@@ -31,6 +31,8 @@ pub(super) struct CensusTaker {
     last: Option<(Instant, Duration)>,
     /// How many flows there were at the end of the last one; `None` before the first.
     pub(super) flows: Option<u64>,
+    /// How many connections were miscounted, and have been counted right.
+    pub(super) drift: u64,
 }
 
 /// It is time for a census, or one has ended.
@@ -41,7 +43,7 @@ pub(super) enum News {
 
 impl CensusTaker {
     pub(super) fn new() -> Self {
-        Self { started: Instant::now(), running: None, last: None, flows: None }
+        Self { started: Instant::now(), running: None, last: None, flows: None, drift: 0 }
     }
 
     /// Waits until there is news. `due` is from when on a census has something to find out.
@@ -84,13 +86,24 @@ impl Daemon {
         self.core.hidden().into_iter().map(|id| Ok((id, maps.backend_traffic(id)?.packets))).collect()
     }
 
+    /// Makes good what connections were miscounted.
+    fn correct(&mut self, drift: &[(BackendId, i64)]) {
+        let connections = self.executor.dataplane.maps.connections();
+        for (backend, more) in drift {
+            log::info!("{}: {more:+} connections, by a recount of the flow table", self.core.name_of(*backend));
+            connections.correct(*backend, *more);
+            self.census.drift += more.unsigned_abs();
+        }
+    }
+
     pub(super) async fn take_census(&mut self, news: News) {
         match news {
             News::Due => {
                 let census = self.core.census(Instant::now());
                 self.census.start(census, self.flow_tables.table(), self.executor.dataplane.maps.words());
             }
-            News::Ended(census, Sweep { flows, .. }) => {
+            News::Ended(census, Sweep { flows, drift, .. }) => {
+                self.correct(&drift);
                 match losses(&self.executor.dataplane.maps, &self.flow_tables)
                     .and_then(|losses| Ok((losses, self.packets()?)))
                 {

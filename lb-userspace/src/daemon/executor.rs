@@ -57,6 +57,18 @@ impl Executor {
                 }
                 Ok(())
             }
+            Effect::StoreTurns(first_chunk, turns) => {
+                maps.store_turns(first_chunk, &turns);
+                Ok(())
+            }
+            Effect::StoreScheduler(service, scheduler) => {
+                maps.store_scheduler(service, scheduler);
+                Ok(())
+            }
+            Effect::StoreCapacity(backend, weight, limit) => {
+                maps.connections().store_capacity(backend, weight, limit);
+                Ok(())
+            }
             Effect::PutRow(backend, index, row) => {
                 let written = put_row(maps, backend, index, &row);
                 if written.is_err() {

@@ -183,7 +183,7 @@ impl Daemon {
             protocol: spec.protocol.number(),
             ipv4: client.is_ipv4(),
         };
-        let hash = flow.hash(self.hash_key);
+        let hash = live.hash.now().hash(&flow, self.hash_key);
         let slot = hash.slot(live.slot_mask);
         let word = self.executor.dataplane.maps.load_slot(&live, slot);
         let view = self.core.view_of(service, Instant::now());

@@ -191,7 +191,8 @@ fn read_live(maps: &Maps, memories: &HashMap<ServiceKey, Memory>) -> anyhow::Res
         .map(|ServiceEntry { key, service }| {
             let backends = rows.remove(&service.id).unwrap_or_default();
             let memory = memories.get(&key).cloned().unwrap_or_default();
-            LiveService { key, service, table: maps.load_slots(&service), backends, memory }
+            let scheduler = maps.scheduler(service.id);
+            LiveService { key, service, table: maps.load_slots(&service), scheduler, backends, memory }
         })
         .collect();
     for (backend, ..) in rows.into_values().flatten() {

@@ -48,6 +48,7 @@ impl Daemon {
             };
             for backend in &mut service.backends {
                 let traffic = maps.backend_traffic(BackendId::truncate(backend.id)).map_err(failed)?;
+                backend.active = maps.connections().tally(BackendId::truncate(backend.id)).active();
                 backend.set_traffic(traffic);
                 total += traffic;
             }
@@ -62,7 +63,11 @@ impl Daemon {
         let verdicts = maps.verdicts().map_err(failed)?;
         let tracking = maps.tracking().map_err(failed)?;
         Ok(StatsView {
-            tracking: tracking.into_iter().map(|(event, count)| (event.name().to_owned(), count)).collect(),
+            tracking: tracking
+                .into_iter()
+                .map(|(event, count)| (event.name().to_owned(), count))
+                .chain([("recounted".to_owned(), self.census.drift)])
+                .collect(),
             received: verdicts.iter().map(|(_, packets)| packets).sum(),
             verdicts: verdicts.into_iter().map(|(verdict, packets)| (verdict.name().to_owned(), packets)).collect(),
             services: self.services()?,

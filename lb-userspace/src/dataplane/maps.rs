@@ -2,7 +2,10 @@
 
 use std::{
     io,
-    sync::{Arc, atomic::Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     thread,
     time::Duration,
 };
@@ -12,19 +15,21 @@ use aya::{
     maps::{Array, DevMap, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuValues},
 };
 use lb_common::{
-    BackendId, BackendRow, Condition, Directory, MacAddress, QuicServer, RowIndex, Service, ServiceEntry, ServiceId,
-    SlotWord, Tracking, Traffic, Verdict,
+    BackendId, BackendRow, Condition, Directory, MacAddress, QuicServer, RowIndex, Scheduler, Service, ServiceEntry,
+    ServiceId, SlotWord, Tracking, Traffic, Verdict,
     layout::{self, names},
     mac_word,
 };
 
-use super::{DataplaneError, mapped::Mapped, words::Words};
+use super::{Connections, DataplaneError, mapped::Mapped, words::Words};
 
 /// Typed access to the maps. One writer: the daemon.
 pub struct Maps {
     directories: Mapped,
     directory_in_use: Mapped,
     words: Arc<Words>,
+    schedulers: Mapped,
+    connections: Arc<Connections>,
     rows: Array<MapData, BackendRow>,
     interfaces: Array<MapData, u64>,
     egress: DevMap<MapData>,
@@ -44,6 +49,8 @@ impl Maps {
                 map_array(ebpf, names::SLOTS, Words::SLOTS_LEN)?,
                 map_array(ebpf, names::ROW_OF, Words::ROW_OF_LEN)?,
             )),
+            schedulers: map_array(ebpf, names::SCHEDULERS, layout::MAX_SERVICES as usize * size_of::<Scheduler>())?,
+            connections: Arc::new(Connections::new(map_array(ebpf, names::CONNECTIONS, Connections::LEN)?)),
             rows: take(ebpf, names::ROWS)?,
             interfaces: take(ebpf, names::INTERFACES)?,
             egress: take(ebpf, names::EGRESS)?,
@@ -93,6 +100,30 @@ impl Maps {
     /// All slot words of `service`.
     pub fn load_slots(&self, service: &Service) -> Vec<SlotWord> {
         (0..=service.slot_mask).map(|slot| self.load_slot(service, slot)).collect()
+    }
+
+    /// Stores the turns of a rotation, from `first_chunk` of the slot array on.
+    pub fn store_turns(&self, first_chunk: u32, turns: &[BackendId]) {
+        self.words.store_turns(first_chunk, turns);
+    }
+
+    /// Lets new flows of `service` get their backends by `scheduler`: packets that read it see the turns that were stored before.
+    pub fn store_scheduler(&self, service: ServiceId, scheduler: Scheduler) {
+        self.scheduler_word(service).store(scheduler.to_bits(), Ordering::Release);
+    }
+
+    /// How new flows of `service` get their backends.
+    pub fn scheduler(&self, service: ServiceId) -> Scheduler {
+        Scheduler::from_bits(self.scheduler_word(service).load(Ordering::Relaxed))
+    }
+
+    fn scheduler_word(&self, service: ServiceId) -> &AtomicU64 {
+        &self.schedulers.words64()[service.get() as usize]
+    }
+
+    /// The connections of backends.
+    pub fn connections(&self) -> Arc<Connections> {
+        Arc::clone(&self.connections)
     }
 
     /// The words of slots and rows, for who reads them beside the daemon.

@@ -3,6 +3,7 @@
 
 mod attach;
 mod bpf;
+mod connections;
 mod decap;
 mod error;
 mod flow_tables;
@@ -24,6 +25,7 @@ use aya::{
 use lb_common::{HashKey, flow_table::BucketBits, layout::names};
 
 pub use attach::{AttachMode, Attachment, interface_index};
+pub use connections::Connections;
 pub use decap::{Decap, Network};
 pub use error::DataplaneError;
 pub use flow_tables::{FlowTable, FlowTables, ListedFlow, Opened, Sweep, flow_time, flows, sweep};
@@ -94,7 +96,8 @@ impl Dataplane {
             return Err(DataplaneError::Missing { name });
         };
         let in_use = maps::map_array(&mut self.ebpf, names::FLOW_TABLES_IN_USE, size_of::<lb_common::FlowTables>())?;
-        FlowTables::open(Places { outer, in_use, folder: self.pins.maps() }, size, idle_ticks)
+        let connections = self.maps.connections();
+        FlowTables::open(Places { outer, in_use, folder: self.pins.maps(), connections }, size, idle_ticks)
     }
 
     /// The balancing program.

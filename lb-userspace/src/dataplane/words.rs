@@ -1,4 +1,4 @@
-//! The words that the datapath decides by: whose a slot is, and where a backend's row stands.
+//! The words that the datapath decides by: whose a slot is, whose turn, and where a backend's row stands.
 
 use std::{
     io,
@@ -41,6 +41,15 @@ impl Words {
     /// Stores the word of `slot`.
     pub fn store_slot(&self, service: &Service, slot: u32, word: SlotWord) {
         self.slots.word32(slot_offset(service, slot)).store(word.to_bits(), Ordering::Release);
+    }
+
+    /// Stores the turns of a rotation, from `first_chunk` on.
+    pub fn store_turns(&self, first_chunk: u32, turns: &[BackendId]) {
+        let words = (0..).step_by(size_of::<u32>()).zip(turns);
+        let start = first_chunk as usize * CHUNK_BYTES;
+        for (offset, backend) in words {
+            self.slots.word32(start + offset).store(SlotWord::stable(*backend).to_bits(), Ordering::Relaxed);
+        }
     }
 
     /// Where the row of `backend` stands.

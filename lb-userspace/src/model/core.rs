@@ -13,6 +13,7 @@ use super::{
     pool::{Pool, RunPool},
     quic::ServerIdInUse,
     recover::{Found, Leftovers, Memory},
+    rotation::{Rotation, Run},
     row::Shared,
     service::{Admin, DesiredService, ServiceState, chunk_count},
 };
@@ -74,6 +75,9 @@ impl Core {
         let mut chunks = RunPool::new(layout::SLOT_CHUNKS);
         for live in &live {
             chunks.occupy(live.service.first_chunk, chunk_count(&live.service));
+            if let Some(Run { first_chunk, chunks: count }) = Rotation::take_over(live.scheduler).run {
+                chunks.occupy(first_chunk, count);
+            }
         }
         Self {
             node,
@@ -196,7 +200,13 @@ impl Core {
     /// Does what has come due.
     pub fn on_time(&mut self, now: Instant) -> Vec<Effect> {
         let mut shared = Shared { node: &self.node, next_hops: &self.next_hops, rows: &mut self.rows };
-        self.services.iter_mut().flat_map(|service| service.on_time(&mut shared, now)).collect()
+        let mut effects: Vec<Effect> =
+            self.services.iter_mut().flat_map(|service| service.on_time(&mut shared, now)).collect();
+        let is_stored = |service: &ServiceState| self.stored.contains(&service.entry());
+        if !self.services.iter().all(is_stored) {
+            self.refresh_shared(&mut effects);
+        }
+        effects
     }
 
     /// When [`Core::on_time`] has something to do next, if nothing happens before.

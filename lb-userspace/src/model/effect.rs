@@ -1,6 +1,6 @@
 use std::net::{IpAddr, SocketAddr};
 
-use lb_common::{BackendId, BackendRow, QuicServer, RowIndex, Service, ServiceEntry, ServiceId, SlotWord};
+use lb_common::{BackendId, BackendRow, QuicServer, RowIndex, Scheduler, Service, ServiceEntry, ServiceId, SlotWord};
 
 use crate::{config, health::Health};
 
@@ -12,6 +12,12 @@ pub enum Effect {
     StoreServices(Vec<ServiceEntry>),
     /// Store these slot words of a service.
     StoreSlots(Service, Vec<(u32, SlotWord)>),
+    /// Store these turns of a rotation from that chunk of the slot array on.
+    StoreTurns(u32, Vec<BackendId>),
+    /// Let new flows of a service get their backends in this way.
+    StoreScheduler(ServiceId, Scheduler),
+    /// Let a backend's connections count by this weight, and let it have at most so many; zero is any number.
+    StoreCapacity(BackendId, u32, u32),
     /// Write a row and make it the backend's.
     PutRow(BackendId, RowIndex, Box<BackendRow>),
     /// Leave the backend without a row.

@@ -6,7 +6,7 @@ use std::{
     time::Instant,
 };
 
-use lb_common::{BackendId, BackendRow, QuicServer, RowIndex, Service, ServiceKey, SlotWord};
+use lb_common::{BackendId, BackendRow, QuicServer, RowIndex, Scheduler, Service, ServiceKey, SlotWord};
 
 use super::backend::{Backend, Standing};
 use crate::config;
@@ -34,6 +34,8 @@ pub struct LiveService {
     pub service: Service,
     /// Its slot words.
     pub table: Vec<SlotWord>,
+    /// How its new flows get their backends.
+    pub scheduler: Scheduler,
     /// The rows of its backends.
     pub backends: Vec<(BackendId, RowIndex, BackendRow)>,
     /// What the earlier daemon wrote down of it.
@@ -65,7 +67,14 @@ impl Memory {
             return Backend { standing: Standing::Removed, until: *until, rising_since, ..removed };
         }
         let member = self.members.iter().find(|spec| spec.address == address).cloned();
-        let unknown = || config::Backend { name: address.to_string(), address, port: None, weight: 0, server_id: None };
+        let unknown = || config::Backend {
+            name: address.to_string(),
+            address,
+            port: None,
+            weight: 0,
+            max_connections: None,
+            server_id: None,
+        };
         Backend { rising_since, ..Backend::new(member.unwrap_or_else(unknown), id) }
     }
 }

@@ -10,11 +10,12 @@ use super::{
     backend::{Backend, Ground},
     effect::Effect,
     recover::Memory,
+    rotation::{Candidate, Rotation},
     row::{RowContext, Shared, refresh_row},
     settle::in_order,
 };
 use crate::{
-    config::{self, Protocol},
+    config::{self, Protocol, Tracking},
     schedule::{self, Fate, Pace, SlotMover},
 };
 
@@ -86,6 +87,10 @@ pub(super) struct ServiceState {
     pub(super) live: Service,
     /// The slot words as they stand in the datapath, and what they are on their way to.
     pub(super) mover: SlotMover,
+    /// The turns that its backends take, where a scheduler chooses.
+    pub(super) rotation: Rotation,
+    /// Since when something else picks the slots of flows than before, if flows of then may be left.
+    pub(super) rehashed: Option<Instant>,
     /// In the order of `desired.spec.backends`.
     pub(super) backends: Vec<Backend>,
     /// Those that the service has no more, and that still have flows.
@@ -158,8 +163,9 @@ impl ServiceState {
         self.note_rises(beginning, now);
         self.want(now);
         let slots = self.advance(now);
+        let rotation = self.refresh_rotation(now);
         let mut effects = Vec::new();
-        in_order(rows, slots, &mut effects);
+        in_order(rows, slots.into_iter().chain(rotation), &mut effects);
         effects
     }
 
@@ -168,7 +174,11 @@ impl ServiceState {
         let is_due = |due: Option<Instant>| due.is_some_and(|due| due <= now);
         let is_cut_off = self.cut_offs().any(|until| is_due(Some(until)) && until > self.refreshed);
         let has_gathered = self.gathering_until().is_some_and(|until| until <= now && until > self.refreshed);
-        if is_cut_off || has_gathered || is_due(self.next_rise()) {
+        let is_rehashed = is_due(self.rehash_due());
+        if is_rehashed {
+            self.end_rehash(now);
+        }
+        if is_cut_off || has_gathered || is_rehashed || is_due(self.next_rise()) || is_due(self.rotation.due()) {
             return self.refresh(shared, now);
         }
         let mut effects = Vec::new();
@@ -190,7 +200,8 @@ impl ServiceState {
     pub(super) fn next_deadline(&self) -> Option<Instant> {
         let cut_offs = self.cut_offs().filter(|until| *until > self.refreshed);
         let gathering = self.gathering_until().filter(|until| *until > self.refreshed);
-        let others = [self.next_rise(), self.mover.next_deadline(), self.save_due()];
+        let others =
+            [self.next_rise(), self.mover.next_deadline(), self.save_due(), self.rotation.due(), self.rehash_due()];
         cut_offs.chain(gathering).chain(others.into_iter().flatten()).min()
     }
 
@@ -303,6 +314,22 @@ impl ServiceState {
         self.mover.words().enumerate().map(wanted).collect()
     }
 
+    /// Lets the backends that can take flows take turns, if a scheduler chooses. Until then each flow has to be in the flow table:
+    /// what is not found there is taken for new.
+    fn refresh_rotation(&mut self, now: Instant) -> Vec<Effect> {
+        let spec = &self.desired.spec;
+        let candidate = |backend: &Backend| Candidate {
+            id: backend.id,
+            weight: backend.member(spec.slow_start, now).weight,
+            limit: backend.spec.max_connections.unwrap_or(0),
+        };
+        let candidates: Vec<Candidate> = self.backends.iter().map(candidate).collect();
+        let pace = self.pace();
+        let wait = if pace.handshake.is_zero() { pace.idle } else { pace.handshake };
+        let start = self.mover.remembers_since().map_or(now, |since| since + wait);
+        self.rotation.refresh(self.live.id, spec, &candidates, start, now)
+    }
+
     /// Whether nobody has a slot yet, and it is only a moment until it is known of all backends whether they can: otherwise the
     /// first one would be given all slots, which then would have to move.
     fn waits_for_others(&self, now: Instant) -> bool {
@@ -342,7 +369,7 @@ impl ServiceState {
         Pace {
             handshake: if self.has_first_packets() { HANDSHAKE } else { Duration::ZERO },
             idle: spec.idle_timeout(),
-            tracking: spec.tracking,
+            tracking: if self.live.hash.before().is_some() { Tracking::Always } else { spec.effective_tracking() },
         }
     }
 

@@ -7,7 +7,8 @@ use std::{
 };
 
 use lb_common::{
-    Address, BackendId, BackendRow, Condition, QuicIds, RowIndex, Service, ServiceEntry, ServiceId, ServiceKey,
+    Address, BackendId, BackendRow, Condition, QuicIds, RowIndex, Scheduler, Service, ServiceEntry, ServiceId,
+    ServiceKey,
 };
 
 use super::{
@@ -15,6 +16,8 @@ use super::{
     core::{ApplyError, Core, Full},
     effect::Effect,
     recover::LiveService,
+    rehash,
+    rotation::{self, Rotation, Run},
     row::Shared,
     service::{Admin, DesiredService, ServiceState, chunk_count, wanted_slots},
 };
@@ -25,6 +28,9 @@ struct Place {
     service: Service,
     is_new: bool,
     has_new_table: bool,
+    /// For the rotation, if it has one.
+    rotation: Option<Run>,
+    has_new_rotation: bool,
     /// In the order of the specification, with whether the id is new.
     backends: Vec<(BackendId, bool)>,
 }
@@ -35,6 +41,8 @@ struct Present {
     service: Service,
     /// Absent for a service that is new.
     mover: Option<SlotMover>,
+    rotation: Rotation,
+    rehashed: Option<Instant>,
     backends: HashMap<Address, Backend>,
 }
 
@@ -73,16 +81,16 @@ impl Core {
     /// Reserves what `desired` needs and does not have.
     fn find_place(&mut self, desired: &DesiredService, now: Instant) -> Result<Place, Full> {
         let key = desired.key();
-        let (present, ids): (Option<Service>, HashMap<Address, BackendId>) =
+        let (present, run, ids): (Option<Service>, Option<Run>, HashMap<Address, BackendId>) =
             if let Some(state) = self.services.iter().find(|state| state.desired.key() == key) {
                 let backends = state.backends.iter().chain(&state.removed);
                 let ids = backends.map(|backend| (backend.spec.address.into(), backend.id));
-                (Some(state.live), ids.collect())
+                (Some(state.live), state.rotation.run, ids.collect())
             } else if let Some(live) = self.leftovers.get(&key) {
                 let ids = live.backends.iter().map(|(id, _, row)| (row.address, *id));
-                (Some(live.service), ids.collect())
+                (Some(live.service), Rotation::take_over(live.scheduler).run, ids.collect())
             } else {
-                (None, HashMap::new())
+                (None, None, HashMap::new())
             };
         let slots = wanted_slots(&desired.spec, present.map(|service| service.slot_mask + 1));
         let has_new_table = present.is_none_or(|service| service.slot_mask + 1 != slots);
@@ -90,10 +98,13 @@ impl Core {
             service: Service {
                 slot_mask: slots - 1,
                 quic: desired.spec.quic.map_or(QuicIds::NONE, config::Quic::ids),
+                hash: rehash::inputs(&desired.spec, present),
                 ..present.unwrap_or_default()
             },
             is_new: present.is_none(),
             has_new_table: false,
+            rotation: None,
+            has_new_rotation: false,
             backends: Vec::with_capacity(desired.spec.backends.len()),
         };
         if place.is_new {
@@ -107,6 +118,16 @@ impl Core {
             };
             place.service.first_chunk = first_chunk;
             place.has_new_table = true;
+        }
+        let chunks = rotation::chunk_count(&desired.spec);
+        place.rotation = run.filter(|run| run.chunks == chunks);
+        if chunks > 0 && place.rotation.is_none() {
+            let Some(first_chunk) = self.chunks.take(chunks, now) else {
+                self.give_up(&place, now);
+                return Err(Full("slots"));
+            };
+            place.rotation = Some(Run { first_chunk, chunks });
+            place.has_new_rotation = true;
         }
         for backend in &desired.spec.backends {
             let known = ids.get(&backend.address.into()).map(|id| (*id, false));
@@ -127,6 +148,9 @@ impl Core {
         }
         if place.has_new_table {
             self.chunks.give_back(place.service.first_chunk, chunk_count(&place.service), now);
+        }
+        if let Some(run) = place.rotation.filter(|_| place.has_new_rotation) {
+            self.chunks.give_back(run.first_chunk, run.chunks, now);
         }
         if place.is_new {
             self.service_ids.give_back(place.service.id.get(), now);
@@ -185,8 +209,20 @@ impl Core {
             None => SlotMover::new(slots, now),
         };
         mover.do_not_wait(now);
-        let mut state =
-            ServiceState { desired, live: place.service, mover, backends, removed, refreshed: now, unsaved: None };
+        let old_run = present.rotation.run.filter(|run| Some(*run) != place.rotation);
+        let rotation = present.rotation.moved_to(place.rotation);
+        let rehashed = place.service.hash.before().map(|_| present.rehashed.unwrap_or(now));
+        let mut state = ServiceState {
+            desired,
+            live: place.service,
+            mover,
+            rotation,
+            rehashed,
+            backends,
+            removed,
+            refreshed: now,
+            unsaved: None,
+        };
         if is_leftover {
             state.skip_slow_start(now);
         }
@@ -207,6 +243,9 @@ impl Core {
         effects.append(&mut refreshed);
         for backend in state.take_forgotten() {
             self.remove_backend(place.service.id, &backend, now, removals);
+        }
+        if let Some(run) = old_run {
+            self.chunks.give_back(run.first_chunk, run.chunks, now);
         }
         if place.has_new_table && !place.is_new {
             self.chunks.give_back(present.service.first_chunk, chunk_count(&present.service), now);
@@ -233,6 +272,10 @@ impl Core {
     fn remove_present(&mut self, present: Present, now: Instant, effects: &mut Vec<Effect>) {
         self.service_ids.give_back(present.service.id.get(), now);
         self.chunks.give_back(present.service.first_chunk, chunk_count(&present.service), now);
+        effects.push(Effect::StoreScheduler(present.service.id, Scheduler::NONE));
+        if let Some(run) = present.rotation.run {
+            self.chunks.give_back(run.first_chunk, run.chunks, now);
+        }
         for backend in present.backends.into_values() {
             self.remove_backend(present.service.id, &backend, now, effects);
         }
@@ -362,6 +405,8 @@ impl Present {
         Self {
             service: state.live,
             mover: Some(state.mover.clone()),
+            rotation: state.rotation.clone(),
+            rehashed: state.rehashed,
             backends: backends.map(|backend| (backend.spec.address.into(), backend.clone())).collect(),
         }
     }
@@ -387,13 +432,16 @@ impl Present {
             service: live.service,
             backends: live.backends.into_iter().map(present).collect(),
             mover: Some(SlotMover::take_over(live.table, now)),
+            rotation: Rotation::take_over(live.scheduler),
+            // Since when is not known.
+            rehashed: None,
         }
     }
 }
 
 /// Changes of rows and slots in the order that leaves no slot without a row: rows come before the slots that name
 /// them, and go after, as does what they can do no longer.
-pub(super) fn in_order(rows: Vec<Effect>, slots: Option<Effect>, effects: &mut Vec<Effect>) {
+pub(super) fn in_order(rows: Vec<Effect>, slots: impl IntoIterator<Item = Effect>, effects: &mut Vec<Effect>) {
     let (gone, written): (Vec<_>, Vec<_>) = rows.into_iter().partition(is_withdrawal);
     effects.extend(written);
     effects.extend(slots);

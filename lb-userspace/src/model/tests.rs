@@ -7,8 +7,8 @@ use std::{
 };
 
 use lb_common::{
-    BackendId, BackendRow, Condition, Encapsulation, QuicServer, RowIndex, Service, ServiceId, ServiceKey, SlotWord,
-    layout,
+    BackendId, BackendRow, Condition, Encapsulation, QuicServer, RowIndex, Scheduler, Service, ServiceId, ServiceKey,
+    SlotWord, layout,
 };
 
 use lb_common::flow_table::FlowTag;
@@ -24,6 +24,7 @@ mod changes;
 mod leaving;
 mod quic;
 mod recovery;
+mod rotation;
 mod slow_start;
 
 const CONFIG: &str = r#"
@@ -65,6 +66,9 @@ fn desired(text: &str) -> Vec<DesiredService> {
 struct Datapath {
     services: HashMap<ServiceKey, Service>,
     slots: HashMap<u32, SlotWord>,
+    turns: HashMap<u32, BackendId>,
+    schedulers: HashMap<ServiceId, Scheduler>,
+    capacities: HashMap<BackendId, (u32, u32)>,
     row_of: HashMap<BackendId, RowIndex>,
     rows: HashMap<RowIndex, BackendRow>,
     quic_servers: HashMap<QuicServer, BackendId>,
@@ -95,6 +99,15 @@ impl Datapath {
                 for (slot, word) in words {
                     self.slots.insert(place(&service, slot), word);
                 }
+            }
+            Effect::StoreTurns(first_chunk, turns) => {
+                self.turns.extend((first_chunk * layout::CHUNK_SLOTS..).zip(turns));
+            }
+            Effect::StoreScheduler(service, scheduler) => {
+                self.schedulers.insert(service, scheduler);
+            }
+            Effect::StoreCapacity(backend, weight, limit) => {
+                self.capacities.insert(backend, (weight, limit));
             }
             Effect::PutRow(backend, index, row) => {
                 assert!(!self.row_of.values().any(|used| *used == index), "row {index:?} is in use");
@@ -140,7 +153,19 @@ impl Datapath {
                 assert_eq!(self.rows[row].service, service.id, "{word:?} names a backend of another service");
                 assert!(self.row_of.contains_key(&word.previous()), "{word:?} has a previous owner without a row");
             }
+            for backend in self.rotation(service.id) {
+                let row =
+                    self.row_of.get(&backend).unwrap_or_else(|| panic!("it is the turn of {backend:?}, who is nobody"));
+                assert_eq!(self.rows[row].service, service.id, "it is the turn of a backend of another service");
+            }
         }
+    }
+
+    /// Whose turns they are, in the service's rotation.
+    fn rotation(&self, service: ServiceId) -> Vec<BackendId> {
+        let scheduler = self.schedulers.get(&service).copied().unwrap_or_default();
+        let first = scheduler.first_chunk() * layout::CHUNK_SLOTS;
+        (first..first + scheduler.turns()).map(|turn| self.turns[&turn]).collect()
     }
 
     fn table(&self, service: &Service) -> Vec<SlotWord> {
@@ -188,6 +213,7 @@ impl Datapath {
                 key: *key,
                 service: *service,
                 table: self.table(service),
+                scheduler: self.schedulers.get(&service.id).copied().unwrap_or_default(),
                 backends: backends(service),
                 memory: memories.get(key).cloned().unwrap_or_default(),
             })

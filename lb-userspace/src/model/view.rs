@@ -77,6 +77,12 @@ pub struct BackendView {
     /// Its flows that the flow table knows and that are not about to end, as of the last census; absent until one of this `lbd` has
     /// counted them.
     pub flows: Option<u64>,
+    /// Its flows that the flow table knows and that are not about to end, as of now.
+    #[serde(default)]
+    pub active: u32,
+    /// How many it may have before new ones go elsewhere.
+    #[serde(default)]
+    pub max_connections: Option<u32>,
     /// Flows of which a FIN or RST was seen, as of then. The flow table knows them for two more minutes, in case that packets
     /// come again.
     pub closing: u64,
@@ -188,7 +194,7 @@ impl Core {
             protocol: spec.protocol,
             algorithm: spec.algorithm,
             forwarding: spec.forwarding,
-            tracking: spec.tracking,
+            tracking: spec.effective_tracking(),
             gue_port: spec.gue_port(),
             slots: state.live.slot_mask + 1,
             changed: state.desired.is_changed(),
@@ -239,6 +245,8 @@ impl Core {
             slots: share.owned,
             slots_left: share.left,
             flows: flows.map(live),
+            active: 0,
+            max_connections: backend.spec.max_connections,
             closing: flows.map_or(0, closing),
             hidden_flows: false,
             time_left: backend

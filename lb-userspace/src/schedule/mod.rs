@@ -1,10 +1,12 @@
 //! Which backend owns which slot of a service's table, and how slots get from one owner to the next while connections
-//! live on. Pure: no clock, no maps.
+//! live on; and the order in which backends take turns at new flows. Pure: no clock, no maps.
 
 mod maglev;
 mod mover;
+mod rotation;
 mod slow_start;
 
 pub use maglev::{Member, table};
 pub use mover::{Census, Fate, Group, Pace, Report, SlotMover};
+pub use rotation::Turns;
 pub use slow_start::{Rising, slow_start};

@@ -201,6 +201,14 @@ impl SlotMover {
         self.round(&Ground { pace, fate, now, lost: self.lost, census })
     }
 
+    /// Since when each flow that sends something has been put into the flow table, and none has been given up: when the last slot
+    /// was armed, or a flow was lost after that. `None` if the slots have no flows.
+    pub fn remembers_since(&self) -> Option<Instant> {
+        let in_use = self.slots.iter().filter(|slot| slot.word != SlotWord::EMPTY);
+        let armed = in_use.map(|slot| slot.since.instant(self.epoch)).max()?;
+        Some(self.lost.map_or(armed, |lost| lost.max(armed)))
+    }
+
     /// When [`SlotMover::advance`] has something to do next, if nothing happens before.
     pub fn next_deadline(&self) -> Option<Instant> {
         self.deadline

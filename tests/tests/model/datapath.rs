@@ -204,7 +204,7 @@ fn service(protocol: Protocol) -> Service {
         Protocol::Quic => (3, QuicIds::new(ROTATION, 1).expect("there are such ids")),
     };
     let id = ServiceId::new(number).expect("a small number is an id");
-    Service { id, first_chunk: number, slot_mask: layout::MIN_SLOTS - 1, quic }
+    Service { id, first_chunk: number, slot_mask: layout::MIN_SLOTS - 1, quic, ..Service::default() }
 }
 
 fn services() -> Vec<ServiceEntry> {

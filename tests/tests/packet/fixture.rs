@@ -14,7 +14,10 @@ use lb_common::{
     layout::{self, names},
 };
 use lb_tests::lab::run;
-use lb_userspace::dataplane::{Dataplane, DataplaneError, Maps, VirtualMacs};
+use lb_userspace::{
+    dataplane::{Dataplane, DataplaneError, FlowTables, Maps, Sweep, VirtualMacs, sweep},
+    model::Subject,
+};
 
 use crate::{
     backend::Backend,
@@ -36,6 +39,7 @@ pub(crate) const IDLE_TICKS: u8 = 9;
 /// The balancing program and its maps.
 pub(crate) struct Balancer {
     dataplane: Dataplane,
+    tables: FlowTables,
     clock: Option<Array<MapData, u64>>,
     flow_table: FlowTable,
     tracking: PerCpuArray<MapData, u64>,
@@ -72,12 +76,13 @@ impl Balancer {
         let (mut dataplane, clock) =
             load(sandbox.pins(), HashKey::from_bytes(HASH_KEY)).expect("the program can be loaded");
         let bits = BucketBits::new(SMALLEST).expect("a size");
-        dataplane.open_flow_tables(bits, IDLE_TICKS).expect("there can be a flow table");
+        let (tables, _) = dataplane.open_flow_tables(bits, IDLE_TICKS).expect("there can be a flow table");
         let maps = &mut dataplane.maps;
         maps.put_interface(INGRESS_IFINDEX, OWN_MAC).expect("the interface map takes it");
         maps.put_egress(OTHER_IFINDEX).expect("the interface can be redirected to");
         let mut balancer = Self {
             dataplane,
+            tables,
             clock,
             flow_table: FlowTable::open(&sandbox, 0, SMALLEST),
             tracking: PerCpuArray::try_from(Map::PerCpuArray(sandbox.map(names::TRACKING)))
@@ -163,6 +168,16 @@ impl Balancer {
         self.flow_table = table;
     }
 
+    /// Forgets all flows, as the daemon does.
+    pub(crate) fn forget_flows(&self) {
+        self.tables.table().clear();
+    }
+
+    /// Lets the daemon sweep the flow table.
+    pub(crate) fn sweep(&self, subjects: &mut [Subject]) -> Sweep {
+        sweep(&self.tables.table(), &self.dataplane.maps.words(), subjects)
+    }
+
     /// The folder of pins.
     pub(crate) fn sandbox(&self) -> &Sandbox {
         &self.sandbox
@@ -210,6 +225,23 @@ impl Balancer {
 
     fn count_of(&self, event: Tracking) -> u64 {
         self.tracking.get(&(event as u32), 0).expect("the counters can be read").iter().sum()
+    }
+
+    /// The number of the backend that `frame` is sent to, one of [`crate::backend::Backend::numbered`], if it is sent to one.
+    /// Without all that [`Datapath::run`] looks at: for many packets.
+    pub(crate) fn reached(&mut self, frame: &[u8]) -> Option<u8> {
+        let (_, out) = test_run(self.program(), frame);
+        match out[..6] {
+            [0x02, 0, 0, 0, 2, number] => Some(number),
+            _ => None,
+        }
+    }
+
+    /// What becomes of `frame`, after packets for [`Balancer::reached`].
+    pub(crate) fn verdict(&mut self, frame: &[u8]) -> Verdict {
+        self.counted = self.count();
+        let [(verdict, 1)] = self.run(frame).verdicts[..] else { panic!("a packet has one verdict") };
+        verdict
     }
 
     fn program(&mut self) -> &Xdp {

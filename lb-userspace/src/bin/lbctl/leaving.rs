@@ -269,6 +269,8 @@ mod tests {
             slots: 0,
             slots_left: 512,
             flows: Some(9),
+            active: 9,
+            max_connections: None,
             closing: 182,
             hidden_flows: false,
             time_left: Some(Duration::from_secs(90)),

@@ -108,6 +108,7 @@ pub(crate) fn backends(services: &[ServiceView]) -> String {
         "STATE",
         "SHARE",
         "FLOWS",
+        "ACTIVE",
         "NEXT HOP",
         "LAST CHECK",
         "PACKETS",
@@ -122,6 +123,7 @@ pub(crate) fn backends(services: &[ServiceView]) -> String {
                 state(backend),
                 share(service, backend),
                 flows(backend),
+                active(backend),
                 backend.next_hop.as_ref().map_or("-".to_owned(), next_hop),
                 backend.probe.as_ref().map_or("-".to_owned(), probe),
                 backend.packets.to_string(),
@@ -200,6 +202,14 @@ fn flows(backend: &BackendView) -> String {
     if parts.is_empty() { "-".to_owned() } else { parts.join(" + ") }
 }
 
+/// The connections that it has now, and how many it may have.
+fn active(backend: &BackendView) -> String {
+    match backend.max_connections {
+        Some(limit) => format!("{}/{limit}", backend.active),
+        None => backend.active.to_string(),
+    }
+}
+
 fn next_hop(next_hop: &NextHopView) -> String {
     match next_hop {
         NextHopView::Local => "this host".to_owned(),
@@ -230,6 +240,8 @@ mod tests {
             slots: 0,
             slots_left: 0,
             flows: Some(0),
+            active: 0,
+            max_connections: None,
             closing: 0,
             hidden_flows: false,
             time_left: None,
@@ -260,6 +272,14 @@ mod tests {
             (backend.admin, backend.state, backend.slots) = (Some(Admin::Enabled), BackendState::Up, 768);
         };
         assert_eq!(flows(&backend(up)), "-");
+    }
+
+    #[test]
+    fn active_connections_are_shown_beside_what_there_may_be() {
+        let with = |max_connections| {
+            active(&backend(|backend| (backend.active, backend.max_connections) = (7, max_connections)))
+        };
+        assert_eq!([with(None), with(Some(10))], ["7", "7/10"]);
     }
 
     #[test]

@@ -2,7 +2,10 @@
 
 use std::{collections::HashMap, net::IpAddr, ops::RangeInclusive, str::FromStr as _, time::Duration};
 
-use super::{DrainTimeout, Forwarding, OnDeath, Protocol, Service, Tracking, default_drain_timeout, loop_problem};
+use super::{
+    Algorithm, DrainTimeout, Forwarding, OnDeath, OnFull, Protocol, Service, Tracking, default_drain_timeout,
+    loop_problem,
+};
 use crate::config::{
     MAX_BACKENDS, MAX_SERVICES,
     backend::Backend,
@@ -37,6 +40,8 @@ impl Service {
         let address = table.text("address", service_address);
         let protocol = table.word("protocol");
         let algorithm = table.word("algorithm").unwrap_or_default();
+        let source_prefix = read_source_prefix(&mut table, algorithm, address.map(|(address, _)| address));
+        let on_full = read_on_full(&mut table, protocol);
         let forwarding = table.word("forwarding");
         let gue_port = read_gue_port(&mut table, forwarding);
         let announce = read_announce(&mut table, interfaces);
@@ -44,7 +49,7 @@ impl Service {
         let health = table
             .table("health", "[service.health]", "health check")
             .and_then(|health| HealthCheck::read(health, address.map(|(_, port)| port)));
-        let tracking = table.word("tracking").unwrap_or_default();
+        let tracking = read_tracking(&mut table, algorithm);
         let on_death = table.word("on_death").unwrap_or_default();
         let idle_timeout = table.text("idle_timeout", text::duration(IDLE_TIMEOUTS));
         let drain_timeout = table
@@ -52,6 +57,7 @@ impl Service {
             .map_or_else(default_drain_timeout, |DrainTimeout(timeout)| timeout);
         let slow_start = table.text("slow_start", text::duration(SLOW_STARTS));
         let quic = read_quic(&mut table, protocol);
+        check_slow_start(&table, algorithm);
         check_on_death(&table, tracking, on_death);
         let backends = table.tables("backend", "[[service.backend]]", "backend");
         tally.add_service(&table, name.as_ref(), address.zip(protocol));
@@ -69,6 +75,8 @@ impl Service {
                 port,
                 protocol,
                 algorithm,
+                source_prefix,
+                on_full,
                 forwarding,
                 gue_port,
                 announce,
@@ -104,6 +112,9 @@ impl Service {
         } else {
             Ok(())
         };
+        if let Err(problem) = self.check_limit(&backend) {
+            table.reject("max_connections", problem);
+        }
         if let Err(problem) = self.check_backend_address(&backend) {
             table.reject("address", problem);
         } else if let Err(problem) = self.check_backend_name(&backend) {
@@ -227,6 +238,62 @@ fn read_gue_port(table: &mut Table<'_>, forwarding: Option<Forwarding>) -> Optio
         );
     }
     port
+}
+
+/// Reads `tracking`. A scheduler remembers every flow, whatever is written.
+fn read_tracking(table: &mut Table<'_>, algorithm: Algorithm) -> Tracking {
+    let tracking = table.word("tracking");
+    if !algorithm.is_scheduler() {
+        return tracking.unwrap_or_default();
+    }
+    if let Some(tracking) = tracking.filter(|tracking| *tracking != Tracking::Always) {
+        table.reject(
+            "tracking",
+            Problem::new(
+                format!(
+                    "tracking = \"{tracking}\" does not go with algorithm = \"{algorithm}\": only the flow table knows whose \
+                     a flow is"
+                ),
+                "remove it, or write \"always\"",
+            ),
+        );
+    }
+    Tracking::Always
+}
+
+fn read_source_prefix(table: &mut Table<'_>, algorithm: Algorithm, address: Option<IpAddr>) -> Option<u8> {
+    let longest = if address.is_some_and(|address| address.is_ipv4()) { 32 } else { 128 };
+    let prefix = table.number("source_prefix", 1..=longest)?;
+    if algorithm != Algorithm::SourceHash {
+        let problem = Problem::new(
+            format!("source_prefix has no effect with algorithm = \"{algorithm}\""),
+            "remove it, or write algorithm = \"source-hash\"",
+        );
+        table.reject("source_prefix", problem);
+    }
+    Some(prefix)
+}
+
+fn read_on_full(table: &mut Table<'_>, protocol: Option<Protocol>) -> OnFull {
+    let on_full = table.word("on_full").unwrap_or_default();
+    if on_full == OnFull::Reset && protocol == Some(Protocol::Udp) {
+        let problem = Problem::new("on_full = \"reset\" does not apply to UDP", "remove it, or write \"drop\"");
+        table.reject("on_full", problem);
+    }
+    on_full
+}
+
+/// Reports a `slow_start` that would change nothing.
+fn check_slow_start(table: &Table<'_>, algorithm: Algorithm) {
+    if table.has("slow_start") && algorithm == Algorithm::RoundRobin {
+        table.reject(
+            "slow_start",
+            Problem::new(
+                "slow_start has no effect with algorithm = \"round-robin\": each backend has as many turns as the others",
+                "remove it, or write algorithm = \"weighted-round-robin\"",
+            ),
+        );
+    }
 }
 
 fn read_quic(table: &mut Table<'_>, protocol: Option<Protocol>) -> Option<Quic> {

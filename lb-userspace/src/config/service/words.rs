@@ -47,20 +47,53 @@ pub enum Algorithm {
     /// By the hash of its 5-tuple, from a weighted Maglev permutation (Eisenbud et al., NSDI 2016).
     #[default]
     Maglev,
+    /// By the hash of the client's address, or the first bits of it, from the same permutation.
+    SourceHash,
+    /// The backends take turns, each as often as the others.
+    RoundRobin,
+    /// The backends take turns, each as often as its weight asks for, spread as nginx does it.
+    WeightedRoundRobin,
+    /// Any backend, in proportion to the weights.
+    Random,
+    /// The backend with the fewest active connections for its weight, as far as up to 64 can be compared; of more the better of two
+    /// random ones.
+    LeastConnections,
+}
+
+impl Algorithm {
+    /// Whether backends are chosen for new flows by something that is not the same for the packets after: so that each flow has to
+    /// be remembered.
+    pub const fn is_scheduler(self) -> bool {
+        match self {
+            Self::Maglev | Self::SourceHash => false,
+            Self::RoundRobin | Self::WeightedRoundRobin | Self::Random | Self::LeastConnections => true,
+        }
+    }
 }
 
 impl fmt::Display for Algorithm {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.pad(match self {
             Self::Maglev => "maglev",
+            Self::SourceHash => "source-hash",
+            Self::RoundRobin => "round-robin",
+            Self::WeightedRoundRobin => "weighted-round-robin",
+            Self::Random => "random",
+            Self::LeastConnections => "least-connections",
         })
     }
 }
 
 impl Word for Algorithm {
-    const ALL: &'static [Self] = &[Self::Maglev];
-    const LATER: &'static [&'static str] =
-        &["source-hash", "round-robin", "weighted-round-robin", "random", "least-connections", "least-response-time"];
+    const ALL: &'static [Self] = &[
+        Self::Maglev,
+        Self::SourceHash,
+        Self::RoundRobin,
+        Self::WeightedRoundRobin,
+        Self::Random,
+        Self::LeastConnections,
+    ];
+    const LATER: &'static [&'static str] = &["least-response-time"];
 }
 
 /// Which flows are remembered.
@@ -115,6 +148,30 @@ impl fmt::Display for OnDeath {
 
 impl Word for OnDeath {
     const ALL: &'static [Self] = &[Self::Reschedule, Self::Reset, Self::Keep];
+}
+
+/// What becomes of a new flow when all backends have as many connections as they may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnFull {
+    /// Its packets are dropped: the client tries again, later.
+    #[default]
+    Drop,
+    /// TCP connections are reset, so that the client knows at once.
+    Reset,
+}
+
+impl fmt::Display for OnFull {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.pad(match self {
+            Self::Drop => "drop",
+            Self::Reset => "reset",
+        })
+    }
+}
+
+impl Word for OnFull {
+    const ALL: &'static [Self] = &[Self::Drop, Self::Reset];
 }
 
 /// How a packet gets to its backend. In each mode the backend answers the client directly.

@@ -73,7 +73,7 @@ fn a_misspelt_key_is_refused() {
 fn a_key_that_resembles_none_is_refused() {
     assert_snapshot!(refusal_with("weight = 5", "persistence = 5"), @r#"
     lb.toml:40: service "crm-web", backend "192.168.1.100": unknown key "persistence"
-        remove it, or write "name", "address", "weight" or "server_id"
+        remove it, or write "name", "address", "weight", "max_connections" or "server_id"
     "#);
 }
 

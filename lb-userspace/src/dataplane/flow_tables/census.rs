@@ -2,11 +2,11 @@
 
 use std::collections::HashMap;
 
-use lb_common::{BackendId, FlowEntry, FlowState, FlowTime, RowIndex, flow_table};
+use lb_common::{BackendId, FlowEntry, FlowState, FlowTime, RowIndex, Tally, flow_table};
 
 use super::{FlowTable, Lifetimes, flow_time, table::Place};
 use crate::{
-    dataplane::{Words, maps::wait_for_packets},
+    dataplane::{Connections, Words, maps::wait_for_packets},
     model::{FlowCounts, Subject},
 };
 
@@ -15,8 +15,13 @@ use crate::{
 pub struct Sweep {
     /// Live entries of each backend that has any, by [`FlowState`].
     pub flows: HashMap<BackendId, FlowCounts>,
+    /// Active ones among those, by backend.
+    pub(super) ended: HashMap<BackendId, u64>,
     /// Entries that were over, or of a backend without a row, and are gone.
     pub removed: u64,
+    /// The backends whose connections are counted wrong, and how many are missing, or too many where that is negative: because
+    /// somebody has died between a change and its count, or a program of an older layout does not count. To be made good by [`Connections::correct`].
+    pub drift: Vec<(BackendId, i64)>,
 }
 
 /// Counts all flows, tells the subjects of theirs, confirms those that they want confirmed, and removes those that are over.
@@ -24,7 +29,30 @@ pub struct Sweep {
 pub fn sweep(table: &FlowTable, words: &Words, subjects: &mut [Subject]) -> Sweep {
     // What they remember, they remember by the slot words that they have read.
     wait_for_packets();
-    Sweeper::new(words, subjects, flow_time).run(table)
+    let before = table.connections().tallies();
+    let mut sweep = Sweeper::new(words, subjects, flow_time).run(table);
+    // Whoever has changed an entry that was counted here has counted it, too, by then.
+    wait_for_packets();
+    sweep.find_drift(&before, table.connections());
+    sweep
+}
+
+impl Sweep {
+    /// Compares the flows with what was counted `before` the sweep: where nothing but the sweep has changed anything meanwhile.
+    pub(super) fn find_drift(&mut self, before: &[Tally], connections: &Connections) {
+        let active = |backend| {
+            let flows = self.flows.get(&backend).copied().unwrap_or_default();
+            flows.iter().map(|flows| i64::from(*flows)).sum::<i64>() - i64::from(flows[FlowState::Closing as usize])
+        };
+        let drift = |(id, before): (u32, &Tally)| {
+            let backend = BackendId::truncate(id);
+            let expected = before.after(self.ended.get(&backend).copied().unwrap_or_default());
+            let is_quiet = connections.tally(backend) == expected;
+            let more = active(backend) - i64::from(expected.balance());
+            (is_quiet && more != 0).then_some((backend, more))
+        };
+        self.drift = (0..).zip(before).skip(1).filter_map(drift).collect();
+    }
 }
 
 /// A sweep while it is made.
@@ -38,6 +66,7 @@ pub(super) struct Sweeper<'a, Clock> {
     now: FlowTime,
     flows: Vec<FlowCounts>,
     removed: u64,
+    ended: HashMap<BackendId, u64>,
 }
 
 /// No subject has so high a number.
@@ -61,13 +90,15 @@ impl<'a, Clock: Fn() -> FlowTime> Sweeper<'a, Clock> {
             clock,
             flows: vec![FlowCounts::default(); BackendId::COUNT as usize],
             removed: 0,
+            ended: HashMap::new(),
         }
     }
 
     pub(super) fn run(mut self, table: &FlowTable) -> Sweep {
         table.places().for_each(|place| self.visit(place));
         let flows = (0..BackendId::COUNT).map(BackendId::truncate).zip(self.flows);
-        Sweep { flows: flows.filter(|(_, count)| *count != FlowCounts::default()).collect(), removed: self.removed }
+        let flows = flows.filter(|(_, count)| *count != FlowCounts::default()).collect();
+        Sweep { flows, ended: self.ended, removed: self.removed, drift: Vec::new() }
     }
 
     fn visit(&mut self, place: Place<'_>) {
@@ -82,6 +113,9 @@ impl<'a, Clock: Fn() -> FlowTime> Sweeper<'a, Clock> {
         // What a packet has changed meanwhile is alive.
         if is_over && place.replace(FlowEntry::FREE) {
             self.removed += 1;
+            if place.entry.holder() != BackendId::NONE {
+                *self.ended.entry(backend).or_default() += 1;
+            }
             return;
         }
         self.flows[backend.get() as usize][place.entry.state() as usize] += 1;

@@ -13,7 +13,7 @@ use aya_obj::generated::bpf_map_type::BPF_MAP_TYPE_ARRAY;
 use lb_common::{
     FlowTables as Word, FlowTime,
     flow_table::{BucketBits, Inserted, WAYS, insert},
-    layout::{INNER_MAP, MMAPABLE, names},
+    layout::{self, INNER_MAP, MMAPABLE, names},
 };
 
 use super::{
@@ -21,7 +21,7 @@ use super::{
     table::{Place, find, places_of},
 };
 use crate::dataplane::{
-    DataplaneError,
+    Connections, DataplaneError,
     bpf::{self, new_map},
     mapped::Mapped,
     maps::wait_for_packets,
@@ -58,6 +58,8 @@ pub(in crate::dataplane) struct Places {
     pub(in crate::dataplane) in_use: Mapped,
     /// The folder of the pins.
     pub(in crate::dataplane) folder: PathBuf,
+    /// Whose connections the entries are.
+    pub(in crate::dataplane) connections: Arc<Connections>,
 }
 
 /// What came of copying a table.
@@ -108,18 +110,26 @@ impl Opened {
 
 impl FlowTable {
     /// The table at `place`, by its pin in `folder`.
-    pub(in crate::dataplane) fn pinned(folder: &Path, place: u32, bits: BucketBits) -> Result<Self, DataplaneError> {
+    pub(in crate::dataplane) fn pinned(
+        folder: &Path,
+        place: u32,
+        bits: BucketBits,
+        connections: Arc<Connections>,
+    ) -> Result<Self, DataplaneError> {
         let path = pin(folder, place);
         let map = MapData::from_pin(&path).map_err(map_error)?;
         if map.info().map_err(map_error)?.max_entries() != bits.buckets() {
             return Err(DataplaneError::FlowTable { path });
         }
-        Self::of_map(map.fd(), bits).map_err(mapping_error)
+        Self::of_map(map.fd(), bits, connections).map_err(mapping_error)
     }
 }
 
+/// The names of the pins, by place.
+pub(in crate::dataplane) const PINS: [&str; layout::FLOW_TABLES as usize] = ["FLOW_TABLE_0", "FLOW_TABLE_1"];
+
 fn pin(folder: &Path, place: u32) -> PathBuf {
-    folder.join(format!("FLOW_TABLE_{place}"))
+    folder.join(PINS[place as usize % PINS.len()])
 }
 
 impl Places {
@@ -177,6 +187,8 @@ impl Places {
         if copied.refused == 0 || new.bits() > old.bits() {
             self.store(Word::new(place, new.bits(), None, idle_ticks));
             wait_for_packets();
+            // As long as both were in use, their copies were counted both.
+            old.clear();
             self.leave(place ^ 1);
             return (new, Opened::Resized { from: old.bits(), copied: copied.flows, refused: copied.refused });
         }
@@ -186,6 +198,7 @@ impl Places {
         copy(&new, &old, InBoth::Leave);
         self.store(Word::new(place ^ 1, old.bits(), None, idle_ticks));
         wait_for_packets();
+        new.clear();
         self.leave(place);
         let flows = live_flows(&old, self.lifetimes());
         (old, Opened::Kept { flows })
@@ -193,7 +206,7 @@ impl Places {
 
     /// The table that is at `place`.
     fn existing(&self, place: u32, bits: BucketBits) -> Result<FlowTable, DataplaneError> {
-        FlowTable::pinned(&self.folder, place, bits)
+        FlowTable::pinned(&self.folder, place, bits, Arc::clone(&self.connections))
     }
 
     /// A new table at `place`, which is not in use. It is pinned, so that the next daemon finds it: who may open a map by its
@@ -204,7 +217,7 @@ impl Places {
         let path = self.pin(place);
         map.pin(&path).map_err(|error| pin_error("pin", &path, io::Error::other(error)))?;
         bpf::put_inner_map(self.outer.fd().as_fd(), place, map.fd().as_fd()).map_err(mapping_error)?;
-        FlowTable::of_map(map.fd(), bits).map_err(mapping_error)
+        FlowTable::of_map(map.fd(), bits, Arc::clone(&self.connections)).map_err(mapping_error)
     }
 
     /// Frees what is at `place`, if anything is.
@@ -273,7 +286,7 @@ fn copy(
     clock: impl Fn() -> FlowTime + Copy,
 ) -> Copied {
     let mut copied = Copied::default();
-    for (bucket, number) in from.buckets().iter().zip(0..) {
+    for (bucket, number) in from.buckets().zip(0..) {
         let now = clock();
         for Place { entry, .. } in places_of(bucket) {
             let tag = entry.tag();
@@ -287,7 +300,8 @@ fn copy(
                 }
                 continue;
             }
-            match insert(buckets, entry, now, idle_ticks) {
+            let [first, second] = buckets;
+            match insert([&first, &second], entry, now, idle_ticks) {
                 Inserted::New { evicted: false } => copied.flows += 1,
                 Inserted::Existing(_) => {}
                 Inserted::New { evicted: true } | Inserted::Full => copied.refused += 1,

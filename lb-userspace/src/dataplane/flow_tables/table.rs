@@ -1,7 +1,7 @@
 use std::{
     io,
     os::fd::AsFd,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{Arc, atomic::Ordering},
 };
 
 use lb_common::{
@@ -9,22 +9,24 @@ use lb_common::{
     flow_table::{self, Bucket as _, BucketBits, FlowTag, Inserted, WAYS},
 };
 
-use crate::dataplane::mapped::Mapped;
+use crate::dataplane::{Connections, mapped::Mapped};
 
 /// One flow table, mapped into memory.
 #[derive(Debug)]
 pub struct FlowTable {
     memory: Mapped,
     bits: BucketBits,
+    /// Of all tables: whose connections the entries are.
+    connections: Arc<Connections>,
 }
 
 /// A bucket of a [`FlowTable`].
-pub(super) type Bucket = [AtomicU64; WAYS];
+pub(super) type Bucket<'a> = flow_table::MemoryBucket<'a, Connections>;
 
 /// An entry, and where it stands.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Place<'a> {
-    pub(super) bucket: &'a Bucket,
+    pub(super) bucket: Bucket<'a>,
     pub(super) way: usize,
     /// What stood there when it was read.
     pub(super) entry: FlowEntry,
@@ -32,13 +34,13 @@ pub(super) struct Place<'a> {
 
 impl FlowTable {
     /// The table in the map `fd`.
-    pub(super) fn of_map(fd: impl AsFd, bits: BucketBits) -> io::Result<Self> {
-        Ok(Self { memory: Mapped::new(fd, len(bits))?, bits })
+    pub(super) fn of_map(fd: impl AsFd, bits: BucketBits, connections: Arc<Connections>) -> io::Result<Self> {
+        Ok(Self { memory: Mapped::new(fd, len(bits))?, bits, connections })
     }
 
     /// An empty table that no datapath uses, for tests and benchmarks.
     pub fn in_memory(bits: BucketBits) -> io::Result<Self> {
-        Ok(Self { memory: Mapped::anonymous(len(bits))?, bits })
+        Ok(Self { memory: Mapped::anonymous(len(bits))?, bits, connections: Arc::new(Connections::in_memory()?) })
     }
 
     /// Its size.
@@ -62,12 +64,18 @@ impl FlowTable {
         idle_ticks: u8,
     ) -> Inserted {
         let entry = FlowEntry::new(FlowTag::of(hash), backend, state, now);
-        flow_table::insert(self.pair(self.bits.buckets_of(hash)), entry, now, idle_ticks)
+        let [first, second] = self.pair(self.bits.buckets_of(hash));
+        flow_table::insert([&first, &second], entry, now, idle_ticks)
     }
 
-    /// Forgets all flows, also those that packets insert meanwhile or not: for tests and benchmarks.
+    /// Forgets all flows; those that packets insert meanwhile, or not. Their connections are counted no more.
     pub fn clear(&self) {
-        self.memory.words64().iter().for_each(|way| way.store(FlowEntry::FREE.to_bits(), Ordering::Relaxed));
+        self.places().filter(|place| place.replace(FlowEntry::FREE)).for_each(drop);
+    }
+
+    /// The connections that its entries are counted as.
+    pub fn connections(&self) -> &Connections {
+        &self.connections
     }
 
     /// How many flows are in the table.
@@ -75,29 +83,31 @@ impl FlowTable {
         self.places().count()
     }
 
-    pub(super) fn pair(&self, numbers: [u32; 2]) -> [&Bucket; 2] {
-        numbers.map(|number| &self.buckets()[number as usize])
+    pub(super) fn pair(&self, numbers: [u32; 2]) -> [Bucket<'_>; 2] {
+        let (buckets, _) = self.memory.words64().as_chunks();
+        numbers.map(|number| Bucket { ways: &buckets[number as usize], counter: &*self.connections })
     }
 
-    pub(super) fn buckets(&self) -> &[Bucket] {
-        self.memory.words64().as_chunks().0
+    pub(super) fn buckets(&self) -> impl Iterator<Item = Bucket<'_>> {
+        let (buckets, _) = self.memory.words64().as_chunks();
+        buckets.iter().map(|ways| Bucket { ways, counter: &*self.connections })
     }
 
     /// Everything that is in the table, while it may change.
     pub(super) fn places(&self) -> impl Iterator<Item = Place<'_>> {
-        self.buckets().iter().flat_map(places_of)
+        self.buckets().flat_map(places_of)
     }
 }
 
 /// The flow with this tag, which stands in one of `buckets`.
-pub(super) fn find(buckets: [&Bucket; 2], tag: FlowTag) -> Option<Place<'_>> {
+pub(super) fn find(buckets: [Bucket<'_>; 2], tag: FlowTag) -> Option<Place<'_>> {
     let [first, second] = buckets.map(|bucket| bucket.find(tag).map(|(way, entry)| Place { bucket, way, entry }));
     first.or(second)
 }
 
 /// What is in `bucket`. Most are empty most of the time, so that is asked first, and of the whole cache line at once.
-pub(super) fn places_of(bucket: &Bucket) -> impl Iterator<Item = Place<'_>> {
-    let entries = bucket.each_ref().map(|way| way.load(Ordering::Relaxed));
+pub(super) fn places_of(bucket: Bucket<'_>) -> impl Iterator<Item = Place<'_>> {
+    let entries = bucket.ways.each_ref().map(|way| way.load(Ordering::Relaxed));
     let is_empty = entries.iter().fold(0, |all, entry| all | entry) == 0;
     let ways = if is_empty { 0 } else { WAYS };
     (0..ways)
@@ -118,5 +128,5 @@ impl Place<'_> {
 }
 
 const fn len(bits: BucketBits) -> usize {
-    bits.buckets() as usize * size_of::<Bucket>()
+    bits.buckets() as usize * size_of::<[u64; WAYS]>()
 }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use lb_common::{
-    BackendId, FlowHash, FlowState, FlowTime, QuicIds, RowIndex, Service, ServiceId, SlotWord,
+    BackendId, FlowHash, FlowState, FlowTime, RowIndex, Service, ServiceId, SlotWord,
     flow_table::{BucketBits, FlowTag, Inserted, MIN_BUCKET_BITS},
 };
 
@@ -68,8 +68,7 @@ fn slots() -> schedule::Census {
 
 impl World {
     fn new() -> io::Result<Self> {
-        let service =
-            Service { id: ServiceId::new(5).unwrap(), first_chunk: 3, slot_mask: 1023, quic: QuicIds::default() };
+        let service = Service { id: ServiceId::new(5).unwrap(), first_chunk: 3, slot_mask: 1023, ..Service::default() };
         let words = Words::in_memory()?;
         for number in [1, 2] {
             words.store_row(backend(number), RowIndex(number));

@@ -1,12 +1,15 @@
-use std::{collections::HashMap, sync::atomic::Ordering};
+use std::{
+    collections::HashMap,
+    sync::{Arc, atomic::Ordering},
+};
 
 use lb_common::{
     Directory, FlowState, FlowTables as Word, Service, ServiceId, SlotWord,
     layout::{self, names},
 };
 
-use super::{folder::Folder, traffic, v2};
-use crate::dataplane::{DataplaneError, FlowTable, ListedFlow, Pins, Words, flow_time, flows};
+use super::{folder::Folder, v2};
+use crate::dataplane::{Connections, DataplaneError, FlowTable, ListedFlow, Pins, Words, flow_time, flows};
 
 /// What came of going back to the older layout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,7 +25,7 @@ pub enum Downgraded {
     NothingThere,
 }
 
-/// Makes the folder of the layout before from that of this one, so that an older daemon can take over. The program goes on
+/// Makes the folder of the oldest layout from that of this one, so that any older daemon can take over. The program goes on
 /// until that one replaces it. No daemon may run: the caller has its lock.
 pub fn downgrade(pins: &Pins) -> Result<Downgraded, DataplaneError> {
     let (old, new) = (Folder::of(pins, v2::VERSION), Folder::current(pins));
@@ -35,10 +38,7 @@ pub fn downgrade(pins: &Pins) -> Result<Downgraded, DataplaneError> {
     }
     if !old.is_whole() {
         old.remove_maps()?;
-        old.share_maps(&new, &v2::SAME_MAPS)?;
-        v2::convert_verdicts_to(&old, &new)?;
-        v2::convert_directory_to(&old, &new)?;
-        traffic::convert_to(&old, &new, &new.rows()?)?;
+        v2::convert_to(&old, &new)?;
         old.share_links(&new)?;
     }
     // Connections may break from here on, so this comes after all that is likely to fail.
@@ -76,7 +76,10 @@ fn elsewhere(folder: &Folder) -> Result<u64, DataplaneError> {
     let word = folder.mapped(names::FLOW_TABLES_IN_USE, size_of::<u64>())?;
     let word = Word::from_bits(word.words64()[0].load(Ordering::Relaxed));
     let Some((place, bits)) = word.current() else { return Ok(0) };
-    let table = FlowTable::pinned(folder.path(), place, bits)?;
+    // Nothing is changed, so nothing is counted.
+    let connections =
+        Connections::in_memory().map_err(|source| DataplaneError::Mapping { name: names::CONNECTIONS, source })?;
+    let table = FlowTable::pinned(folder.path(), place, bits, Arc::new(connections))?;
     let words = folder.words()?;
     let directories = folder.mapped(names::DIRECTORIES, layout::DIRECTORIES as usize * size_of::<Directory>())?;
     let in_use = folder.directory_in_use()? as usize % layout::DIRECTORIES as usize;

@@ -46,7 +46,7 @@ impl Folder {
 
     /// Whether everything is there that a daemon needs.
     pub(super) fn is_whole(&self) -> bool {
-        self.0.join(names::DIRECTORY_IN_USE).exists()
+        self.has(names::DIRECTORY_IN_USE)
     }
 
     /// Makes the directory number 0 the one in use.
@@ -54,6 +54,11 @@ impl Folder {
         let name = names::DIRECTORY_IN_USE;
         let map = new_map(name, bpf_map_type::BPF_MAP_TYPE_ARRAY, size_of::<u32>(), 1, MMAPABLE)?;
         self.pin(name, &map)
+    }
+
+    /// Whether there is a pin of this name.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.0.join(name).exists()
     }
 
     pub(super) fn map(&self, name: &'static str) -> Result<MapData, DataplaneError> {
@@ -105,7 +110,7 @@ impl Folder {
     pub(super) fn share_maps(&self, other: &Self, names: &[&'static str]) -> Result<(), DataplaneError> {
         self.create()?;
         for &name in names {
-            if !self.0.join(name).exists() {
+            if !self.has(name) {
                 self.pin(name, &other.map(name)?)?;
             } else if !self.has_same(other, name)? {
                 remove_file(&self.0.join(name))?;

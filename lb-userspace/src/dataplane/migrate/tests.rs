@@ -20,7 +20,7 @@ use nix::sched::{CloneFlags, unshare};
 use super::*;
 use crate::{
     config,
-    dataplane::{Attachment, Dataplane, Opened, bpf, flow_time, flows},
+    dataplane::{Attachment, Dataplane, Opened, bpf, flow_time, flows, sweep},
 };
 
 /// The loopback interface of a new network namespace has this number.
@@ -98,7 +98,13 @@ fn service(number: u32, quic: QuicIds) -> ServiceEntry {
     let port = NetU16::new(80 + u16::try_from(number).unwrap());
     ServiceEntry {
         key: ServiceKey::new(std::net::Ipv4Addr::new(10, 77, 0, 100).into(), port, 6),
-        service: Service { id: ServiceId::new(number).unwrap(), first_chunk: number, slot_mask: 1023, quic },
+        service: Service {
+            id: ServiceId::new(number).unwrap(),
+            first_chunk: number,
+            slot_mask: 1023,
+            quic,
+            ..Service::default()
+        },
     }
 }
 
@@ -172,9 +178,12 @@ fn assert_taken_over(root: &Root) {
     assert_eq!(maps.retired_traffic(services[0].service.id).unwrap(), Traffic { packets: 4, bytes: 400 });
     assert_eq!(maps.backend_traffic(backend(2)).unwrap(), Traffic { packets: 3, bytes: 300 });
     let expected = |verdict| match verdict {
-        Verdict::Reset | Verdict::DropBackendGone => 0,
+        Verdict::Reset | Verdict::DropBackendGone | Verdict::DropBackendsFull => 0,
         Verdict::Transmitted => 2000 + Verdict::Transmitted as u64 + Verdict::Reset as u64,
-        Verdict::DropNoBackend => 2000 + Verdict::DropNoBackend as u64 + Verdict::DropBackendGone as u64,
+        Verdict::DropNoBackend => {
+            let all = [Verdict::DropNoBackend, Verdict::DropBackendGone, Verdict::DropBackendsFull];
+            all.map(|verdict| 1000 + verdict as u64).iter().sum()
+        }
         other => 1000 + other as u64,
     };
     let expected: Vec<_> = Verdict::ALL.iter().map(|verdict| (*verdict, expected(*verdict))).collect();
@@ -185,6 +194,18 @@ fn assert_taken_over(root: &Root) {
     assert!(attachments[0].taken_over);
     dataplane.detach_all_but(&attachments).unwrap();
     assert_eq!(root.names(2), [names::VIRTUAL_MACS]);
+}
+
+/// Leaves what a daemon of version 3 leaves.
+fn go_back_to_3(root: &Root) {
+    let old = Folder::of(&root.pins(), v3::VERSION);
+    let new = root.current();
+    old.share_maps(&new, &v3::same_maps(&new)).unwrap();
+    verdicts::convert_to(&old, &v3::VERDICTS, &new).unwrap();
+    old.share_links(&new).unwrap();
+    old.share_maps(&new, &[names::DIRECTORY_IN_USE]).unwrap();
+    new.remove_maps().unwrap();
+    new.unpin_links().unwrap();
 }
 
 /// What [`upgrade`] pins, in its order, or [`downgrade`], with the counters of services in another map.
@@ -250,7 +271,7 @@ fn after_a_downgrade_an_older_lbd_finds_what_it_knows_and_the_program_in_its_lin
         assert_eq!(counted, Traffic { packets: 4 + 2 + 3, bytes: 900 });
         let verdicts = old.map(names::VERDICTS).unwrap().info().unwrap();
         assert_eq!(verdicts.max_entries(), 12);
-        assert_eq!(root.names(3), [names::VIRTUAL_MACS]);
+        assert_eq!(root.names(layout::VERSION), [names::VIRTUAL_MACS]);
         assert!(root.link(2).exists());
     });
 }
@@ -260,6 +281,37 @@ fn a_daemon_takes_over_what_an_older_one_has_left() {
     with_maps("newer", |root| {
         downgrade(&root.pins()).unwrap();
         assert_taken_over(root);
+    });
+}
+
+#[test]
+fn flows_outlive_an_upgrade_and_what_was_not_counted_is_recounted() {
+    with_maps("v3", |root| {
+        go_back_to_3(root);
+        let old = root.0.join(format!("v{}", v3::VERSION));
+        assert!(!root.current().is_whole() && !root.link(layout::VERSION).exists());
+        let mut dataplane = root.load();
+        let mut services = dataplane.maps.services();
+        services.sort_by_key(|entry| entry.service.id);
+        assert_eq!(services, [service(1, QuicIds::NONE), service(2, QuicIds::new(3, 4).unwrap())]);
+        let moving = dataplane.maps.load_slot(&services[0].service, 7);
+        assert_eq!(moving, SlotWord::new(backend(2), backend(1), true, true));
+        let counted = |verdict: Verdict| match verdict {
+            Verdict::DropBackendsFull => 0,
+            Verdict::DropNoBackend => 2000 + verdict as u64 + Verdict::DropBackendsFull as u64,
+            other => 1000 + other as u64,
+        };
+        for (verdict, count) in dataplane.maps.verdicts().unwrap() {
+            assert_eq!(count, counted(verdict), "{verdict:?}");
+        }
+        let (tables, opened) = dataplane.open_flow_tables(FLOW_TABLE, IDLE_TICKS).unwrap();
+        assert_eq!((opened, flows(&tables.table(), flow_time()).count()), (Opened::TakenOver, 3));
+        let attachments = attach(&mut dataplane);
+        assert!(attachments[0].taken_over);
+        dataplane.detach_all_but(&attachments).unwrap();
+        assert_eq!(sorted_names(old), [names::VIRTUAL_MACS]);
+        let swept = sweep(&tables.table(), &dataplane.maps.words(), &mut []);
+        assert_eq!(swept.drift, [(backend(1), 2), (backend(2), 1)]);
     });
 }
 
@@ -307,10 +359,7 @@ fn the_end_of_an_upgrade_that_was_interrupted_is_brought_about_later() {
 /// What [`downgrade`] does first: so many of the pins of the older folder are made.
 fn begin_downgrade(root: &Root, done: usize) {
     let (old, new) = (root.old(), root.current());
-    old.share_maps(&new, &v2::SAME_MAPS).unwrap();
-    v2::convert_verdicts_to(&old, &new).unwrap();
-    v2::convert_directory_to(&old, &new).unwrap();
-    traffic::convert_to(&old, &new, &new.rows().unwrap()).unwrap();
+    v2::convert_to(&old, &new).unwrap();
     old.share_links(&new).unwrap();
     for step in &steps(traffic::SERVICE_TRAFFIC)[done..steps(traffic::SERVICE_TRAFFIC).len() - 1] {
         fs::remove_file(old.path().join(step)).unwrap();
@@ -320,11 +369,11 @@ fn begin_downgrade(root: &Root, done: usize) {
 #[test]
 fn a_downgrade_that_was_interrupted_is_forgotten_by_the_daemon() {
     with_maps("forgotten", |root| {
-        let before = root.names(3);
+        let before = root.names(layout::VERSION);
         for done in 0..steps(traffic::SERVICE_TRAFFIC).len() {
             begin_downgrade(root, done);
             assert!(!upgrade(&root.pins()).unwrap());
-            assert_eq!(root.names(3), before);
+            assert_eq!(root.names(layout::VERSION), before);
             assert!(!root.old().is_whole() && !root.link(2).exists());
         }
         assert_eq!(downgrade(&root.pins()).unwrap(), Downgraded::Done { flows: 1, slots: 1 });
@@ -353,7 +402,7 @@ fn the_end_of_a_downgrade_that_was_interrupted_is_brought_about_later() {
         downgrade(&root.pins()).unwrap();
         upgrade(&root.pins()).unwrap();
         assert_eq!(downgrade(&root.pins()).unwrap(), Downgraded::Done { flows: 0, slots: 0 });
-        assert_eq!(root.names(3), [names::VIRTUAL_MACS]);
+        assert_eq!(root.names(layout::VERSION), [names::VIRTUAL_MACS]);
         assert_eq!(downgrade(&root.pins()).unwrap(), Downgraded::NothingThere);
         assert_taken_over(root);
     });
@@ -371,9 +420,9 @@ fn what_an_older_lbd_makes_beside_a_newer_one_is_removed() {
             bpf::new_map(names::SLOTS, array, slots.value_size() as usize, slots.max_entries(), layout::MMAPABLE);
         old.pin(names::SLOTS, &slots.unwrap()).unwrap();
         old.make_whole().unwrap();
-        let before = root.names(3);
+        let before = root.names(layout::VERSION);
         assert!(!upgrade(&root.pins()).unwrap());
-        assert_eq!(root.names(3), before);
+        assert_eq!(root.names(layout::VERSION), before);
         assert_eq!(root.names(2), [names::VIRTUAL_MACS]);
     });
 }

@@ -2,6 +2,7 @@
 
 mod choice;
 mod configured;
+mod connections;
 mod encapsulation;
 mod gue;
 mod headers;
@@ -11,7 +12,9 @@ mod modes;
 mod not_ours;
 mod random;
 mod refusals;
+mod schedule;
 mod services;
+mod source_hash;
 mod tracking;
 mod truncated;
 mod virtual_mac;

@@ -117,9 +117,9 @@ fn an_unknown_protocol_is_refused() {
 
 #[test]
 fn an_algorithm_that_is_not_in_this_version_is_refused() {
-    assert_snapshot!(refusal_with(r#""maglev""#, r#""weighted-round-robin""#), @r#"
-    lb.toml:22: service "crm-web": algorithm "weighted-round-robin" is not in this version
-        write "maglev": this version has no other
+    assert_snapshot!(refusal_with(r#""maglev""#, r#""least-response-time""#), @r#"
+    lb.toml:22: service "crm-web": algorithm "least-response-time" is not in this version
+        write "maglev", "source-hash", "round-robin", "weighted-round-robin", "random" or "least-connections": this version has no other
     "#);
 }
 

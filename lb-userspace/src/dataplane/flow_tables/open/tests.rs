@@ -113,7 +113,8 @@ impl Kernel {
     fn places(&self) -> Places {
         let in_use = Mapped::new(self.in_use.fd(), size_of::<u64>()).unwrap();
         let outer = MapData::from_fd(self.outer.try_clone().unwrap()).unwrap();
-        Places { outer, in_use, folder: self.folder.clone() }
+        let connections = Arc::new(Connections::in_memory().unwrap());
+        Places { outer, in_use, folder: self.folder.clone(), connections }
     }
 
     fn open(&self, size: BucketBits) -> (Arc<FlowTable>, Opened) {

@@ -1,0 +1,177 @@
+//! How many connections backends have, and how many they may have.
+
+/// What the datapath knows of a backend when it chooses one for a new flow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Connections {
+    /// How many there are.
+    pub tally: Tally,
+    /// The backend's weight: its connections count for as much less.
+    pub weight: u32,
+    /// How many there may be, as far as schedulers are concerned; zero is any number.
+    pub limit: u32,
+}
+
+impl Connections {
+    /// Whether the backend has as many as it may have.
+    #[inline(always)]
+    pub const fn is_full(&self) -> bool {
+        // Without a limit that is more than there ever are.
+        self.tally.active() > self.limit.wrapping_sub(1)
+    }
+
+    /// How loaded it would be with one connection more.
+    #[inline(always)]
+    pub const fn load(&self) -> Load {
+        // One that is full counts as if it had more than any that is not.
+        let full = (self.is_full() as u64) << 31;
+        Load { connections: (self.tally.active() as u64 | full) + 1, weight: self.weight as u64 }
+    }
+}
+
+/// Connections by weight, to be compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Load {
+    /// At most 2^32.
+    connections: u64,
+    /// Below 2^22.
+    weight: u64,
+}
+
+impl Load {
+    /// Whether it is less than `other`.
+    #[inline(always)]
+    pub const fn is_less_than(self, other: Self) -> bool {
+        self.connections * other.weight < other.connections * self.weight
+    }
+
+    /// The same with both numbers sent through `map`.
+    #[inline(always)]
+    #[must_use]
+    pub fn map(self, map: impl Fn(u64) -> u64) -> Self {
+        Self { connections: map(self.connections), weight: map(self.weight) }
+    }
+}
+
+/// A count of active connections that only needs additions, which CPUs may do in any order: active ones in the lower half, those
+/// that have ended, in all, in the upper half. So whoever has seen the same number twice knows that nothing has changed
+/// in between.
+///
+/// A connection is active if the flow table has an entry for it that is not closing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(transparent)]
+pub struct Tally(u64);
+
+impl Tally {
+    /// What is added for a connection that begins.
+    pub const BEGUN: u64 = 1;
+    /// What is added for one that has ended: one less below, with a carry above.
+    pub const ENDED: u64 = u32::MAX as u64;
+
+    /// From the word in the map.
+    #[inline(always)]
+    pub const fn from_bits(bits: u64) -> Self {
+        Self(bits)
+    }
+
+    /// The word in the map.
+    #[inline(always)]
+    pub const fn to_bits(self) -> u64 {
+        self.0
+    }
+
+    /// How many there are. For a moment an end may be counted before its beginning.
+    #[inline(always)]
+    pub const fn active(self) -> u32 {
+        let count = self.0 as u32;
+        // Negative numbers are none.
+        count & (count >> 31).wrapping_sub(1)
+    }
+
+    /// The same, and fewer than none where ends were counted without their beginnings.
+    pub const fn balance(self) -> i32 {
+        self.0 as i32
+    }
+
+    /// The same after so many connections have ended.
+    #[must_use]
+    pub const fn after(self, ended: u64) -> Self {
+        Self(self.0.wrapping_add(ended.wrapping_mul(Self::ENDED)))
+    }
+
+    /// What has to be added so that there are `more`, or fewer where that is negative.
+    pub const fn correction(more: i64) -> u64 {
+        let each = if more < 0 { Self::ENDED } else { Self::BEGUN };
+        more.unsigned_abs().wrapping_mul(each)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+
+    use std::vec::Vec;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn with(active: u32, weight: u32, limit: u32) -> Connections {
+        Connections { tally: Tally(u64::from(active)), weight, limit }
+    }
+
+    proptest! {
+        #[test]
+        fn a_tally_is_the_sum_of_what_has_happened_in_whatever_order(begun in 0..2000_u32, ended in 0..2000_u32, seed: u64) {
+            let ended = ended.min(begun);
+            let mut events: Vec<u64> = [Tally::BEGUN].repeat(begun as usize);
+            events.extend([Tally::ENDED].repeat(ended as usize));
+            let len = events.len().max(1);
+            events.rotate_left(seed as usize % len);
+            let tally = Tally(events.iter().fold(0, |sum, event| sum.wrapping_add(*event)));
+            prop_assert_eq!(tally.active(), begun - ended);
+            prop_assert_eq!(tally, Tally(u64::from(begun)).after(u64::from(ended)));
+            prop_assert_eq!(tally.0 >> 32, u64::from(ended));
+        }
+
+        #[test]
+        fn a_correction_corrects(active in 0..1_000_000_u32, to in 0..1_000_000_u32) {
+            let change = Tally::correction(i64::from(to) - i64::from(active));
+            prop_assert_eq!(Tally(u64::from(active).wrapping_add(change)).active(), to);
+        }
+
+        #[test]
+        fn the_lighter_one_has_the_smaller_quotient(counts: [u16; 2], weights in [1..1000_u32, 1..1000_u32]) {
+            let [one, other] = [0, 1].map(|index| with(counts[index].into(), weights[index], 0));
+            let quotients = [0, 1].map(|index| (f64::from(counts[index]) + 1.0) / f64::from(weights[index]));
+            prop_assume!((quotients[0] - quotients[1]).abs() > 1e-9);
+            prop_assert_eq!(one.load().is_less_than(other.load()), quotients[0] < quotients[1]);
+        }
+
+        #[test]
+        fn who_is_full_is_more_loaded_than_whoever_is_not(
+            full in 1..1_000_000_u32, other in 0..1_000_000_u32, weights in [1..=1_048_560_u32, 1..=1_048_560_u32],
+        ) {
+            // At the same weight, and as long as nobody has two thousand times the weight.
+            let [heavy, light] = [weights[0].max(weights[1]).min(2000), 1];
+            for weight in [heavy, light] {
+                let [full, other] = [with(full, weight, full), with(other, light.max(1), 0)];
+                prop_assert!(other.load().is_less_than(full.load()));
+            }
+        }
+    }
+
+    #[test]
+    fn an_end_that_is_counted_first_is_no_crowd() {
+        let early = Tally(0).after(1);
+        assert_eq!(early.active(), 0);
+        assert_eq!(Tally(early.0.wrapping_add(Tally::BEGUN)).active(), 0);
+    }
+
+    #[test]
+    fn who_has_no_limit_is_never_full() {
+        assert!(!with(1_000_000, 1, 0).is_full());
+        assert!(!with(9, 1, 10).is_full());
+        assert!(with(10, 1, 10).is_full() && with(11, 1, 10).is_full());
+    }
+}

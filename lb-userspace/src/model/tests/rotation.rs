@@ -1,0 +1,129 @@
+//! The turns that backends take at new flows.
+
+use lb_common::Policy;
+
+use super::*;
+
+const WEB: [u8; 4] = [192, 0, 2, 1];
+
+fn with(algorithm: &str) -> String {
+    CONFIG.replacen("protocol = \"tcp\"", &format!("protocol = \"tcp\"\nalgorithm = \"{algorithm}\""), 1)
+}
+
+impl World {
+    /// The last parts of the addresses of those whose turns they are.
+    fn turns(&self) -> Vec<u8> {
+        let service = self.datapath.service(WEB).id;
+        let address = |id| match self.datapath.rows[&self.datapath.row_of[&id]].address.to_ip() {
+            IpAddr::V4(address) => address.octets()[3],
+            IpAddr::V6(address) => panic!("{address} is no backend"),
+        };
+        self.datapath.rotation(service).into_iter().map(address).collect()
+    }
+
+    fn is_scheduled(&self) -> bool {
+        let scheduler = self.datapath.schedulers.get(&self.datapath.service(WEB).id).copied().unwrap_or_default();
+        scheduler.policy() != Policy::SLOT
+    }
+
+    fn remembers_all(&self) -> bool {
+        self.datapath.table(&self.datapath.service(WEB)).iter().all(|word| word.look_up() && word.remember())
+    }
+}
+
+#[test]
+fn backends_take_turns_by_their_weights_or_each_once() {
+    assert_eq!(World::ready(&with("weighted-round-robin")).turns(), [2, 1, 2, 2]);
+    assert_eq!(World::ready(&with("round-robin")).turns(), [1, 2]);
+    assert_eq!(World::ready(CONFIG).turns(), [0_u8; 0]);
+}
+
+#[test]
+fn a_backend_that_takes_no_new_flows_has_no_turn() {
+    let mut world = World::ready(&with("weighted-round-robin"));
+    world.change(Change::Drain(selector("10.0.0.2"), None)).unwrap();
+    assert_eq!(world.turns(), [1]);
+    world.change(Change::Admin(selector("10.0.0.2"), Admin::Enabled)).unwrap();
+    assert_eq!(world.turns(), [2, 1, 2, 2]);
+    world.change(Change::Weight(selector("10.0.0.1"), 0)).unwrap();
+    assert_eq!(world.turns(), [2]);
+    world.change(Change::Weight(selector("10.0.0.1"), 3)).unwrap();
+    assert_eq!(world.turns(), [1, 2]);
+    world.change(Change::Remove(selector("10.0.0.1"), None)).unwrap();
+    assert_eq!(world.turns(), [2]);
+    let neighbour: IpAddr = "10.0.0.2".parse().unwrap();
+    world.resolve(neighbour, Err(Unresolved::NoAnswer { neighbour, interface: "eth0".to_owned() }));
+    assert_eq!(world.turns(), [0_u8; 0]);
+    assert!(world.is_scheduled(), "it goes on when there is somebody again");
+}
+
+#[test]
+fn a_scheduler_remembers_all_flows_and_begins_when_no_handshake_is_under_way_that_it_does_not_know() {
+    let mut world = World::ready(CONFIG);
+    world.apply(&with("weighted-round-robin"));
+    assert!(world.remembers_all() && !world.is_scheduled());
+    world.pass(Duration::from_millis(2900));
+    assert!(!world.is_scheduled());
+    world.pass(Duration::from_millis(200));
+    assert!(world.is_scheduled());
+    assert_eq!(world.turns(), [2, 1, 2, 2]);
+}
+
+#[test]
+fn where_flows_have_no_first_packets_it_begins_when_all_that_were_there_are_known_or_over() {
+    let udp = |text: &str| text.replacen("protocol = \"tcp\"", "protocol = \"udp\"", 1);
+    let mut world = World::ready(&udp(CONFIG));
+    world.apply(&udp(&with("weighted-round-robin")));
+    world.pass(Duration::from_secs(59));
+    assert!(!world.is_scheduled());
+    world.pass(Duration::from_secs(2));
+    assert!(world.is_scheduled());
+}
+
+#[test]
+fn a_service_that_is_new_is_scheduled_at_once() {
+    assert!(World::new(&with("round-robin")).is_scheduled());
+}
+
+#[test]
+fn another_scheduler_begins_at_once_and_none_ends_at_once() {
+    let mut world = World::ready(&with("weighted-round-robin"));
+    world.apply(&with("round-robin"));
+    assert_eq!(world.turns(), [1, 2]);
+    world.apply(CONFIG);
+    assert!(!world.is_scheduled());
+    assert!(world.datapath.table(&world.datapath.service(WEB)).iter().all(|word| word.look_up()));
+    world.settle();
+    assert!(!world.datapath.table(&world.datapath.service(WEB)).iter().any(|word| word.look_up()));
+}
+
+#[test]
+fn a_restarted_daemon_takes_the_rotation_over() {
+    let world = World::ready(&with("weighted-round-robin"));
+    let before = world.datapath.schedulers.clone();
+    let world = world.restart(desired(&with("weighted-round-robin")));
+    assert_eq!(world.datapath.schedulers, before);
+    assert_eq!(world.turns(), [2, 1, 2, 2]);
+}
+
+#[test]
+fn a_service_that_goes_leaves_no_scheduler_behind() {
+    let mut world = World::ready(&with("round-robin"));
+    let id = world.datapath.service(WEB).id;
+    world.apply(CONFIG.split("[[service]]").next().unwrap());
+    assert_eq!(world.datapath.schedulers[&id], Scheduler::NONE);
+}
+
+#[test]
+fn a_rotation_of_many_turns_takes_chunks_of_its_own_and_gives_them_back() {
+    let long =
+        with("weighted-round-robin").replace("weight = 3", "weight = 60000").replace("weight = 1\n", "weight = 7\n");
+    let mut world = World::ready(&with("weighted-round-robin"));
+    for _ in 0..200 {
+        world.apply(&long);
+        assert_eq!(world.turns().len(), 60_007);
+        world.apply(&with("weighted-round-robin"));
+        assert_eq!(world.turns().len(), 4);
+        world.pass(Duration::from_secs(2));
+    }
+}
