@@ -10,6 +10,7 @@ mod address;
 mod backend;
 pub mod bench;
 pub mod checksum;
+pub mod choice;
 mod connections;
 mod counters;
 mod directory;

@@ -123,14 +123,14 @@ pub fn scheduler(service: ServiceId) -> Scheduler {
 
 /// The next of `turns` turns of a service's rotation, as this CPU counts.
 #[inline(always)]
-pub fn next_turn(service: ServiceId, turns: u32) -> Option<u32> {
-    let next = TURNS.get_ptr_mut(service.get())?;
+pub fn next_turn(service: ServiceId, turns: u32) -> u32 {
+    let Some(next) = TURNS.get_ptr_mut(service.get()) else { return 0 };
     // SAFETY: the number belongs to this CPU, and XDP programs do not interrupt each other on one CPU.
     unsafe {
         // A rotation may have become shorter.
         let turn = if *next < turns { *next } else { 0 };
         *next = turn + 1;
-        Some(turn)
+        turn
     }
 }
 

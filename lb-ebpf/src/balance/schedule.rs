@@ -1,13 +1,13 @@
 //! Which backend a new flow gets where a scheduler says so, and not its slot (docs/ARCHITECTURE.md, "Schedulers").
 
 use aya_ebpf::helpers::generated::bpf_get_prandom_u32;
-use lb_common::{BackendId, FlowHash, Policy, Ring, Scheduler, Service, ServiceId, SlotWord};
+use lb_common::{
+    BackendId, Connections, FlowHash, Ring, Service, ServiceId, SlotWord,
+    choice::{self, Candidates, Chooser},
+};
 use lb_ebpf::verifier::veil;
 
-use crate::maps::{self, AllConnections};
-
-/// How many backends are asked for room when the one that was chosen is full.
-const ATTEMPTS: u32 = 64;
+use crate::maps::{self, AllConnections, Chunk};
 
 /// The backend for a new flow in a slot with this word, whose owner is the last resort. Nobody, if all are full.
 #[inline(always)]
@@ -29,95 +29,118 @@ pub fn backend_of_new_flow(service: &Service, hash: FlowHash, word: SlotWord) ->
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn schedule(service: u32, owner: u32, slot: u32, first_chunk: u32, len: u32) -> u32 {
+    let (Some(service), Some(connections)) = (ServiceId::new(service), maps::connections()) else { return owner };
     let slots = Ring { first_chunk, len };
-    choose(service, BackendId::truncate(owner), slot, slots).get()
+    choice::choose(Maps { service, connections }, maps::scheduler(service), BackendId::truncate(owner), slot, slots)
+        .get()
 }
 
-#[inline(always)]
-fn choose(service: u32, owner: BackendId, slot: u32, slots: Ring) -> BackendId {
-    let Some(service) = ServiceId::new(service) else { return owner };
-    let scheduler = maps::scheduler(service);
-    let Some(connections) = maps::connections() else { return owner };
-    let ring = scheduler.rotation();
-    let (chosen, ring, start) = if scheduler.policy() == Policy::SLOT || ring.len == 0 {
-        (owner, slots, slot)
-    } else {
-        let Some(start) = first(service, scheduler) else { return owner };
-        let chosen = match scheduler.policy() {
-            Policy::LEAST => BackendId::truncate(least(ring.first_chunk, ring.len, start)),
-            Policy::LEAST_OF_TWO => lighter(ring, start, random(ring), connections),
-            _ => maps::backend_at(ring, start),
-        };
-        (chosen, ring, start)
-    };
-    if !scheduler.is_limited() || !connections.of(chosen).is_full() {
-        return chosen;
-    }
-    BackendId::truncate(next_with_room(ring.first_chunk, ring.len, start))
-}
-
-/// The turn that the choice begins with.
-#[inline(always)]
-fn first(service: ServiceId, scheduler: Scheduler) -> Option<u32> {
-    match scheduler.policy() {
-        Policy::NEXT | Policy::LEAST => maps::next_turn(service, scheduler.turns()),
-        _ => Some(random(scheduler.rotation())),
-    }
-}
-
-#[inline(always)]
-fn random(ring: Ring) -> u32 {
-    // SAFETY: the helper takes nothing and returns a number.
-    let number = unsafe { bpf_get_prandom_u32() };
-    ((u64::from(number) * u64::from(ring.len)) >> 32) as u32
-}
-
-#[inline(always)]
-fn lighter(ring: Ring, one: u32, other: u32, connections: AllConnections) -> BackendId {
-    let [one, other] = [maps::backend_at(ring, one), maps::backend_at(ring, other)];
-    let [one_load, other_load] = [one, other].map(|backend| connections.of(backend).load());
-    if other_load.is_less_than(one_load) { other } else { one }
-}
-
-/// The one with the fewest connections for its weight; of several the one whose turn is next from `start` on. One that is full only if
-/// all are. Its turns stand in one chunk.
+/// See [`choice::least`].
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn least(first_chunk: u32, len: u32, start: u32) -> u32 {
     let (Some(turns), Some(connections)) = (maps::chunk(first_chunk), maps::connections()) else { return 0 };
-    let ring = Ring { first_chunk, len };
-    // What the verifier does not know, it does not follow.
-    let veiled = |value: u64| veil(value, len.into());
-    let mut index = start;
-    let mut best = turns.backend_at(index);
-    let mut fewest = connections.of(best).load();
-    for _ in 1..Policy::MAX_COMPARED {
-        index = veiled(ring.after(index).into()) as u32;
-        let backend = turns.backend_at(index);
-        let load = connections.of(backend).load();
-        if load.is_less_than(fewest) {
-            (best, fewest) = (backend, load);
-        }
-        best = BackendId::truncate(veiled(best.get().into()) as u32);
-        fewest = fewest.map(veiled);
-    }
-    best.get()
+    choice::least(OneChunk { turns, connections, unknown: len }, Ring { first_chunk, len }, start).get()
 }
 
-/// The next backend of a ring, after the one at `start`, that may have more connections.
+/// See [`choice::next_with_room`].
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn next_with_room(first_chunk: u32, len: u32, start: u32) -> u32 {
     let Some(connections) = maps::connections() else { return 0 };
     let ring = Ring { first_chunk, len };
-    let veiled = |value: u32| veil(value.into(), len.into()) as u32;
-    let mut index = start;
-    for _ in 0..ATTEMPTS {
-        index = veiled(ring.after(index));
-        let backend = BackendId::truncate(veiled(maps::backend_at(ring, index).get()));
-        if backend != BackendId::NONE && !connections.of(backend).is_full() {
-            return backend.get();
-        }
+    choice::next_with_room(Loop { connections, unknown: len }, ring, start).get()
+}
+
+/// The maps, for a new flow of this service.
+#[derive(Clone, Copy)]
+struct Maps {
+    service: ServiceId,
+    connections: AllConnections,
+}
+
+impl Candidates for Maps {
+    #[inline(always)]
+    fn backend_at(self, ring: Ring, index: u32) -> BackendId {
+        maps::backend_at(ring, index)
     }
-    BackendId::NONE.get()
+
+    #[inline(always)]
+    fn connections_of(self, backend: BackendId) -> Connections {
+        self.connections.of(backend)
+    }
+}
+
+impl Chooser for Maps {
+    #[inline(always)]
+    fn next_turn(self, turns: u32) -> u32 {
+        maps::next_turn(self.service, turns)
+    }
+
+    #[inline(always)]
+    fn random(self) -> u32 {
+        // SAFETY: the helper takes nothing and returns a number.
+        unsafe { bpf_get_prandom_u32() }
+    }
+
+    #[inline(always)]
+    fn least(self, ring: Ring, start: u32) -> BackendId {
+        BackendId::truncate(least(ring.first_chunk, ring.len, start))
+    }
+
+    #[inline(always)]
+    fn next_with_room(self, ring: Ring, start: u32) -> BackendId {
+        BackendId::truncate(next_with_room(ring.first_chunk, ring.len, start))
+    }
+}
+
+/// The turns of a rotation that is so short that they stand in one chunk, for a loop.
+#[derive(Clone, Copy)]
+struct OneChunk {
+    turns: Chunk,
+    connections: AllConnections,
+    /// Of which the verifier knows nothing.
+    unknown: u32,
+}
+
+impl Candidates for OneChunk {
+    #[inline(always)]
+    fn backend_at(self, _ring: Ring, index: u32) -> BackendId {
+        self.turns.backend_at(index)
+    }
+
+    #[inline(always)]
+    fn connections_of(self, backend: BackendId) -> Connections {
+        self.connections.of(backend)
+    }
+
+    #[inline(always)]
+    fn veil(self, value: u64) -> u64 {
+        veil(value, self.unknown.into())
+    }
+}
+
+/// Any ring, for a loop.
+#[derive(Clone, Copy)]
+struct Loop {
+    connections: AllConnections,
+    /// Of which the verifier knows nothing.
+    unknown: u32,
+}
+
+impl Candidates for Loop {
+    #[inline(always)]
+    fn backend_at(self, ring: Ring, index: u32) -> BackendId {
+        maps::backend_at(ring, index)
+    }
+
+    #[inline(always)]
+    fn connections_of(self, backend: BackendId) -> Connections {
+        self.connections.of(backend)
+    }
+
+    #[inline(always)]
+    fn veil(self, value: u64) -> u64 {
+        veil(value, self.unknown.into())
+    }
 }

@@ -7,8 +7,8 @@ use lb_common::{BackendId, Policy, Scheduler, ServiceId, layout};
 
 use super::effect::Effect;
 use crate::{
-    config::{self, Algorithm, OnFull},
-    schedule::Turns,
+    config::{self, OnFull},
+    schedule::{Turns, plan},
 };
 
 /// A run of chunks in the slot array.
@@ -31,18 +31,6 @@ pub(super) struct Rotation {
     stored: Option<Scheduler>,
     /// From when on the scheduler chooses, if it is to choose and does not yet.
     due: Option<Instant>,
-}
-
-/// How the datapath chooses among so many backends, and how often each has its turn, if there is a scheduler.
-fn plan(algorithm: Algorithm, backends: usize) -> Option<(Policy, Turns)> {
-    match algorithm {
-        Algorithm::Maglev | Algorithm::SourceHash => None,
-        Algorithm::RoundRobin => Some((Policy::NEXT, Turns::Equal)),
-        Algorithm::WeightedRoundRobin => Some((Policy::NEXT, Turns::Weighted)),
-        Algorithm::Random => Some((Policy::RANDOM, Turns::Weighted)),
-        Algorithm::LeastConnections if backends <= Policy::MAX_COMPARED as usize => Some((Policy::LEAST, Turns::Equal)),
-        Algorithm::LeastConnections => Some((Policy::LEAST_OF_TWO, Turns::Weighted)),
-    }
 }
 
 /// How many chunks the rotation of a service takes when all its backends are there.

@@ -8,5 +8,5 @@ mod slow_start;
 
 pub use maglev::{Member, table};
 pub use mover::{Census, Fate, Group, Pace, Report, SlotMover};
-pub use rotation::Turns;
+pub use rotation::{Turns, plan};
 pub use slow_start::{Rising, slow_start};

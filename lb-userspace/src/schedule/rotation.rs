@@ -1,5 +1,21 @@
 //! The order in which a service's backends take turns at new flows.
 
+use lb_common::Policy;
+
+use crate::config::Algorithm;
+
+/// How the datapath chooses among so many backends, and how often each has its turn, if there is a scheduler.
+pub fn plan(algorithm: Algorithm, backends: usize) -> Option<(Policy, Turns)> {
+    match algorithm {
+        Algorithm::Maglev | Algorithm::SourceHash => None,
+        Algorithm::RoundRobin => Some((Policy::NEXT, Turns::Equal)),
+        Algorithm::WeightedRoundRobin => Some((Policy::NEXT, Turns::Weighted)),
+        Algorithm::Random => Some((Policy::RANDOM, Turns::Weighted)),
+        Algorithm::LeastConnections if backends <= Policy::MAX_COMPARED as usize => Some((Policy::LEAST, Turns::Equal)),
+        Algorithm::LeastConnections => Some((Policy::LEAST_OF_TWO, Turns::Weighted)),
+    }
+}
+
 /// How often each backend has its turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Turns {
