@@ -48,9 +48,9 @@ pub fn backend_of(
         match track::backend_of(hash, word, signal, before) {
             Tracked::To(backend) => backend,
             Tracked::Remember(entry) => track::remember(hash, entry),
-            Tracked::New => match schedule::backend_of_new_flow(service, hash, word) {
+            Tracked::New(vacancy) => match schedule::backend_of_new_flow(service, hash, word) {
                 BackendId::NONE => BackendId::NONE,
-                backend => track::admit(hash, word, signal, backend),
+                backend => track::admit(hash, word, signal, backend, vacancy),
             },
         }
     } else {

@@ -20,7 +20,16 @@ pub enum Tracked {
     /// The flow is to be remembered so.
     Remember(FlowEntry),
     /// The flow is new: it is for the scheduler to choose.
-    New,
+    New(Vacancy),
+}
+
+/// Where a new flow may stand.
+#[derive(Clone, Copy)]
+pub enum Vacancy {
+    /// In any way of its buckets.
+    Any,
+    /// In that of a flow with the same ports, which is over.
+    Predecessor,
 }
 
 /// The backend of a flow in a slot that is arming, moving or tracked. `before` is the hash that the flow had before its service
@@ -28,7 +37,8 @@ pub enum Tracked {
 #[inline(always)]
 pub fn backend_of(hash: FlowHash, word: SlotWord, signal: Signal, before: FlowHash) -> Tracked {
     match track(hash.0, word.to_bits(), signal as u32, before.0) {
-        NEW => Tracked::New,
+        NEW => Tracked::New(Vacancy::Any),
+        NEW_AFTER_ANOTHER => Tracked::New(Vacancy::Predecessor),
         answer if answer < NEW => Tracked::To(BackendId::truncate(answer as u32)),
         answer => Tracked::Remember(FlowEntry::from_bits(answer)),
     }
@@ -36,10 +46,17 @@ pub fn backend_of(hash: FlowHash, word: SlotWord, signal: Signal, before: FlowHa
 
 /// Remembers that a new flow belongs to `backend`. Whose it is then: its slot says so if there is no room.
 #[inline(always)]
-pub fn admit(hash: FlowHash, word: SlotWord, signal: Signal, backend: BackendId) -> BackendId {
+pub fn admit(hash: FlowHash, word: SlotWord, signal: Signal, backend: BackendId, vacancy: Vacancy) -> BackendId {
     let state = if signal == Signal::Opens { FlowState::Opening } else { FlowState::Sighted };
     let entry = FlowEntry::new(FlowTag::of(hash), backend, state, maps::now());
-    BackendId::truncate(put(hash.0, entry.to_bits(), word.to_bits()))
+    let mut owner = BackendId::NONE;
+    if matches!(vacancy, Vacancy::Predecessor) {
+        owner = BackendId::truncate(reopen(hash.0, entry.to_bits()));
+    }
+    if owner == BackendId::NONE {
+        owner = BackendId::truncate(put(hash.0, entry.to_bits(), word.to_bits()));
+    }
+    owner
 }
 
 /// Remembers a flow that was there before. Whose it is then: what `entry` says unless somebody else knows better.
@@ -50,8 +67,10 @@ pub fn remember(hash: FlowHash, entry: FlowEntry) -> BackendId {
 
 /// What [`track`] answers of a new flow: above all backends, and below all entries whose tag is not zero.
 const NEW: u64 = BackendId::COUNT as u64;
+/// What it answers of one whose predecessor is in the table.
+const NEW_AFTER_ANOTHER: u64 = NEW + 1;
 
-/// A backend, [`NEW`], or an entry to be remembered.
+/// A backend, [`NEW`] or [`NEW_AFTER_ANOTHER`], or an entry to be remembered.
 ///
 /// In the interface of C and with numbers only, as [`put`] and the scheduler: so they are *global functions*, which the verifier checks
 /// once, by themselves, and not for each way that leads to them (<https://docs.kernel.org/bpf/btf.html>, `BTF_FUNC_GLOBAL`). They do
@@ -86,16 +105,6 @@ extern "C" fn put(hash: u64, entry: u64, word: u32) -> u32 {
     else {
         return otherwise.get();
     };
-    if entry.state() == FlowState::Opening
-        && let Some(Place { bucket, way, entry: known }) = find(flow.hash, tables.current(), flow.now)
-    {
-        // Another CPU may have seen the same packet.
-        if !flow.is_over(known) || !bucket.replace(way, known, entry) {
-            return bucket.load(way).backend().get();
-        }
-        maps::count_tracking(Tracking::Reopened);
-        return entry.backend().get();
-    }
     match insert([&first, &second], entry, flow.now, tables.idle_ticks()) {
         Inserted::New { evicted } => {
             maps::count_tracking(Tracking::Remembered);
@@ -110,6 +119,23 @@ extern "C" fn put(hash: u64, entry: u64, word: u32) -> u32 {
             otherwise.get()
         }
     }
+}
+
+/// Puts `entry` where one of an earlier flow stands. Whose it is then: another CPU may have seen the same packet. Nobody's, if the
+/// earlier one has gone meanwhile.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn reopen(hash: u64, entry: u64) -> u32 {
+    let entry = FlowEntry::from_bits(entry);
+    let flow = Flow::new(hash, SlotWord::EMPTY.to_bits(), Signal::Opens as u32);
+    let Some(Place { bucket, way, entry: known }) = find(flow.hash, flow.tables.current(), flow.now) else {
+        return BackendId::NONE.get();
+    };
+    if !flow.is_over(known) || !bucket.replace(way, known, entry) {
+        return bucket.load(way).backend().get();
+    }
+    maps::count_tracking(Tracking::Reopened);
+    entry.backend().get()
 }
 
 /// An entry, and where it stands.
@@ -159,7 +185,7 @@ impl Flow {
     #[inline(always)]
     fn follow(&self, Place { bucket, way, entry }: Place) -> Option<u64> {
         if self.is_over(entry) {
-            return Some(NEW);
+            return Some(NEW_AFTER_ANOTHER);
         }
         let (next, event) = self.next(entry);
         if next.backend() == BackendId::NONE {
