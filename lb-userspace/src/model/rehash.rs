@@ -1,14 +1,20 @@
-//! A change of what picks the slots of flows: nearly all flows get another slot. As long as flows may be left that nobody has seen
-//! since, the datapath knows what picked their slots before: what is not in the flow table goes to the owner of that slot, and is put
-//! there. It is the move of a slot ([`crate::schedule::SlotMover`]) for all at once, and lasts as long: until each flow has either
-//! sent something or is over.
+//! A change of what picks the slots of flows: nearly all flows get another slot. It is the move of a slot
+//! ([`crate::schedule::SlotMover`]) for all at once, in the same two steps.
+//!
+//! First all slots remember, for as long as a handshake may take, and nothing else changes: a first packet that comes again must not
+//! change sides. Then flows get their new slots. As long as flows may be left that nobody has seen since, the datapath knows what
+//! picked their slots before: what is not in the flow table goes to the owner of that slot, and is put there. That ends when each flow
+//! has either sent something or is over.
 
 use std::time::Instant;
 
 use lb_common::{HashInput, HashInputs, Service};
 
 use super::service::ServiceState;
-use crate::config::{self, Algorithm};
+use crate::{
+    config::{self, Algorithm},
+    schedule::Pace,
+};
 
 /// What is to pick the slots of a service's flows.
 fn wanted(spec: &config::Service) -> HashInput {
@@ -19,26 +25,36 @@ fn wanted(spec: &config::Service) -> HashInput {
     HashInput::source(spec.source_prefix.unwrap_or(longest)).expect("a length of 1 to 128")
 }
 
-/// What picks them from now on. During one change there is no other: it follows.
+/// What picks them at first.
 pub(super) fn inputs(spec: &config::Service, present: Option<Service>) -> HashInputs {
-    match present.map(|service| service.hash) {
-        None => HashInputs::new(wanted(spec)),
-        Some(hash) if hash.before().is_some() || hash.now() == wanted(spec) => hash,
-        Some(hash) => HashInputs::changed(wanted(spec), hash.now()),
-    }
+    present.map_or_else(|| HashInputs::new(wanted(spec)), |service| service.hash)
 }
 
 impl ServiceState {
-    /// When no flow is left whose slot was picked otherwise.
-    pub(super) fn rehash_due(&self) -> Option<Instant> {
-        let since = self.rehashed?;
-        Some(self.mover.remembers_since().map_or(since, |remembers| remembers.max(since)) + self.pace().idle)
+    /// Whether flows have not the slots that they are to have, or some may be left that had others.
+    pub(super) fn is_rehashing(&self) -> bool {
+        self.live.hash != HashInputs::new(wanted(&self.desired.spec))
     }
 
-    /// Forgets what picked slots before, and makes the next change if another has been asked for meanwhile.
-    pub(super) fn end_rehash(&mut self, now: Instant) {
-        let present = Service { hash: HashInputs::new(self.live.hash.now()), ..self.live };
-        self.live.hash = inputs(&self.desired.spec, Some(present));
-        self.rehashed = self.live.hash.before().map(|_| now);
+    /// When the next step is due.
+    pub(super) fn rehash_due(&self) -> Option<Instant> {
+        if !self.is_rehashing() {
+            return None;
+        }
+        let Pace { handshake, idle, .. } = self.pace();
+        let remembers_since = self.mover.remembers_since().unwrap_or(self.refreshed);
+        Some(match self.rehashed {
+            None => remembers_since + handshake,
+            Some(since) => remembers_since.max(since) + idle,
+        })
+    }
+
+    /// Makes the next step. If another change has been asked for meanwhile, it follows.
+    pub(super) fn rehash(&mut self, now: Instant) {
+        let present = self.live.hash.now();
+        (self.live.hash, self.rehashed) = match self.rehashed {
+            None => (HashInputs::changed(wanted(&self.desired.spec), present), Some(now)),
+            Some(_) => (HashInputs::new(present), None),
+        };
     }
 }

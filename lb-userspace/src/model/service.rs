@@ -89,7 +89,7 @@ pub(super) struct ServiceState {
     pub(super) mover: SlotMover,
     /// The turns that its backends take, where a scheduler chooses.
     pub(super) rotation: Rotation,
-    /// Since when something else picks the slots of flows than before, if flows of then may be left.
+    /// Since when something else picks the slots of flows, if flows may be left whose slots were picked otherwise.
     pub(super) rehashed: Option<Instant>,
     /// In the order of `desired.spec.backends`.
     pub(super) backends: Vec<Backend>,
@@ -176,7 +176,7 @@ impl ServiceState {
         let has_gathered = self.gathering_until().is_some_and(|until| until <= now && until > self.refreshed);
         let is_rehashed = is_due(self.rehash_due());
         if is_rehashed {
-            self.end_rehash(now);
+            self.rehash(now);
         }
         if is_cut_off || has_gathered || is_rehashed || is_due(self.next_rise()) || is_due(self.rotation.due()) {
             return self.refresh(shared, now);
@@ -369,7 +369,7 @@ impl ServiceState {
         Pace {
             handshake: if self.has_first_packets() { HANDSHAKE } else { Duration::ZERO },
             idle: spec.idle_timeout(),
-            tracking: if self.live.hash.before().is_some() { Tracking::Always } else { spec.effective_tracking() },
+            tracking: if self.is_rehashing() { Tracking::Always } else { spec.effective_tracking() },
         }
     }
 

@@ -24,6 +24,7 @@ mod changes;
 mod leaving;
 mod quic;
 mod recovery;
+mod rehash;
 mod rotation;
 mod slow_start;
 
