@@ -1,5 +1,6 @@
 //! The balancing program.
 
+mod algorithms;
 mod choice;
 mod configured;
 mod connections;
