@@ -3,23 +3,25 @@
 use std::{fs, path::PathBuf, process};
 
 use lb_common::{
-    Encapsulation, HashKey,
+    Encapsulation, HashInput, HashInputs, HashKey,
     bench::Template,
     flow_table::{BucketBits, idle_ticks},
 };
-use lb_userspace::dataplane::Dataplane;
+use lb_userspace::{config::Algorithm, dataplane::Dataplane};
 
 use crate::{
     frames::{Kind, frame},
     measure::{Bench, PACKETS, Sample, Target, rounds},
     report::CaseResult,
-    services::{ONE_SERVICE, Scale, THOUSAND_SERVICES, fill},
+    services::{ALL_COMPARED, ONE_SERVICE, Scale, THOUSAND_SERVICES, fill},
     slots::{Slots, Table, misrouted},
 };
 
 const KEY: HashKey = HashKey::from_bytes(*b"a key for speed!");
 /// A table of 1,048,576 flows.
 const TABLE_BITS: BucketBits = BucketBits::new(17).expect("that is a size");
+/// One in which as many flows have room.
+const LARGE_TABLE_BITS: BucketBits = BucketBits::new(18).expect("that is a size");
 const IDLE_SECONDS: u64 = 900;
 const MANY: u32 = 1 << 16;
 const VERY_MANY: u32 = 1 << 20;
@@ -35,6 +37,8 @@ pub(crate) struct Case {
     pub(crate) packets: u32,
     /// What the slots do.
     pub(crate) slots: Slots,
+    /// How new flows get their backends.
+    pub(crate) algorithm: Algorithm,
 }
 
 impl Case {
@@ -51,6 +55,7 @@ impl Case {
             target: Target::Balance,
             packets: PACKETS,
             slots: Slots::Stable,
+            algorithm: Algorithm::Maglev,
         }
     }
 
@@ -65,6 +70,7 @@ impl Case {
             target: Target::Balance,
             packets: PACKETS,
             slots: Slots::Stable,
+            algorithm: Algorithm::Maglev,
         }
     }
 
@@ -79,6 +85,7 @@ impl Case {
             target,
             packets: PACKETS,
             slots: Slots::Stable,
+            algorithm: Algorithm::Maglev,
         }
     }
 
@@ -89,6 +96,15 @@ impl Case {
         // Of new flows each comes once.
         let packets = if slots == Slots::Always { flows } else { PACKETS };
         Self { name, packets, slots, ..case }
+    }
+
+    /// A case of new flows, or of flows that are known, where `algorithm` chooses. Each new flow comes once.
+    fn scheduled(algorithm: Algorithm, kind: Kind, flows: u32, scale: Scale) -> Self {
+        let case = Self::balanced("ipip", kind, true, flows, scale);
+        let backends = if scale == ONE_SERVICE { String::new() } else { format!("/{}-backends", scale.backends) };
+        let name = format!("{algorithm}/ipip/v4/{}/{flows}{backends}", kind.name());
+        let (slots, packets) = if kind == Kind::Syn { (Slots::Always, flows) } else { (Slots::Known, PACKETS) };
+        Self { name, slots, packets, algorithm, ..case }
     }
 
     /// Whether flows could be lost, and would be missed.
@@ -105,9 +121,34 @@ impl Case {
 /// Cases that share what is in the maps.
 struct Group {
     scale: Scale,
+    hash: HashInputs,
     ipv4: bool,
     encapsulation: Encapsulation,
     cases: Vec<Case>,
+}
+
+impl Group {
+    fn has_scheduler(&self) -> bool {
+        self.cases.iter().any(|case| case.algorithm.is_scheduler())
+    }
+}
+
+/// The algorithms that choose for each new flow.
+const SCHEDULERS: [Algorithm; 4] =
+    [Algorithm::RoundRobin, Algorithm::WeightedRoundRobin, Algorithm::Random, Algorithm::LeastConnections];
+
+fn scheduled(algorithms: &[Algorithm], scale: Scale) -> Vec<Case> {
+    let of = |algorithm: &Algorithm| {
+        let kinds = [Kind::Syn, Kind::Established];
+        kinds.map(|kind| [MANY, VERY_MANY].map(|flows| Case::scheduled(*algorithm, kind, flows, scale)))
+    };
+    algorithms.iter().flat_map(of).flatten().collect()
+}
+
+/// Cases of services whose packets go in IP of the same family.
+fn ipip(cases: Vec<Case>, ipv4: bool, scale: Scale) -> Group {
+    let encapsulation = if ipv4 { Encapsulation::IPV4 } else { Encapsulation::IPV6 };
+    Group { scale, hash: HashInputs::default(), ipv4, encapsulation, cases }
 }
 
 fn groups() -> Vec<Group> {
@@ -126,6 +167,7 @@ fn groups() -> Vec<Group> {
     ipip_v4.push(Case::not_ours(Kind::Syn, false));
     let group = |mode, ipv4, encapsulation, kinds: &[Kind]| Group {
         scale: ONE_SERVICE,
+        hash: HashInputs::default(),
         ipv4,
         encapsulation,
         cases: cases(mode, ipv4, ONE_SERVICE, kinds, &all),
@@ -144,10 +186,17 @@ fn groups() -> Vec<Group> {
         Case::tracked(Slots::Tracked, Kind::Established, false, MANY),
         Case::tracked(Slots::Always, Kind::Syn, false, MANY),
     ];
+    let whole_address = HashInput::source(32).expect("that is a length");
+    let by_source = |case: Case| Case { name: case.name.replacen("maglev", "source-hash", 1), ..case };
+    let source_hash =
+        cases("ipip", true, ONE_SERVICE, &[Kind::Syn, Kind::Established], &all).into_iter().map(by_source).collect();
     vec![
-        Group { scale: ONE_SERVICE, ipv4: true, encapsulation: Encapsulation::IPV4, cases: ipip_v4 },
-        Group { scale: ONE_SERVICE, ipv4: true, encapsulation: Encapsulation::IPV4, cases: tracked_v4 },
-        Group { scale: ONE_SERVICE, ipv4: false, encapsulation: Encapsulation::IPV6, cases: tracked_v6 },
+        ipip(ipip_v4, true, ONE_SERVICE),
+        ipip(tracked_v4, true, ONE_SERVICE),
+        ipip(tracked_v6, false, ONE_SERVICE),
+        ipip(scheduled(&SCHEDULERS, ONE_SERVICE), true, ONE_SERVICE),
+        ipip(scheduled(&[Algorithm::LeastConnections], ALL_COMPARED), true, ALL_COMPARED),
+        Group { hash: HashInputs::new(whole_address), ..ipip(source_hash, true, ONE_SERVICE) },
         group("ipip", false, Encapsulation::IPV6, &every),
         group("ipip-4in6", true, Encapsulation::IPV6, &established),
         group("ipip-6in4", false, Encapsulation::IPV4, &established),
@@ -157,12 +206,7 @@ fn groups() -> Vec<Group> {
         group("gue-6in4", false, Encapsulation::GUE_IPV4, &established),
         group("l2-dsr", true, Encapsulation::NONE, &every),
         group("l2-dsr", false, Encapsulation::NONE, &every),
-        Group {
-            scale: THOUSAND_SERVICES,
-            ipv4: true,
-            encapsulation: Encapsulation::IPV4,
-            cases: cases("ipip", true, THOUSAND_SERVICES, &[Kind::Syn, Kind::Established], &all),
-        },
+        ipip(cases("ipip", true, THOUSAND_SERVICES, &[Kind::Syn, Kind::Established], &all), true, THOUSAND_SERVICES),
     ]
 }
 
@@ -176,10 +220,11 @@ pub(crate) fn run(only: &str) -> anyhow::Result<Vec<CaseResult>> {
         }
         let pins = Pins::new(number);
         let mut dataplane = Dataplane::load(&pins.0, KEY, None)?;
-        let slots = fill(&mut dataplane, group.scale, group.ipv4, group.encapsulation)?;
-        let (tables, _) = dataplane.open_flow_tables(TABLE_BITS, idle_ticks(IDLE_SECONDS))?;
-        let table = Table { slots, words: dataplane.maps.words(), flows: tables.table() };
+        let slots = fill(&mut dataplane, group.scale, group.hash, group.ipv4, group.encapsulation)?;
+        let bits = if group.has_scheduler() { LARGE_TABLE_BITS } else { TABLE_BITS };
+        let (tables, _) = dataplane.open_flow_tables(bits, idle_ticks(IDLE_SECONDS))?;
         let mut bench = Bench::new(&mut dataplane)?;
+        let table = Table { slots, backends: group.scale.backends, maps: &dataplane.maps, flows: tables.table() };
         let mut cases = vec![Case::floor("noop", Target::Noop), Case::floor("encap", Target::Encap)];
         cases.extend(group.cases);
         let samples: Vec<Sample> = rounds(&mut bench, &cases, |bench, case| table.prepare(bench, case))?;

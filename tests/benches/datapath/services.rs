@@ -4,8 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use anyhow::Context as _;
 use lb_common::{
-    Address, BackendId, BackendRow, Encapsulation, NetU16, NetU32, OuterHeader, RowIndex, Service, ServiceEntry,
-    ServiceId, ServiceKey, SlotWord, gue, layout,
+    Address, BackendId, BackendRow, Encapsulation, HashInputs, NetU16, NetU32, OuterHeader, RowIndex, Service,
+    ServiceEntry, ServiceId, ServiceKey, SlotWord, gue, layout,
 };
 use lb_userspace::{
     dataplane::Dataplane,
@@ -28,6 +28,8 @@ pub(crate) struct Scale {
 }
 
 pub(crate) const ONE_SERVICE: Scale = Scale { services: 1, backends: 100, slots: 1 << 14 };
+/// As many backends as least-connections compares.
+pub(crate) const ALL_COMPARED: Scale = Scale { backends: 64, ..ONE_SERVICE };
 pub(crate) const THOUSAND_SERVICES: Scale = Scale { services: 1024, backends: 10, slots: 1 << 10 };
 
 /// The virtual IP of a service: the low bits are its number.
@@ -44,6 +46,7 @@ pub(crate) fn service_v6(number: u16) -> Ipv6Addr {
 pub(crate) fn fill(
     dataplane: &mut Dataplane,
     scale: Scale,
+    hash: HashInputs,
     ipv4: bool,
     encapsulation: Encapsulation,
 ) -> anyhow::Result<Vec<(Service, Vec<BackendId>)>> {
@@ -60,6 +63,7 @@ pub(crate) fn fill(
             id: ServiceId::new(u32::from(number) + 1).context("too many services")?,
             first_chunk: u32::from(number) * (scale.slots / layout::CHUNK_SLOTS),
             slot_mask: scale.slots - 1,
+            hash,
             ..Service::default()
         };
         let backends = (first_backend..).take(scale.backends.into()).map(BackendId::truncate);

@@ -3,14 +3,21 @@
 use std::sync::Arc;
 
 use anyhow::ensure;
-use lb_common::{BackendId, Service, SlotWord, bench::Template};
-use lb_userspace::dataplane::{FlowTable, Maps, Words};
+use lb_common::{BackendId, Scheduler, Service, SlotWord, bench::Template};
+use lb_userspace::{
+    config::Algorithm,
+    dataplane::{FlowTable, Maps},
+    schedule::plan,
+};
 
 use crate::{
     cases::Case,
     frames::{Kind, frame},
     measure::Bench,
 };
+
+/// Where the turns of schedulers stand: behind all slots.
+const ROTATION: u32 = 2048;
 
 /// Backends that own nothing but the slots of [`Slots::AllMoving`].
 pub(crate) const NEWCOMERS: [BackendId; 2] =
@@ -25,6 +32,8 @@ pub(crate) enum Slots {
     Tracked,
     /// Every flow is put into the table, which is empty.
     Always,
+    /// All flows are in the table, and others would be put there.
+    Known,
     /// One slot in a hundred moves, and its flows are put into the table.
     OnePercentMoving,
     /// All slots move between two newcomers, and all flows are in the table, with others: a packet that a newcomer gets is on the
@@ -38,6 +47,7 @@ impl Slots {
             Self::Stable => "stable",
             Self::Tracked => "tracked-found",
             Self::Always => "always-first",
+            Self::Known => "always-found",
             Self::OnePercentMoving => "1%-moving",
             Self::AllMoving => "all-moving-found",
         }
@@ -47,7 +57,7 @@ impl Slots {
     fn word(self, slot: usize, owner: BackendId, heir: BackendId) -> SlotWord {
         match self {
             Self::Tracked => SlotWord::new(owner, owner, true, false),
-            Self::Always => SlotWord::new(owner, owner, true, true),
+            Self::Always | Self::Known => SlotWord::new(owner, owner, true, true),
             Self::OnePercentMoving if slot.is_multiple_of(100) => SlotWord::new(heir, owner, true, true),
             Self::AllMoving => SlotWord::new(NEWCOMERS[0], NEWCOMERS[1], true, true),
             Self::Stable | Self::OnePercentMoving => SlotWord::stable(owner),
@@ -68,33 +78,51 @@ pub(crate) fn misrouted(bench: &mut Bench, case: &Case, maps: &Maps) -> anyhow::
 }
 
 /// The slots of the services, and the flow table.
-pub(crate) struct Table {
+pub(crate) struct Table<'a> {
     /// The services, and the owners of their slots.
     pub(crate) slots: Vec<(Service, Vec<BackendId>)>,
-    pub(crate) words: Arc<Words>,
+    /// How many backends each service has.
+    pub(crate) backends: u16,
+    pub(crate) maps: &'a Maps,
     pub(crate) flows: Arc<FlowTable>,
 }
 
-impl Table {
+impl Table<'_> {
     /// Brings slots and flow table into the state that `case` is about.
     pub(crate) fn prepare(&self, bench: &mut Bench, case: &Case) -> anyhow::Result<()> {
+        self.schedule(case.algorithm);
         if case.slots == Slots::Stable {
             self.store(Slots::Stable);
             return Ok(());
         }
         self.flows.clear();
-        if matches!(case.slots, Slots::Tracked | Slots::AllMoving) {
+        if matches!(case.slots, Slots::Tracked | Slots::Known | Slots::AllMoving) {
             self.fill(bench, case)?;
         }
         self.store(case.slots);
         Ok(())
     }
 
+    /// Lets new flows get their backends by `algorithm`.
+    fn schedule(&self, algorithm: Algorithm) {
+        for (service, _) in &self.slots {
+            let plan = plan(algorithm, self.backends.into());
+            let scheduler = plan.map_or(Scheduler::NONE, |(policy, turns)| {
+                let turns = turns.rotation(&vec![1; self.backends.into()], Scheduler::MAX_TURNS);
+                let turns: Vec<BackendId> = turns.into_iter().map(|turn| BackendId::truncate(turn + 1)).collect();
+                turns.iter().for_each(|backend| self.maps.connections().store_capacity(*backend, 1, 0));
+                self.maps.store_turns(ROTATION, &turns);
+                Scheduler::new(policy, ROTATION, self.backends.into())
+            });
+            self.maps.store_scheduler(service.id, scheduler);
+        }
+    }
+
     fn store(&self, slots: Slots) {
         for (service, owners) in &self.slots {
             let heirs = owners.iter().cycle().skip(1);
             for ((slot, owner), heir) in (0..).zip(owners).zip(heirs) {
-                self.words.store_slot(service, slot, slots.word(slot as usize, *owner, *heir));
+                self.maps.store_slot(service, slot, slots.word(slot as usize, *owner, *heir));
             }
         }
     }
