@@ -29,6 +29,23 @@ enum What {
     Daemon(Output),
     /// Change the backends of a service with live connections, with flows tracked when needed, never, and always
     Churn(Churn),
+    /// Simulate how evenly each algorithm loads up to a thousand backends
+    Schedulers(Schedulers),
+}
+
+#[derive(Debug, Args)]
+struct Schedulers {
+    /// How many connections a backend has on average
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    connections: u32,
+    /// What the connections follow from
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    seed: u64,
+    /// Draw the load of the most loaded one of a thousand backends over time, as SVG
+    #[arg(long, value_name = "FILE")]
+    plot: Option<PathBuf>,
+    #[command(flatten)]
+    output: Output,
 }
 
 #[derive(Debug, Args)]
@@ -107,6 +124,15 @@ pub(crate) fn run(options: Options) -> Result<()> {
             let mut command = bench("churn");
             command.arg("--connections").arg(connections.to_string());
             command.arg("--changes").arg(changes.to_string());
+            command.arg("--seed").arg(seed.to_string());
+            tell_plot(&mut command, plot)?;
+            cargo::run(output.tell(&mut command)?)
+        }
+        What::Schedulers(Schedulers { connections, seed, plot, output }) => {
+            setup::ensure(Level::Run)?;
+            let mut command = cargo::command();
+            command.args(["bench", "--package", "lb-tests", "--bench", "schedulers", "--"]);
+            command.arg("--connections").arg(connections.to_string());
             command.arg("--seed").arg(seed.to_string());
             tell_plot(&mut command, plot)?;
             cargo::run(output.tell(&mut command)?)

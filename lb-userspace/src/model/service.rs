@@ -15,7 +15,7 @@ use super::{
     settle::in_order,
 };
 use crate::{
-    config::{self, Protocol, Tracking},
+    config::{self, Algorithm, Protocol, Tracking},
     schedule::{self, Fate, Pace, SlotMover},
 };
 
@@ -278,8 +278,14 @@ impl ServiceState {
 
     /// Tells the mover who is to own which slot.
     fn want(&mut self, now: Instant) {
-        let members: Vec<schedule::Member> =
-            self.backends.iter().map(|backend| backend.member(self.desired.spec.slow_start, now)).collect();
+        let spec = &self.desired.spec;
+        let has_equal_shares = spec.algorithm == Algorithm::RoundRobin;
+        let member = |backend: &Backend| {
+            let member = backend.member(spec.slow_start, now);
+            let weight = if has_equal_shares { member.weight.min(1) } else { member.weight };
+            schedule::Member { weight, ..member }
+        };
+        let members: Vec<schedule::Member> = self.backends.iter().map(member).collect();
         let owners = schedule::table(&members, self.live.slot_mask + 1);
         self.refreshed = now;
         if self.waits_for_others(now) {

@@ -5,6 +5,7 @@ use std::{net::IpAddr, time::Duration};
 use comfy_table::{Table, presets};
 use lb_userspace::{
     api::{StatsView, StatusView},
+    config::Tracking,
     model::{Admin, BackendState, BackendView, NextHopView, ProbeView, ServiceView},
 };
 
@@ -123,7 +124,7 @@ pub(crate) fn backends(services: &[ServiceView]) -> String {
                 state(backend),
                 share(service, backend),
                 flows(backend),
-                active(backend),
+                active(service.tracking, backend),
                 backend.next_hop.as_ref().map_or("-".to_owned(), next_hop),
                 backend.probe.as_ref().map_or("-".to_owned(), probe),
                 backend.packets.to_string(),
@@ -202,9 +203,10 @@ fn flows(backend: &BackendView) -> String {
     if parts.is_empty() { "-".to_owned() } else { parts.join(" + ") }
 }
 
-/// The connections that it has now, and how many it may have.
-fn active(backend: &BackendView) -> String {
+/// The connections that it has now, and how many it may have, where all are counted.
+fn active(tracking: Tracking, backend: &BackendView) -> String {
     match backend.max_connections {
+        _ if tracking != Tracking::Always => "-".to_owned(),
         Some(limit) => format!("{}/{limit}", backend.active),
         None => backend.active.to_string(),
     }
@@ -276,10 +278,10 @@ mod tests {
 
     #[test]
     fn active_connections_are_shown_beside_what_there_may_be() {
-        let with = |max_connections| {
-            active(&backend(|backend| (backend.active, backend.max_connections) = (7, max_connections)))
-        };
-        assert_eq!([with(None), with(Some(10))], ["7", "7/10"]);
+        let with =
+            |max_connections| backend(|backend| (backend.active, backend.max_connections) = (7, max_connections));
+        assert_eq!([None, Some(10)].map(|limit| active(Tracking::Always, &with(limit))), ["7", "7/10"]);
+        assert_eq!(active(Tracking::WhenNeeded, &with(None)), "-", "most are not known");
     }
 
     #[test]
