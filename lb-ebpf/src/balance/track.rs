@@ -241,7 +241,8 @@ impl Flow {
         }
         maps::count_tracking(Tracking::Miss);
         let (current, previous) = (self.word.current(), self.word.previous());
-        let is_moving = current != previous;
+        // A flow that had another slot is of neither owner of this one, except by chance.
+        let is_moving = current != previous || before != self.hash;
         let may_be_first = self.signal == Signal::Opens || !is_moving && self.signal == Signal::Datagram;
         if !self.word.remember() {
             return current.get().into();

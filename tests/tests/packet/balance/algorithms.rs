@@ -11,8 +11,8 @@ use lb_common::{HashInput, HashInputs, Policy};
 use lb_userspace::{
     config::{Config, Node},
     dataplane::flow_time,
-    model::{Core, DesiredService, Effect, Findings, Found},
-    neighbour::{Egress, NextHop},
+    model::{Change, Core, DesiredService, Effect, Findings, Found, Selector},
+    neighbour::{Egress, NextHop, Unresolved},
 };
 
 use crate::{
@@ -38,14 +38,14 @@ const STEP: Duration = Duration::from_millis(500);
 /// Flows live for 10 s without a packet, and send one at least in every so many steps.
 const QUIET_STEPS: u32 = 15;
 
-fn config(algorithm: &str, protocol: IpNumber) -> Vec<DesiredService> {
+fn config(algorithm: &str, protocol: IpNumber, weights: [u8; WEIGHTS.len()]) -> Vec<DesiredService> {
     let protocol = if protocol == IpNumber::TCP { "tcp" } else { "udp" };
     let mut text = format!(
         "[[service]]\nname = \"web\"\naddress = \"{}:{SERVICE_PORT}\"\nprotocol = \"{protocol}\"\n\
          algorithm = \"{algorithm}\"\nforwarding = \"l2-dsr\"\nidle_timeout = \"10s\"\n",
         Family::V4.virtual_ip(),
     );
-    for (number, weight) in (1..).zip(WEIGHTS) {
+    for (number, weight) in (1..).zip(weights) {
         text += &format!("[[service.backend]]\naddress = \"10.9.0.{number}\"\nweight = {weight}\n");
     }
     let config = Config::parse("test.toml", &text).expect("the configuration is valid");
@@ -70,7 +70,7 @@ impl<'a> World<'a> {
         let now = Instant::now();
         let core = Core::new(Node::default(), Found::default(), now);
         let mut world = Self { balancer, core, now, protocol, owners: Vec::new(), what };
-        world.apply(algorithm);
+        world.apply(algorithm, WEIGHTS);
         for number in (1..).take(WEIGHTS.len()) {
             let effects = world.core.on_next_hops(vec![([10, 9, 0, number].into(), Ok(next_hop(number)))], now);
             world.carry_out(effects);
@@ -78,8 +78,8 @@ impl<'a> World<'a> {
         world
     }
 
-    fn apply(&mut self, algorithm: &str) {
-        let effects = self.core.apply(config(algorithm, self.protocol), self.now).expect("there is room");
+    fn apply(&mut self, algorithm: &str, weights: [u8; WEIGHTS.len()]) {
+        let effects = self.core.apply(config(algorithm, self.protocol, weights), self.now).expect("there is room");
         self.carry_out(effects);
     }
 
@@ -126,6 +126,16 @@ impl<'a> World<'a> {
         self.owners.push(owner);
     }
 
+    /// How many of so many new flows, from number `first` on, each backend gets.
+    fn shares(&mut self, first: u32, count: u32) -> [u32; WEIGHTS.len()] {
+        let mut shares = [0; WEIGHTS.len()];
+        for number in first..first + count {
+            let owner = self.reached(number, flags::SYN).expect("a new flow has a backend");
+            shares[usize::from(owner) - 1] += 1;
+        }
+        shares
+    }
+
     /// Another packet of a flow goes where the first one went.
     fn go_on(&mut self, number: u32, flags: u8, step: u32) {
         let reached = self.reached(number, flags);
@@ -134,9 +144,9 @@ impl<'a> World<'a> {
     }
 
     fn reached(&mut self, number: u32, flags: u8) -> Option<u8> {
-        let [.., high, low] = number.to_be_bytes();
+        let [_, high, middle, low] = number.to_be_bytes();
         let mut packet = Family::V4.packet(self.protocol);
-        packet.source = ([10, 77, high, low], 40_000).into();
+        packet.source = ([10, 77 + high, middle, low], 40_000).into();
         packet.segment.flags = flags;
         self.balancer.reached(&Family::V4.frame(packet.to_bytes()).to_bytes())
     }
@@ -154,8 +164,9 @@ fn next_hop(number: u8) -> NextHop {
     })
 }
 
-/// Flows that were there for long, flows whose handshake is under way, and flows that come meanwhile, over a change.
-fn change(balancer: &mut Balancer, before: usize, after: usize, protocol: IpNumber) {
+/// Flows that were there for long, flows whose handshake is under way, and flows that come meanwhile, over a change of the algorithm,
+/// and perhaps of the weights.
+fn change(balancer: &mut Balancer, before: usize, after: usize, weights: [u8; WEIGHTS.len()], protocol: IpNumber) {
     const LONG: u32 = 150;
     const YOUNG: u32 = 50;
     let ([(from, ..), (to, policy, prefix)], is_tcp) =
@@ -169,7 +180,7 @@ fn change(balancer: &mut Balancer, before: usize, after: usize, protocol: IpNumb
     }
     (1..10).for_each(|step| world.pass(step));
     (0..YOUNG).for_each(|_| world.open());
-    world.apply(to);
+    world.apply(to, weights);
     for step in 0..80 {
         for number in 0..world.owners.len() as u32 {
             // A SYN that is lost comes again after one second and after three.
@@ -194,8 +205,52 @@ fn no_flow_is_broken_by_a_change_of_the_algorithm_whatever_it_was_and_becomes() 
     for protocol in PROTOCOLS {
         for before in 0..ALGORITHMS.len() {
             for after in (0..ALGORITHMS.len()).filter(|after| *after != before) {
-                change(&mut balancer, before, after, protocol);
+                for weights in [WEIGHTS, [1, 2, 3, 5]] {
+                    change(&mut balancer, before, after, weights, protocol);
+                }
             }
         }
+    }
+}
+
+#[test]
+fn of_a_hundred_thousand_flows_each_backend_gets_what_its_weight_asks_for() {
+    const FLOWS: u32 = 100_000;
+    let Some(mut balancer) = Balancer::empty() else { return };
+    for (algorithm, ..) in ALGORITHMS {
+        let mut world = World::new(&mut balancer, algorithm, IpNumber::TCP, algorithm.to_owned());
+        (0..4).for_each(|step| world.pass(step));
+        let mut shares = [0; WEIGHTS.len()];
+        for first in (0..FLOWS).step_by(20_000) {
+            // There is room for 65,536.
+            world.balancer.forget_flows();
+            let more = world.shares(first, 20_000);
+            shares.iter_mut().zip(more).for_each(|(share, more)| *share += more);
+        }
+        let weights = if algorithm == "round-robin" { [1; WEIGHTS.len()] } else { WEIGHTS };
+        let total = f64::from(weights.iter().map(|weight| u32::from(*weight)).sum::<u32>());
+        for (share, weight) in shares.iter().zip(weights) {
+            let expected = f64::from(FLOWS) * f64::from(weight) / total;
+            assert!((f64::from(*share) / expected - 1.0).abs() <= 0.05, "{algorithm}: {shares:?} for {weights:?}");
+        }
+    }
+}
+
+#[test]
+fn a_scheduler_gives_no_new_flow_to_a_backend_from_the_moment_that_it_drains_or_cannot_be_reached() {
+    let Some(mut balancer) = Balancer::empty() else { return };
+    for (algorithm, ..) in ALGORITHMS.into_iter().filter(|(_, policy, _)| *policy != Policy::SLOT) {
+        let mut world = World::new(&mut balancer, algorithm, IpNumber::TCP, algorithm.to_owned());
+        (0..4).for_each(|step| world.pass(step));
+        assert!(world.shares(0, 500).iter().all(|share| *share > 0), "{algorithm}");
+        let drained = Selector { backend: "10.9.0.1".to_owned(), service: None };
+        let (effects, _) = world.core.change(Change::Drain(drained, None), world.now).expect("it is there");
+        world.carry_out(effects);
+        let lost = Unresolved::NoAnswer { neighbour: [10, 9, 0, 3].into(), interface: "lo".to_owned() };
+        let effects = world.core.on_next_hops(vec![([10, 9, 0, 3].into(), Err(lost))], world.now);
+        world.carry_out(effects);
+        let [drained, one, lost, other] = world.shares(1000, 500);
+        assert_eq!((drained, lost), (0, 0), "{algorithm}");
+        assert!(one > 0 && other > 0, "{algorithm}");
     }
 }
