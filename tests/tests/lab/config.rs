@@ -16,6 +16,8 @@ pub(crate) struct Service {
     pub(crate) announce: bool,
     /// Which flows are remembered.
     pub(crate) tracking: &'static str,
+    /// More lines of the section.
+    pub(crate) keys: Vec<String>,
     /// The keys of `[service.health]`; without any, the backends are not checked.
     pub(crate) health: Vec<String>,
     /// Name, address and weight of each.
@@ -43,6 +45,7 @@ impl Service {
             gue_port: None,
             announce: true,
             tracking: "when-needed",
+            keys: Vec::new(),
             health: Vec::new(),
             backends: Vec::new(),
         }
@@ -62,6 +65,11 @@ impl Service {
         Self { tracking: "never", ..self }
     }
 
+    /// Something chooses for each new flow.
+    pub(crate) fn scheduled(self, algorithm: &str) -> Self {
+        Self { tracking: "always", keys: vec![format!("algorithm = {algorithm:?}")], ..self }
+    }
+
     pub(crate) fn checked(self) -> Self {
         Self { health: CHECK.map(str::to_owned).into(), ..self }
     }
@@ -74,7 +82,7 @@ impl Service {
 
 impl Display for Service {
     fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
-        let Self { name, address, protocol, forwarding, gue_port, announce, tracking, health, backends } = self;
+        let Self { name, address, protocol, forwarding, gue_port, announce, tracking, keys, health, backends } = self;
         writeln!(
             formatter,
             "\n[[service]]\nname = {name:?}\naddress = {address:?}\nprotocol = {protocol:?}\n\
@@ -82,6 +90,9 @@ impl Display for Service {
         )?;
         if let Some(port) = gue_port {
             writeln!(formatter, "gue_port = {port}")?;
+        }
+        for line in keys {
+            writeln!(formatter, "{line}")?;
         }
         if !health.is_empty() {
             writeln!(formatter, "[service.health]\n{}", health.join("\n"))?;

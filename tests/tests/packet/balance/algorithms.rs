@@ -167,8 +167,8 @@ fn next_hop(number: u8) -> NextHop {
 /// Flows that were there for long, flows whose handshake is under way, and flows that come meanwhile, over a change of the algorithm,
 /// and perhaps of the weights.
 fn change(balancer: &mut Balancer, before: usize, after: usize, weights: [u8; WEIGHTS.len()], protocol: IpNumber) {
-    const LONG: u32 = 150;
-    const YOUNG: u32 = 50;
+    const LONG: u32 = 100;
+    const YOUNG: u32 = 30;
     let ([(from, ..), (to, policy, prefix)], is_tcp) =
         ([ALGORITHMS[before], ALGORITHMS[after]], protocol == IpNumber::TCP);
     let what = format!("{from} -> {to} over {}", if is_tcp { "TCP" } else { "UDP" });

@@ -1,0 +1,127 @@
+//! How new flows get their backends, as clients see it, and changes of that while connections live.
+
+use std::{net::SocketAddr, thread, time::Duration};
+
+use anyhow::{Result, ensure};
+use lb_tests::lab::{Hold, Lab, Process, require_root, topology::virtual_ipv4, unique_name, wait_for};
+
+use crate::{
+    client::{ask, owners},
+    config::{self, Service},
+    support::{Balanced, SOON, lbctl, web},
+};
+
+/// The port of a service whose connections can be held.
+const HELD: u16 = 7000;
+
+fn held() -> SocketAddr {
+    SocketAddr::from((virtual_ipv4(0), HELD))
+}
+
+/// A service whose backends answer lines, all of the same weight.
+fn held_service(lab: &Lab) -> Service {
+    let mut service = Service::new("held", &held().to_string());
+    for backend in lab.backends() {
+        service = service.backend(backend.name(), backend.ipv4(), 10);
+    }
+    service
+}
+
+/// Starts the servers of [`held_service`], and `lbd` with it.
+fn start(lab: &Lab, service: Service) -> Result<Vec<Process>> {
+    lab.write_config(&config::file(lab, &[service]))?;
+    let servers = lab.backends().iter().map(|backend| lab.start_hold_server(backend.name(), HELD));
+    let mut processes = servers.collect::<Result<Vec<_>>>()?;
+    processes.push(lab.start_lbd()?);
+    lab.wait_until_healthy(SOON)?;
+    Ok(processes)
+}
+
+#[test]
+fn no_connection_breaks_when_a_reload_changes_the_algorithm() -> Result<()> {
+    if !require_root() {
+        return Ok(());
+    }
+    let lab = Lab::builder(&unique_name("algorithms")).backends(4).build()?;
+    let with = |algorithm: &str| {
+        let service = match algorithm {
+            "maglev" => held_service(&lab),
+            "source-hash" => Service { keys: vec![format!("algorithm = {algorithm:?}")], ..held_service(&lab) },
+            _ => held_service(&lab).scheduled(algorithm),
+        };
+        let keys = service.keys.iter().cloned().chain(["idle_timeout = \"10s\"".to_owned()]).collect();
+        Service { keys, ..service }
+    };
+    let _processes = start(&lab, with("maglev"))?;
+    let hold = lab.start_hold(&Hold::new(held(), 300))?;
+    hold.wait_until_open(300, SOON)?;
+    for algorithm in
+        ["least-connections", "source-hash", "weighted-round-robin", "maglev", "random", "round-robin", "maglev"]
+    {
+        lab.write_config(&config::file(&lab, &[with(algorithm)]))?;
+        lbctl(&lab, &["reload"])?;
+        let shown = lbctl(&lab, &["service", "show", "held"])?;
+        ensure!(shown.contains(algorithm), "{algorithm} is not shown: {shown}");
+        // A change takes three seconds, and then ten.
+        thread::sleep(Duration::from_secs(5));
+    }
+    let report = hold.finish()?;
+    ensure!(
+        report.broken.is_empty(),
+        "broken: {:?}",
+        report.broken.iter().map(ToString::to_string).collect::<Vec<_>>()
+    );
+    ensure!(report.counts.short_lived > 500 && report.counts.answers > 3000, "{:?}", report.counts);
+    Ok(())
+}
+
+#[test]
+fn requests_are_shared_out_by_weights_of_five_three_and_two() -> Result<()> {
+    if !require_root() {
+        return Ok(());
+    }
+    let lab = Lab::builder(&unique_name("smooth")).backends(3).build()?;
+    let mut service = Service::new("web", &web().to_string()).scheduled("weighted-round-robin");
+    for (backend, weight) in lab.backends().iter().zip([5, 3, 2]) {
+        service = service.backend(backend.name(), backend.ipv4(), weight);
+    }
+    let balanced = Balanced::with(lab, &[service])?;
+    // The client's packets come by one queue, of which one CPU at a time takes them, but not always the same.
+    let answered: Vec<String> = owners(&balanced.lab, web(), 300..400)?.into_values().collect();
+    let count = |name: &str| answered.iter().filter(|owner| *owner == name).count();
+    let counts = ["b1", "b2", "b3"].map(count);
+    for (count, weight) in counts.into_iter().zip([50, 30, 20]) {
+        ensure!(count.abs_diff(weight) <= 4, "{counts:?} of 100");
+    }
+    Ok(())
+}
+
+#[test]
+fn when_all_backends_are_full_clients_are_told_so_until_a_connection_ends() -> Result<()> {
+    if !require_root() {
+        return Ok(());
+    }
+    let lab = Lab::builder(&unique_name("full")).backends(2).build()?;
+    let service = held_service(&lab).scheduled("least-connections");
+    let keys = service.keys.iter().cloned().chain(["on_full = \"reset\"".to_owned()]).collect();
+    let limited = Service { keys, ..service }.to_string().replace("weight = 10", "weight = 10\nmax_connections = 2");
+    let _processes = start(&lab, held_service(&lab))?;
+    lab.write_config(&(config::file(&lab, &[]) + &limited))?;
+    lbctl(&lab, &["reload"])?;
+    // The scheduler begins when no handshake can be under way that nobody remembers.
+    thread::sleep(Duration::from_secs(4));
+
+    let hold = lab.start_hold(&Hold { short_lived: 0, ..Hold::new(held(), 4) })?;
+    hold.wait_until_open(4, SOON)?;
+    let shown = lbctl(&lab, &["service", "show", "held"])?;
+    ensure!(shown.contains("least-connections") && shown.matches("2/2").count() == 2, "{shown}");
+    let refused = ask(&lab, held(), 300..301)?.remove(&300);
+    let error = refused.and_then(Result::err).map(|error| format!("{error:#}")).unwrap_or_default();
+    ensure!(error.contains("refused"), "the fifth connection: {error:?}");
+    let report = hold.finish()?;
+    ensure!(report.broken.is_empty(), "{:?}", report.broken);
+    wait_for("room", SOON, || {
+        let shown = lbctl(&lab, &["service", "show", "held"])?;
+        Ok((shown.matches("0/2").count() == 2).then_some(()))
+    })
+}
