@@ -71,6 +71,19 @@ pub trait Bucket {
         None
     }
 
+    /// The first way that is nobody's; [`WAYS`] if there is none.
+    #[inline(always)]
+    fn vacant(&self) -> usize {
+        let mut vacant = WAYS;
+        for way in (0..WAYS).rev() {
+            if self.load(way).is_free() {
+                vacant = way;
+            }
+            vacant = self.veil(vacant);
+        }
+        vacant
+    }
+
     /// The way that is given away most easily, and its rank.
     #[inline(always)]
     fn weakest(&self, now: FlowTime, idle_ticks: u8) -> Weakest {
@@ -99,11 +112,10 @@ pub struct Weakest {
 }
 
 impl Weakest {
-    /// The lower one is the one to take. Of free ways that is the one with fewer flows before it, since the first free one is
-    /// taken: so buckets fill evenly, and a table is more than two thirds full before the first flow finds no room.
+    /// A way that is nobody's.
     #[inline(always)]
-    const fn order(&self) -> usize {
-        (self.rank as usize) << WAY_BITS | self.way
+    const fn vacant(way: usize) -> Self {
+        Self { rank: 0, way, entry: FlowEntry::FREE }
     }
 }
 
@@ -129,9 +141,16 @@ const ATTEMPTS: usize = 2;
 pub fn insert<B: Bucket>(buckets: [&B; 2], entry: FlowEntry, now: FlowTime, idle_ticks: u8) -> Inserted {
     let [first, second] = buckets;
     for _ in 0..ATTEMPTS {
-        let (one, other) = (first.weakest(now, idle_ticks), second.weakest(now, idle_ticks));
-        let into_first = one.order() <= other.order();
-        let (bucket, weakest) = if into_first { (first, one) } else { (second, other) };
+        let (one, other) = (first.vacant(), second.vacant());
+        let (into_first, weakest) = if one.min(other) < WAYS {
+            // Of free ways that is the one with fewer flows before it: so buckets fill evenly, and a table is more than two thirds full
+            // before the first flow finds no room.
+            (one <= other, Weakest::vacant(one.min(other)))
+        } else {
+            let (one, other) = (first.weakest(now, idle_ticks), second.weakest(now, idle_ticks));
+            if one.rank <= other.rank { (true, one) } else { (false, other) }
+        };
+        let bucket = if into_first { first } else { second };
         if weakest.rank >= FlowEntry::KEPT {
             return Inserted::Full;
         }
