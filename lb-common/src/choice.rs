@@ -51,13 +51,13 @@ pub fn choose(chooser: impl Chooser, scheduler: Scheduler, owner: BackendId, slo
     let (chosen, ring, start) = if by_slot {
         (owner, slots, slot)
     } else {
-        let start = match scheduler.policy() {
-            Policy::NEXT | Policy::LEAST => chooser.next_turn(rotation.len),
-            _ => any(chooser, rotation),
+        let (start, other) = match scheduler.policy() {
+            Policy::NEXT | Policy::LEAST => (chooser.next_turn(rotation.len), 0),
+            _ => any_two(chooser.random(), rotation),
         };
         let chosen = match scheduler.policy() {
             Policy::LEAST => chooser.least(rotation, start),
-            Policy::LEAST_OF_TWO => lighter(chooser, rotation, start, any(chooser, rotation)),
+            Policy::LEAST_OF_TWO => lighter(chooser, rotation, start, other),
             _ => chooser.backend_at(rotation, start),
         };
         (chosen, rotation, start)
@@ -84,10 +84,13 @@ fn search(chooser: impl Chooser, ring: Ring, mut start: u32) -> BackendId {
     BackendId::NONE
 }
 
-/// A place of a ring, each as likely as the others.
+/// Two places of a ring, each as likely as the others.
 #[inline(always)]
-fn any(chooser: impl Chooser, ring: Ring) -> u32 {
-    ((u64::from(chooser.random()) * u64::from(ring.len)) >> 32) as u32
+fn any_two(random: u32, ring: Ring) -> (u32, u32) {
+    /// 2^32 divided by the golden ratio: what is below in a number comes to the top.
+    const SPREAD: u32 = 0x9e37_79b1;
+    let place = |number: u32| ((u64::from(number) * u64::from(ring.len)) >> 32) as u32;
+    (place(random), place(random.wrapping_mul(SPREAD)))
 }
 
 #[inline(always)]
@@ -228,6 +231,20 @@ mod tests {
             }
             prop_assert_eq!(world.choose(policy), 0);
         }
+    }
+
+    #[test]
+    fn each_pair_of_places_is_about_as_likely_as_the_others() {
+        const LEN: usize = 10;
+        const ROUNDS: u32 = 1_000_000;
+        let world = World::new(vec![1], vec![]);
+        let mut counts = [[0_u32; LEN]; LEN];
+        for _ in 0..ROUNDS {
+            let (one, other) = any_two((&world).random(), Ring { first_chunk: 0, len: LEN as u32 });
+            counts[one as usize][other as usize] += 1;
+        }
+        let expected = ROUNDS / (LEN * LEN) as u32;
+        assert!(counts.iter().flatten().all(|count| count.abs_diff(expected) < expected / 10), "{counts:?}");
     }
 
     #[test]
