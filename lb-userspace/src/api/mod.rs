@@ -220,6 +220,8 @@ pub struct NewBackend {
     pub address: String,
     /// Its weight; 1 if absent.
     pub weight: Option<u16>,
+    /// How many connections it may have before new ones go elsewhere; any number if absent.
+    pub max_connections: Option<u32>,
     /// What QUIC connection ids call it, in hexadecimal digits, where the service has ids that name their server.
     pub server_id: Option<String>,
 }

@@ -200,12 +200,12 @@ async fn add_backend(
     UrlPath(service): UrlPath<String>,
     body: Result<Json<NewBackend>, JsonRejection>,
 ) -> Answer<Vec<ChangedView>> {
-    let NewBackend { name, address, weight, server_id } = json(body)?;
+    let NewBackend { name, address, weight, max_connections, server_id } = json(body)?;
     let weight = weight.unwrap_or(config::Backend::DEFAULT_WEIGHT);
     let invalid = |problem: config::Problem| Refusal::Invalid(problem.to_string());
     let backend = config::Backend::parse(name.as_deref(), &address, weight).map_err(invalid)?;
     let server_id = server_id.map(|digits| digits.parse().map_err(invalid)).transpose()?;
-    let backend = config::Backend { server_id, ..backend };
+    let backend = config::Backend { max_connections, server_id, ..backend };
     ask(&requests, |reply| Request::Change(Change::Add(service, backend), reply)).await
 }
 

@@ -74,6 +74,14 @@ impl Backend {
     pub(super) fn check(&self) -> Result<(), Problem> {
         backend_name(&self.name)?;
         text::reachable_address(self.address)?;
+        if let Some(limit) = self.max_connections
+            && !(1..=MAX_CONNECTIONS).contains(&limit)
+        {
+            return Err(Problem::new(
+                format!("max_connections {limit} is out of range"),
+                format!("write a whole number from 1 to {MAX_CONNECTIONS}, or none for any number"),
+            ));
+        }
         self.check_name()
     }
 

@@ -479,6 +479,14 @@ fn a_backend_from_json_meets_the_rules_of_the_file() {
 }
 
 #[test]
+fn a_backend_from_json_may_have_at_least_one_connection() {
+    let service = &config(SAMPLE).services[0];
+    let backend = Backend::parse(None, "192.168.1.102", 1).unwrap();
+    let problem = service.check_backend(&Backend { max_connections: Some(0), ..backend }).unwrap_err();
+    assert_snapshot!(problem.message, @"max_connections 0 is out of range");
+}
+
+#[test]
 fn gue_goes_to_its_own_port_or_to_the_one_that_is_written() {
     let port = |keys: &str| config(&sample_with("forwarding = \"ipip\"", keys)).services[1].gue_port();
     assert_eq!(port("forwarding = \"gue\""), Some(6080));

@@ -107,6 +107,9 @@ enum BackendCommand {
         /// Its weight; 1 if not given.
         #[arg(long, allow_negative_numbers = true)]
         weight: Option<u16>,
+        /// How many connections it may have before new ones go elsewhere; any number if not given.
+        #[arg(long, value_name = "N")]
+        max_connections: Option<u32>,
         /// Its server id in hexadecimal digits, if the service has QUIC connection ids that name their server.
         #[arg(long)]
         server_id: Option<String>,
@@ -252,9 +255,9 @@ async fn backend(client: &Client, command: BackendCommand, output: Output) -> Re
             show(output, &services, |services| tables::backends(services));
             return Ok(());
         }
-        BackendCommand::Add { service, address, name, weight, server_id } => {
+        BackendCommand::Add { service, address, name, weight, max_connections, server_id } => {
             let path = format!("/v1/services/{}/backends", encode(&service));
-            let backend = NewBackend { name, address, weight, server_id };
+            let backend = NewBackend { name, address, weight, max_connections, server_id };
             (client.send(Method::POST, &path, &backend).await?, "added".to_owned())
         }
         BackendCommand::Remove(leave) => {

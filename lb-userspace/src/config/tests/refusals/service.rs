@@ -219,3 +219,67 @@ fn an_interface_without_an_announcement_is_refused() {
         add announce = true, or remove it
     "#);
 }
+
+#[test]
+fn a_scheduler_that_is_not_to_remember_flows_is_refused() {
+    let text = service("a", "10.0.0.1:80") + "algorithm = \"random\"\ntracking = \"when-needed\"";
+    assert_snapshot!(refusal(&text), @r#"
+    lb.toml:7: service "a": tracking = "when-needed" does not go with algorithm = "random": only the flow table knows whose a flow is
+        remove it, or write "always"
+    "#);
+}
+
+#[test]
+fn a_limit_of_connections_that_nobody_counts_is_refused() {
+    let text = service("a", "10.0.0.1:80")
+        + "tracking = \"never\"\n[[service.backend]]\naddress = \"10.0.0.2\"\nmax_connections = 10";
+    assert_snapshot!(refusal(&text), @r#"
+    lb.toml:9: service "a", backend "10.0.0.2": max_connections does not go with tracking = "never": connections that are not remembered cannot be counted
+        remove it, or write another tracking in the service
+    "#);
+}
+
+#[test]
+fn a_limit_of_no_connections_is_refused() {
+    let text = service("a", "10.0.0.1:80") + "[[service.backend]]\naddress = \"10.0.0.2\"\nmax_connections = 0";
+    assert_snapshot!(refusal(&text), @r#"
+    lb.toml:8: service "a", backend "10.0.0.2": max_connections 0 is out of range
+        write a whole number from 1 to 67108864
+    "#);
+}
+
+#[test]
+fn a_source_prefix_that_is_longer_than_an_address_is_refused() {
+    let text = service("a", "10.0.0.1:80") + "algorithm = \"source-hash\"\nsource_prefix = 33";
+    assert_snapshot!(refusal(&text), @r#"
+    lb.toml:7: service "a": source_prefix 33 is out of range
+        write a whole number from 1 to 32
+    "#);
+}
+
+#[test]
+fn a_source_prefix_for_another_algorithm_is_refused() {
+    let text = service("a", "10.0.0.1:80") + "algorithm = \"maglev\"\nsource_prefix = 24";
+    assert_snapshot!(refusal(&text), @r#"
+    lb.toml:7: service "a": source_prefix has no effect with algorithm = "maglev"
+        remove it, or write algorithm = "source-hash"
+    "#);
+}
+
+#[test]
+fn resets_for_udp_when_backends_are_full_are_refused() {
+    let text = service("a", "10.0.0.1:80").replace("tcp", "udp") + "on_full = \"reset\"";
+    assert_snapshot!(refusal(&text), @r#"
+    lb.toml:6: service "a": on_full = "reset" does not apply to UDP
+        remove it, or write "drop"
+    "#);
+}
+
+#[test]
+fn slow_start_where_all_have_equal_turns_is_refused() {
+    let text = service("a", "10.0.0.1:80") + "algorithm = \"round-robin\"\nslow_start = \"10s\"";
+    assert_snapshot!(refusal(&text), @r#"
+    lb.toml:7: service "a": slow_start has no effect with algorithm = "round-robin": each backend has as many turns as the others
+        remove it, or write algorithm = "weighted-round-robin"
+    "#);
+}
