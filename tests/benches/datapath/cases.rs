@@ -104,7 +104,7 @@ impl Case {
         let backends = if scale == ONE_SERVICE { String::new() } else { format!("/{}-backends", scale.backends) };
         let name = format!("{algorithm}/ipip/v4/{}/{flows}{backends}", kind.name());
         let (slots, packets) = if kind == Kind::Syn { (Slots::Always, flows) } else { (Slots::Known, PACKETS) };
-        Self { name, slots, packets, algorithm, ..case }
+        Self { name, packets, slots, algorithm, ..case }
     }
 
     /// Whether flows could be lost, and would be missed.

@@ -110,7 +110,9 @@ impl Table<'_> {
             let scheduler = plan.map_or(Scheduler::NONE, |(policy, turns)| {
                 let turns = turns.rotation(&vec![1; self.backends.into()], Scheduler::MAX_TURNS);
                 let turns: Vec<BackendId> = turns.into_iter().map(|turn| BackendId::truncate(turn + 1)).collect();
-                turns.iter().for_each(|backend| self.maps.connections().store_capacity(*backend, 1, 0));
+                for backend in &turns {
+                    self.maps.connections().store_capacity(*backend, 1, 0);
+                }
                 self.maps.store_turns(ROTATION, &turns);
                 Scheduler::new(policy, ROTATION, self.backends.into())
             });

@@ -46,7 +46,8 @@ fn config(algorithm: &str, protocol: IpNumber, weights: [u8; WEIGHTS.len()]) -> 
         Family::V4.virtual_ip(),
     );
     for (number, weight) in (1..).zip(weights) {
-        text += &format!("[[service.backend]]\naddress = \"10.9.0.{number}\"\nweight = {weight}\n");
+        let backend = format!("[[service.backend]]\naddress = \"10.9.0.{number}\"\nweight = {weight}\n");
+        text += &backend;
     }
     let config = Config::parse("test.toml", &text).expect("the configuration is valid");
     config.services.into_iter().map(DesiredService::as_declared).collect()
@@ -89,7 +90,9 @@ impl<'a> World<'a> {
             match effect {
                 Effect::StoreServices(services) => maps.store_services(&services).expect("the directory takes them"),
                 Effect::StoreSlots(service, words) => {
-                    words.into_iter().for_each(|(slot, word)| maps.store_slot(&service, slot, word));
+                    for (slot, word) in words {
+                        maps.store_slot(&service, slot, word);
+                    }
                 }
                 Effect::StoreTurns(first_chunk, turns) => maps.store_turns(first_chunk, &turns),
                 Effect::StoreScheduler(service, scheduler) => maps.store_scheduler(service, scheduler),
@@ -97,7 +100,7 @@ impl<'a> World<'a> {
                     maps.connections().store_capacity(backend, weight, limit);
                 }
                 Effect::PutRow(backend, index, row) => {
-                    maps.put_row(backend, index, &row).expect("the row map takes it")
+                    maps.put_row(backend, index, &row).expect("the row map takes it");
                 }
                 Effect::RemoveRow(backend) => maps.remove_row(backend),
                 _ => {}
@@ -111,7 +114,7 @@ impl<'a> World<'a> {
         self.balancer.set_time(flow_time().0);
         let effects = self.core.on_time(self.now);
         self.carry_out(effects);
-        if step % 8 == 0 {
+        if step.is_multiple_of(8) {
             let mut census = self.core.census(self.now);
             let flows = self.balancer.sweep(&mut census.subjects).flows;
             let effects = self.core.on_census(Findings { census, flows, losses: 0, packets: HashMap::new() }, self.now);
@@ -182,7 +185,7 @@ fn change(balancer: &mut Balancer, before: usize, after: usize, weights: [u8; WE
     (0..YOUNG).for_each(|_| world.open());
     world.apply(to, weights);
     for step in 0..80 {
-        for number in 0..world.owners.len() as u32 {
+        for number in 0..LONG + YOUNG + 3 * step {
             // A SYN that is lost comes again after one second and after three.
             if (LONG..LONG + YOUNG).contains(&number) && [2, 6].contains(&step) {
                 world.go_on(number, flags::SYN, step);
