@@ -18,6 +18,7 @@ pub mod layout;
 mod quic;
 mod service;
 mod slot;
+pub mod translate;
 mod virtual_router;
 
 pub use address::{Address, NetU16, NetU32};
