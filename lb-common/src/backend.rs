@@ -1,4 +1,4 @@
-use crate::{Address, NetU16, NetU32, ServiceId};
+use crate::{Address, NetU16, NetU32, ServiceId, gue, layout};
 
 /// Names one backend of one service in slots, rows and counters: 15 bits, zero is nobody.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -63,6 +63,10 @@ impl Encapsulation {
     pub const IPV4: Self = Self(3);
     /// An IPv6 header (`ipip`; RFC 2473).
     pub const IPV6: Self = Self(4);
+    /// An IPv4 header, UDP and GUE (`gue`; see [`gue`]).
+    pub const GUE_IPV4: Self = Self(5);
+    /// An IPv6 header, UDP and GUE.
+    pub const GUE_IPV6: Self = Self(6);
 
     /// Bytes that the encapsulation adds to the packet.
     #[inline(always)]
@@ -70,6 +74,8 @@ impl Encapsulation {
         match self {
             Self::IPV4 => OuterHeader::IPV4_LEN,
             Self::IPV6 => OuterHeader::IPV6_LEN,
+            Self::GUE_IPV4 => OuterHeader::IPV4_LEN + gue::HEADERS_LEN,
+            Self::GUE_IPV6 => OuterHeader::IPV6_LEN + gue::HEADERS_LEN,
             _ => 0,
         }
     }
@@ -119,8 +125,10 @@ pub struct BackendRow {
     pub entropy_bits: u8,
     /// The 802.1Q tag to send with (priority and VLAN id); zero is untagged.
     pub vlan: NetU16,
-    /// Index of the interface to send from.
-    pub egress_ifindex: u32,
+    /// Index of the interface to send from; each is below [`layout::MAX_INTERFACES`].
+    pub egress_ifindex: u16,
+    /// The UDP port that GUE is sent to.
+    pub gue_port: NetU16,
     /// The largest IP packet that the way to the backend takes, the outer header included, in bytes.
     pub mtu: u16,
     /// Whether it takes the packets of its flows.
@@ -143,6 +151,9 @@ pub struct BackendRow {
     /// Always zero.
     pub reserved_tail: [u8; 12],
 }
+
+/// Every interface that the datapath can tell apart fits a row.
+const _: () = assert!(layout::MAX_INTERFACES <= 1 << u16::BITS);
 
 #[cfg(test)]
 mod tests {

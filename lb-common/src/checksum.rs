@@ -36,6 +36,13 @@ impl Sum {
         Self(self.0 + u16::from_ne_bytes(word.to_wire()) as u32)
     }
 
+    /// Takes away one 16-bit word that was added, or is a part of what is added later.
+    #[inline(always)]
+    #[must_use]
+    pub const fn without(self, word: NetU16) -> Self {
+        self.word(complement(word))
+    }
+
     /// Adds the two words of a 32-bit value.
     #[inline(always)]
     #[must_use]
@@ -121,6 +128,13 @@ mod tests {
             let sum = words.fold(Sum::default(), Sum::word);
             prop_assert_eq!(Sum::default().bytes(&header), sum);
             prop_assert_eq!(sum.bytes(&[last]), sum.word(NetU16::from_wire([last, 0])));
+        }
+
+        #[test]
+        fn a_word_that_was_taken_away_does_not_count(header in header_strategy(), word: [u8; 2]) {
+            let word = NetU16::from_wire(word);
+            let sum = Sum::default().bytes(&header.to_bytes());
+            prop_assert_eq!(sum.without(word).word(word).finish(), sum.finish());
         }
 
         #[test]

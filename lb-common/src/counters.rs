@@ -118,15 +118,16 @@ verdicts! {
 verdicts! {
     /// What became of a packet in the decapsulating program of a backend: each packet has exactly one.
     DecapVerdict {
-        /// Passed: not an IP-in-IP packet for one of this host's tunnel addresses.
+        /// Passed: neither an IP-in-IP packet nor one of GUE for one of this host's tunnel addresses.
         PassNotTunnel => "pass-not-tunnel",
-        /// Passed, for the kernel to put together: a fragment, or an outer header with options.
+        /// Passed, for the kernel to decide: a fragment, an outer header with options, a GUE header with more than a packet, or
+        /// GUE over IPv6 without a checksum.
         PassForKernel => "pass-for-kernel",
         /// Passed: the outer source is not one of the balancers; it may be another tunnel's.
         PassStranger => "pass-stranger",
-        /// The outer header was taken off.
+        /// The outer headers were taken off.
         Decapsulated => "decapsulated",
-        /// Dropped: truncated, wrong checksum, or the inner packet is not what the outer header says.
+        /// Dropped: truncated, wrong checksum, or the inner packet is not what the outer headers say.
         DropMalformed => "drop-malformed",
         /// Dropped: congestion was marked on a packet whose sender does not know ECN (RFC 6040, section 4.2).
         DropCongested => "drop-congested",

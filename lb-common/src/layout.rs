@@ -83,6 +83,8 @@ pub mod names {
     pub const TUNNEL_ADDRESSES: &str = "TUNNEL_ADDRESSES";
     /// Outer sources that it takes packets from.
     pub const TUNNEL_SOURCES: &str = "TUNNEL_SOURCES";
+    /// The UDP port on which it takes GUE, a constant that is set when it is loaded.
+    pub const GUE_PORT: &str = "GUE_PORT";
     /// Packets per verdict of the decapsulating program.
     pub const DECAP_VERDICTS: &str = "DECAP_VERDICTS";
 }

@@ -14,6 +14,7 @@ mod counters;
 mod directory;
 mod flow;
 pub mod flow_table;
+pub mod gue;
 pub mod layout;
 mod quic;
 mod service;

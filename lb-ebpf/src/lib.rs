@@ -1,9 +1,12 @@
-//! What the XDP programs share: access to the packet.
+//! What the XDP programs share: access to the packet, and its sum.
 
 #![no_std]
+#![feature(asm_experimental_arch)]
 
 pub mod packet;
+pub mod sum;
 pub mod tcp;
+pub mod verifier;
 
 /// Takes the place of the panic machinery, which eBPF does not have. A program that could reach it would not load.
 #[cfg(target_arch = "bpf")]

@@ -6,14 +6,14 @@
 //! The IP headers are not copied because their fields are arrays of bytes: the compiler would keep copies of them on the
 //! stack, in pieces at odd places, which the verifier forbids there (and allows in packets).
 
-use core::{hint::black_box, mem::size_of};
+use core::{hint::black_box, mem::size_of, ptr};
 
 use aya_ebpf::{
     EbpfContext as _,
-    helpers::{bpf_xdp_adjust_head, bpf_xdp_adjust_tail},
+    helpers::{bpf_csum_diff, bpf_xdp_adjust_head, bpf_xdp_adjust_tail},
     programs::XdpContext,
 };
-use lb_common::NetU32;
+use lb_common::{NetU32, checksum::Sum};
 use network_types::{
     eth::EthHdr,
     ip::{Ipv4Hdr, Ipv6Hdr},
@@ -84,6 +84,20 @@ pub fn write<T: Header>(ctx: &mut XdpContext, offset: usize, header: T) -> Optio
     // borrowed for this call alone, nobody holds a reference to them.
     unsafe { (start as *mut T).write_unaligned(header) };
     Some(())
+}
+
+/// The sum of `LEN` bytes, a multiple of four and at most 512, at `offset` bytes from the start of the frame, unless the frame
+/// ends before. The kernel adds them up.
+#[inline(always)]
+pub fn sum_block<const LEN: usize>(ctx: &XdpContext, offset: usize) -> Option<Sum> {
+    let start = ctx.data() + offset;
+    if start + LEN > ctx.data_end() {
+        return None;
+    }
+    // SAFETY: the bytes lie between `data` and `data_end`, as just checked; the helper reads them, and of the other
+    // block, which has no bytes, nothing.
+    let sum = unsafe { bpf_csum_diff(ptr::null_mut(), 0, start as *mut u32, LEN as u32, 0) };
+    u32::try_from(sum).ok().map(|sum| Sum::default().words(NetU32::from_wire(sum.to_ne_bytes())))
 }
 
 /// Length of the frame in bytes.

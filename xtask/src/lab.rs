@@ -209,6 +209,7 @@ fn describe(lab: &Lab) -> String {
         let how = match service.forwarding {
             Forwarding::L2Dsr => "new MAC, direct reply",
             Forwarding::Ipip => "IP in IP, direct reply",
+            Forwarding::Gue => "IP in UDP, direct reply",
         };
         format!("  {:<10} {:<20} {how}", service.name, service.url())
     };

@@ -192,10 +192,9 @@ impl FlowEntry {
         let state = match (self.state(), signal) {
             (_, Signal::Closes) => FlowState::Closing,
             (FlowState::Closing, Signal::Acknowledges) if self.age(now) < Self::CLOSING_GUARD => return self,
-            (FlowState::Opening, Signal::Opens) => FlowState::Opening,
-            // Forged, or of another flow with the same ports, which is soon over.
-            (_, Signal::Opens) => return self,
-            (_, Signal::Data | Signal::Datagram | Signal::Acknowledges) => FlowState::Established,
+            (state @ (FlowState::Opening | FlowState::Closing), Signal::Opens) => state,
+            // What opens a flow that is there is forged, or of a new one with the same ports, whose handshake it has to outlast.
+            (_, Signal::Opens | Signal::Data | Signal::Datagram | Signal::Acknowledges) => FlowState::Established,
         };
         self.with(self.backend(), state, now)
     }

@@ -12,7 +12,7 @@
 #![no_std]
 #![no_main]
 #![expect(internal_features, reason = "stable Rust has no compare-and-swap for the bpf target")]
-#![feature(asm_experimental_arch, core_intrinsics)]
+#![feature(core_intrinsics)]
 
 use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
 use aya_log_ebpf::debug;

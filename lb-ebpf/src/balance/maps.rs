@@ -1,9 +1,6 @@
 //! The maps, and the accessors that need to know how they are laid out.
 
-use core::{
-    arch::asm,
-    intrinsics::{AtomicOrdering, atomic_cxchg},
-};
+use core::intrinsics::{AtomicOrdering, atomic_cxchg};
 
 use aya_ebpf::{
     Global,
@@ -19,6 +16,7 @@ use lb_common::{
     layout::{self, INNER_MAP, MMAPABLE},
     mac_word,
 };
+use lb_ebpf::verifier::veil;
 
 /// Takes memory for entries when they are made (`BPF_F_NO_PREALLOC`).
 const NO_PREALLOC: u32 = 1;
@@ -180,17 +178,6 @@ impl Bucket for MapBucket {
     fn veil(&self, value: usize) -> usize {
         veil(value as u64, self.1.0) as usize
     }
-}
-
-/// `value`, by way of something `unknown` to the verifier: see [`Bucket::veil`].
-#[inline(always)]
-pub fn veil(value: u64, unknown: u64) -> u64 {
-    let mut veiled = value;
-    // SAFETY: the value changes twice, back and forth.
-    unsafe {
-        asm!("{0} ^= {1}", "{0} ^= {1}", inout(reg) veiled, in(reg) unknown, options(pure, nomem, nostack));
-    }
-    veiled
 }
 
 /// The time of the coarse monotonic clock, which costs a load where the exact one costs a counter of the processor.

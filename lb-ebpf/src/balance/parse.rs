@@ -2,7 +2,10 @@
 
 use aya_ebpf::programs::XdpContext;
 use lb_common::{Address, Flow, NetU32, Verdict};
-use lb_ebpf::packet::{frame_len, is_fragment, lend, read};
+use lb_ebpf::{
+    packet::{frame_len, is_fragment, lend, read},
+    verifier::veil,
+};
 use network_types::{
     eth::{EthHdr, EtherType},
     ip::{IpProto, Ipv4Hdr, Ipv6Hdr},
@@ -11,7 +14,7 @@ use network_types::{
     vlan::VlanHdr,
 };
 
-use crate::maps::{self, veil};
+use crate::maps;
 
 /// A packet that could belong to a service.
 pub struct Packet {

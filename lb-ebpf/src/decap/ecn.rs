@@ -8,7 +8,7 @@ use network_types::{
     ip::{Ipv4Hdr, Ipv6Hdr},
 };
 
-use crate::outer::Tunnel;
+use crate::inner::Inner;
 
 const NOT_ECT: u8 = 0b00;
 const ECT_1: u8 = 0b01;
@@ -28,10 +28,10 @@ const fn combine(inner: u8, outer: u8) -> Option<u8> {
 }
 
 #[inline(always)]
-pub fn propagate(ctx: &mut XdpContext, tunnel: &Tunnel, inner_offset: usize) -> Result<(), DecapVerdict> {
-    match tunnel.inner {
-        EtherType::Ipv4 => ipv4(ctx, tunnel.ecn, inner_offset),
-        _ => ipv6(ctx, tunnel.ecn, inner_offset),
+pub fn propagate(ctx: &mut XdpContext, outer: u8, inner: &Inner, inner_offset: usize) -> Result<(), DecapVerdict> {
+    match inner.kind {
+        EtherType::Ipv4 => ipv4(ctx, outer, inner_offset),
+        _ => ipv6(ctx, outer, inner_offset),
     }
 }
 

@@ -1,8 +1,9 @@
-//! The backend's side of `ipip`: takes the outer header off packets that a balancer tunnelled, before the kernel sees
-//! them. For hosts without a tunnel device, and for full speed.
+//! The backend's side of `ipip` and `gue`: takes the outer headers off packets that a balancer tunnelled, before the kernel
+//! sees them. For hosts without a tunnel device, and for full speed.
 //!
 //! ```text
-//! Ethernet │ outer IPv4/IPv6 │ inner IPv4/IPv6 │ …     becomes     Ethernet │ inner IPv4/IPv6 │ …
+//! Ethernet │ outer IPv4/IPv6 │ inner IPv4/IPv6 │ …             becomes     Ethernet │ inner IPv4/IPv6 │ …
+//! Ethernet │ outer IPv4/IPv6 │ UDP │ GUE │ inner IPv4/IPv6 │ …
 //! ```
 
 #![no_std]
@@ -22,9 +23,12 @@ use network_types::{
 };
 
 mod ecn;
+mod gue;
+mod inner;
 mod outer;
 
-use outer::Tunnel;
+use inner::Inner;
+use outer::Outer;
 
 #[map]
 static TUNNEL_ADDRESSES: HashMap<Address, u8> = HashMap::with_max_entries(256, 0);
@@ -52,13 +56,24 @@ pub fn decap(mut ctx: XdpContext) -> u32 {
 #[inline(always)]
 fn process(ctx: &mut XdpContext) -> Result<DecapVerdict, DecapVerdict> {
     let link = Link::parse(ctx).ok_or(DecapVerdict::PassNotTunnel)?;
-    let tunnel = outer::parse(ctx, link.ether_type, link.len)?;
-    check_endpoints(&tunnel)?;
-    if !outer::is_sound(ctx, &tunnel, link.len) {
+    let outer = outer::parse(ctx, link.ether_type, link.len)?;
+    let payload_offset = link.len + outer.header_len;
+    if outer.protocol == lb_common::gue::UDP && !gue::is_gue(ctx, payload_offset) {
+        return Err(DecapVerdict::PassNotTunnel);
+    }
+    check_endpoints(&outer)?;
+    if !outer::is_sound(ctx, &outer, link.len) {
         return Err(DecapVerdict::DropMalformed);
     }
-    ecn::propagate(ctx, &tunnel, link.len + tunnel.header_len)?;
-    take_off(ctx, &link, &tunnel).ok_or(DecapVerdict::DropMalformed)?;
+    let inner = match Inner::announced(outer.protocol, outer.header_len, outer.payload_len) {
+        Some(inner) => {
+            inner.check(ctx, payload_offset)?;
+            inner
+        }
+        None => gue::open(ctx, &outer, payload_offset)?,
+    };
+    ecn::propagate(ctx, outer.ecn, &inner, link.len + inner.headers_len)?;
+    take_off(ctx, &link, &inner).ok_or(DecapVerdict::DropMalformed)?;
     Ok(DecapVerdict::Decapsulated)
 }
 
@@ -89,29 +104,29 @@ impl Link {
 
 /// Only what one of the balancers sent to one of the tunnel addresses of this host.
 #[inline(always)]
-fn check_endpoints(tunnel: &Tunnel) -> Result<(), DecapVerdict> {
-    if TUNNEL_ADDRESSES.get_ptr(tunnel.destination).is_none() {
+fn check_endpoints(outer: &Outer) -> Result<(), DecapVerdict> {
+    if TUNNEL_ADDRESSES.get_ptr(outer.destination).is_none() {
         return Err(DecapVerdict::PassNotTunnel);
     }
-    if TUNNEL_SOURCES.get(Key::new(128, tunnel.source)).is_none() {
+    if TUNNEL_SOURCES.get(Key::new(128, outer.source)).is_none() {
         return Err(DecapVerdict::PassStranger);
     }
     Ok(())
 }
 
-/// Moves the start of the frame behind the outer header, and the Ethernet header with it.
+/// Moves the start of the frame behind the outer headers, and the Ethernet header with it.
 #[inline(always)]
-fn take_off(ctx: &mut XdpContext, link: &Link, tunnel: &Tunnel) -> Option<()> {
+fn take_off(ctx: &mut XdpContext, link: &Link, inner: &Inner) -> Option<()> {
     const ETHER_TYPE_OFFSET: usize = EthHdr::LEN - size_of::<u16>();
-    move_head(ctx, tunnel.header_len as i32)?;
+    move_head(ctx, inner.headers_len as i32)?;
     write(ctx, 0, link.addresses)?;
-    let inner = (tunnel.inner as u16).to_ne_bytes();
+    let kind = (inner.kind as u16).to_ne_bytes();
     match link.tag {
-        None => write(ctx, ETHER_TYPE_OFFSET, inner),
+        None => write(ctx, ETHER_TYPE_OFFSET, kind),
         Some(tag) => {
             write(ctx, ETHER_TYPE_OFFSET, (EtherType::Ieee8021q as u16).to_ne_bytes())?;
             write(ctx, EthHdr::LEN, tag)?;
-            write(ctx, EthHdr::LEN + size_of::<u16>(), inner)
+            write(ctx, EthHdr::LEN + size_of::<u16>(), kind)
         }
     }
 }

@@ -12,7 +12,7 @@
 //! | `POST /v1/services/S/backends` with [`NewBackend`] | `[`[`ChangedView`]`]` |
 //! | `PATCH /v1/backends/B[?service=S]` with [`BackendPatch`] | `[`[`ChangedView`]`]` |
 //! | `DELETE /v1/backends/B[?service=S][&timeout=10m]` | `[`[`ChangedView`]`]` |
-//! | `POST /v1/reload` | nothing |
+//! | `POST /v1/reload` | [`ReloadedView`] |
 //!
 //! An error is an [`ErrorView`] with a status of 400 and above; 422 stands for a configuration that is not valid. When
 //! a change is answered, it is in the datapath.
@@ -237,6 +237,13 @@ pub enum BackendPatch {
         /// As in the configuration: `10m`, `none`.
         timeout: DrainTimeout,
     },
+}
+
+/// What came of a reload.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReloadedView {
+    /// What was lost by it, in sentences.
+    pub warnings: Vec<String>,
 }
 
 /// A backend that a change was made to, as it is after it.

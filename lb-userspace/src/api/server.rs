@@ -21,7 +21,8 @@ use tokio::{
 };
 
 use super::{
-    BackendPatch, ChangedView, ErrorView, FlowFilter, FlowView, FlowsView, NewBackend, SlotsView, StatsView, StatusView,
+    BackendPatch, ChangedView, ErrorView, FlowFilter, FlowView, FlowsView, NewBackend, ReloadedView, SlotsView,
+    StatsView, StatusView,
 };
 use crate::{
     config::{self, DrainTimeout},
@@ -58,7 +59,7 @@ pub enum Request {
     /// Change something.
     Change(Change, Reply<Vec<ChangedView>>),
     /// Read the configuration file again.
-    Reload(Reply<()>),
+    Reload(Reply<ReloadedView>),
 }
 
 /// Where the answer goes.
@@ -170,7 +171,7 @@ async fn fitness(State(requests): State<Requests>) -> Answer<Fitness> {
     ask(&requests, Request::Fitness).await
 }
 
-async fn reload(State(requests): State<Requests>) -> Answer<()> {
+async fn reload(State(requests): State<Requests>) -> Answer<ReloadedView> {
     ask(&requests, Request::Reload).await
 }
 

@@ -248,6 +248,7 @@ fn the_services_of_the_sample_are_read_in_full() {
         protocol: Protocol::Tcp,
         algorithm: Algorithm::Maglev,
         forwarding: Forwarding::L2Dsr,
+        gue_port: None,
         announce: Some("eth0".to_owned()),
         slots: Some(4096),
         health: Some(HealthCheck {
@@ -300,6 +301,7 @@ fn the_services_of_the_sample_are_read_in_full() {
         protocol: Protocol::Udp,
         algorithm: Algorithm::Maglev,
         forwarding: Forwarding::Ipip,
+        gue_port: None,
         announce: None,
         slots: None,
         health: Some(HealthCheck {
@@ -439,7 +441,7 @@ fn a_backend_from_the_command_line_meets_the_rules_of_the_file() {
     ");
     assert_snapshot!(verdict("2001:db8::3"), @r#"
     2001:db8::3 is not of the address family of 192.168.1.10, and l2-dsr leaves packets as they are
-        write an address of the same family, or forwarding = "ipip" in the service
+        write an address of the same family, or forwarding = "ipip" or "gue" in the service
     "#);
     assert_snapshot!(verdict("192.168.1.100"), @r#"
     192.168.1.100 is the address of backend "192.168.1.100" already
@@ -454,6 +456,14 @@ fn a_backend_from_json_meets_the_rules_of_the_file() {
         Backend { name: "a b".to_owned(), address: ip("192.168.1.102"), port: None, weight: 1, server_id: None };
     let problem = service.check_backend(&backend).unwrap_err();
     assert_snapshot!(problem.message, @r#""a b" is not a name"#);
+}
+
+#[test]
+fn gue_goes_to_its_own_port_or_to_the_one_that_is_written() {
+    let port = |keys: &str| config(&sample_with("forwarding = \"ipip\"", keys)).services[1].gue_port();
+    assert_eq!(port("forwarding = \"gue\""), Some(6080));
+    assert_eq!(port("forwarding = \"gue\"\ngue_port = 19523"), Some(19_523));
+    assert_eq!(port("forwarding = \"ipip\""), None);
 }
 
 #[test]
@@ -506,7 +516,7 @@ fn all_faults_of_a_file_are_reported_in_the_order_of_its_lines() {
     lb.toml:40: service "crm-web", backend "192.168.1.100": unknown key "wieght"
         did you mean "weight"?
     lb.toml:51: service "dns": forwarding "nat" is not in this version
-        write "l2-dsr" or "ipip": this version has no other
+        write "l2-dsr", "ipip" or "gue": this version has no other
     "#);
 }
 

@@ -112,6 +112,7 @@ impl Executor {
                 log::info!("withdrawing {address} from {interface}");
                 Ok(self.announcer.withdraw(&interface, address).await?)
             }
+            Effect::PersistDeclared => self.state.save_declared(core.declared()),
             Effect::Persist => self.state.save(core.written_down()),
         }
     }
@@ -119,7 +120,7 @@ impl Executor {
 
 fn put_row(maps: &mut Maps, backend: BackendId, index: RowIndex, row: &BackendRow) -> anyhow::Result<()> {
     if row.encapsulation != Encapsulation::LOCAL {
-        maps.put_egress(row.egress_ifindex)?;
+        maps.put_egress(row.egress_ifindex.into())?;
     }
     maps.put_row(backend, index, row).context("cannot write the backend rows")
 }

@@ -26,7 +26,7 @@ use tokio::{
 use self::{census::CensusTaker, executor::Executor, vrrp::VrrpProcess};
 pub use self::{setup::unload, state::StateDir};
 use crate::{
-    api::{ChangedView, Refusal, Request},
+    api::{ChangedView, Refusal, ReloadedView, Request},
     config::{self, Config},
     dataplane::{Attachment, FlowTables, LogLevel},
     health::Report,
@@ -185,20 +185,25 @@ impl Daemon {
     }
 
     /// Reads the configuration file again. An invalid one changes nothing.
-    async fn reload(&mut self) -> Result<(), Refusal> {
+    async fn reload(&mut self) -> Result<ReloadedView, Refusal> {
         let config = Config::load(&self.options.config)
             .map_err(|error| Refusal::Configuration(format!("{:#}", anyhow::Error::from(error))))?;
         self.check_reload(&config)?;
         let failed = |error: anyhow::Error| Refusal::Failed(format!("{error:#}"));
-        let desired = self.executor.state.merge(config.services.clone()).map_err(failed)?;
+        let (desired, _) = self.executor.state.merge(config.services.clone()).map_err(failed)?;
+        let warnings = self.core.lost_by(&desired);
         let effects = self.core.apply(desired, Instant::now()).map_err(|error| Refusal::Failed(error.to_string()))?;
         self.config = config;
         let resized = self.resize_flow_table();
         log::info!("reloaded {}", self.options.config.display());
+        for warning in &warnings {
+            log::warn!("{warning}");
+        }
         let done = self.executor.run(effects, &self.core).await;
         self.restore_announced().await;
         let vrrp = self.reload_vrrp().await;
-        done.map_err(failed).and(resized).and(vrrp)
+        done.map_err(failed).and(resized).and(vrrp)?;
+        Ok(ReloadedView { warnings })
     }
 
     /// Gives the flow table the size and the idle timeout of the configuration. Packets go on to use it meanwhile.

@@ -52,7 +52,10 @@ pub(super) async fn start(options: Options) -> anyhow::Result<(Daemon, Events)> 
     if !live.is_empty() {
         log::info!("taking over {} services from an earlier daemon", live.len());
     }
-    let desired = state.merge(config.services.clone())?;
+    let (desired, edited) = state.merge(config.services.clone())?;
+    for name in edited {
+        log::warn!("service {name:?} was edited in the configuration file: the changes made with lbctl are dropped");
+    }
     let (resolver, next_hops) = Resolver::start(gateways(&config));
     let (reports_sender, reports) = mpsc::channel(QUEUE);
     let mut announcer = Announcer::new()?;

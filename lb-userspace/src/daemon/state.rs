@@ -16,11 +16,11 @@ use nix::{
     errno::Errno,
     fcntl::{Flock, FlockArg},
 };
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
     config,
-    model::{Admin, DesiredService, Memory, service_key},
+    model::{Admin, DesiredService, ENDLESS, Memory, service_key},
 };
 
 /// The daemon's folder, `[node] state` in the configuration.
@@ -123,10 +123,11 @@ impl StateDir {
     }
 
     /// The services of the file with the live changes of before. A service that was edited in the file since then is as
-    /// the file has it now.
-    pub fn merge(&self, declared: Vec<config::Service>) -> anyhow::Result<Vec<DesiredService>> {
+    /// the file has it now; and the names of those that have lost changes by that.
+    pub fn merge(&self, declared: Vec<config::Service>) -> anyhow::Result<(Vec<DesiredService>, Vec<String>)> {
         let (mut saved, clocks) = (self.load()?, Clocks::now());
-        Ok(declared
+        let mut edited = Vec::new();
+        let services = declared
             .into_iter()
             .map(|service| {
                 let desired = DesiredService::as_declared(service);
@@ -141,25 +142,31 @@ impl StateDir {
                     DesiredService { spec: config::Service { backends, ..declared }, admin, deadlines, ..desired }
                 } else {
                     if is_changed {
-                        log::warn!(
-                            "service {:?} was edited in the configuration file: the changes made with lbctl are dropped",
-                            declared.name
-                        );
+                        edited.push(declared.name);
                     }
                     desired
                 }
             })
-            .collect())
+            .collect();
+        Ok((services, edited))
     }
 
     /// What is written down of services besides the live changes, of those edited in the file, too.
     pub fn memories(&self) -> anyhow::Result<HashMap<ServiceKey, Memory>> {
         let clocks = Clocks::now();
-        let memory = |saved: Saved| (service_key(&saved.declared), saved.memory(clocks));
-        Ok(self.load()?.into_iter().map(memory).collect())
+        let declared: Vec<config::Service> = read(&self.declared_path())?;
+        let declared = declared.iter().map(|service| (service_key(service), Memory::of_declared(service)));
+        let differing = self.load()?.into_iter().map(|saved| (service_key(&saved.declared), saved.memory(clocks)));
+        Ok(declared.chain(differing).collect())
     }
 
-    /// Writes down `services`.
+    /// Writes down the services as the configuration file has them: when that is taken in, and not with each live change, as
+    /// there may be thousands.
+    pub fn save_declared<'a>(&self, services: impl Iterator<Item = &'a config::Service>) -> anyhow::Result<()> {
+        replace(&self.declared_path(), &serde_json::to_vec_pretty(&services.collect::<Vec<_>>())?)
+    }
+
+    /// Writes down `services`, those that are not as the configuration file has them.
     pub fn save<'a>(&self, services: impl Iterator<Item = (&'a DesiredService, Memory)>) -> anyhow::Result<()> {
         let clocks = Clocks::now();
         let removed = |(backend, until): (config::Backend, Option<Instant>)| SavedRemoved {
@@ -180,17 +187,25 @@ impl StateDir {
     }
 
     fn load(&self) -> anyhow::Result<Vec<Saved>> {
-        let path = self.changes_path();
-        match fs::read(&path) {
-            Ok(json) => serde_json::from_slice(&json)
-                .with_context(|| format!("{} is damaged; remove it to start as configured", path.display())),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-            Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
-        }
+        read(&self.changes_path())
     }
 
     fn changes_path(&self) -> PathBuf {
         self.path.join("changes.json")
+    }
+
+    fn declared_path(&self) -> PathBuf {
+        self.path.join("declared.json")
+    }
+}
+
+/// Reads a list; without the file it is empty.
+fn read<T: DeserializeOwned>(path: &Path) -> anyhow::Result<Vec<T>> {
+    match fs::read(path) {
+        Ok(json) => serde_json::from_slice(&json)
+            .with_context(|| format!("{} is damaged; remove it to start as configured", path.display())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
     }
 }
 
@@ -215,7 +230,7 @@ impl Clocks {
 
     fn instant(self, time: SystemTime) -> Instant {
         match time.duration_since(self.time) {
-            Ok(ahead) => self.instant + ahead,
+            Ok(ahead) => self.instant + ahead.min(ENDLESS),
             // What was before the clock began counts as now.
             Err(behind) => self.instant.checked_sub(behind.duration()).unwrap_or(self.instant),
         }
@@ -301,12 +316,13 @@ mod tests {
         assert_eq!((&read.removed[0].0, &read.removed[1]), (&memory.removed[0].0, &memory.removed[1]));
         assert!(is_close(read.removed[0].1.unwrap(), deadline));
         assert!(is_close(read.rising[&"10.0.0.1".parse().unwrap()], since));
-        let merged = state.merge(vec![service()]).unwrap().remove(0);
+        let merged = state.merge(vec![service()]).unwrap().0.remove(0);
         assert_eq!((&merged.spec, &merged.admin), (&desired.spec, &desired.admin));
         assert!(is_close(merged.deadlines["first"], deadline));
         // An edit in the file undoes live changes, and does not bring back what was removed.
         let edited = config::Service { slots: Some(2048), ..service() };
-        assert_eq!(state.merge(vec![edited.clone()]).unwrap(), [DesiredService::as_declared(edited)]);
+        let expected = (vec![DesiredService::as_declared(edited.clone())], vec![edited.name.clone()]);
+        assert_eq!(state.merge(vec![edited]).unwrap(), expected);
     }
 
     #[test]
@@ -316,7 +332,12 @@ mod tests {
         let service = service();
         let older = serde_json::json!([{ "declared": service, "backends": [backend("first")], "admin": {} }]);
         fs::write(folder.path().join("changes.json"), older.to_string()).unwrap();
-        let memory = state.memories().unwrap().remove(&service_key(&service)).unwrap();
-        assert_eq!(memory, Memory { members: vec![backend("first")], ..Memory::default() });
+        let memory = |state: &StateDir| state.memories().unwrap().remove(&service_key(&service)).unwrap();
+        assert_eq!(memory(&state), Memory { members: vec![backend("first")], ..Memory::default() });
+        // Live changes are newer than the configuration file.
+        state.save_declared([&service].into_iter()).unwrap();
+        assert_eq!(memory(&state), Memory { members: vec![backend("first")], ..Memory::default() });
+        state.save([].into_iter()).unwrap();
+        assert_eq!(memory(&state), Memory { members: service.backends.clone(), ..Memory::default() });
     }
 }

@@ -2,12 +2,11 @@
 
 use std::{collections::BTreeMap, time::Instant};
 
-use lb_common::{BackendId, OuterHeader, ServiceId, Traffic};
+use lb_common::{BackendId, ServiceId, Traffic};
 
 use super::Daemon;
 use crate::{
     api::{FlowTableView, Refusal, StatsView, StatusView},
-    config::Forwarding,
     model::{NextHopView, ServiceView},
     vrrp::Fitness,
 };
@@ -91,11 +90,11 @@ const CLIENT_MTU: u16 = 1500;
 fn narrow_ways(service: &ServiceView) -> impl Iterator<Item = String> {
     service.backends.iter().filter_map(|backend| {
         let Some(NextHopView::Via { mtu, interface, .. }) = &backend.next_hop else { return None };
-        let header = if backend.address.is_ipv4() { OuterHeader::IPV4_LEN } else { OuterHeader::IPV6_LEN };
-        let needed = CLIENT_MTU + header;
-        (service.forwarding == Forwarding::Ipip && *mtu < needed).then(|| {
+        let overhead = service.forwarding.encapsulation(backend.address).overhead();
+        let needed = CLIENT_MTU + overhead;
+        (overhead > 0 && *mtu < needed).then(|| {
             format!(
-                "service {}: full-size packets to backend {} are dropped: with the outer header they have {needed} bytes, \
+                "service {}: full-size packets to backend {} are dropped: with the outer headers they have {needed} bytes, \
                  and {interface} takes {mtu}; raise its MTU, or clamp the MSS on the backend",
                 service.name, backend.name
             )

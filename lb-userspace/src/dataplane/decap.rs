@@ -1,4 +1,4 @@
-//! The decapsulating program, for backends of services with `forwarding = "ipip"`.
+//! The decapsulating program, for backends of services with `forwarding = "ipip"` or `"gue"`.
 
 use std::{
     collections::HashSet,
@@ -42,11 +42,13 @@ pub struct Decap {
 }
 
 impl Decap {
-    /// Loads the program. It decapsulates what comes from one of the networks `from`; without any, from anywhere.
-    pub fn load(from: &[Network]) -> Result<Self, DataplaneError> {
+    /// Loads the program. It decapsulates what comes from one of the networks `from`; without any, from anywhere. GUE is what
+    /// comes to the UDP port `gue_port`, in host byte order.
+    pub fn load(from: &[Network], gue_port: u16) -> Result<Self, DataplaneError> {
         const ANYWHERE: [Network; 1] = [Network { address: IpAddr::V6(Ipv6Addr::UNSPECIFIED), len: 0 }];
         let mut ebpf = EbpfLoader::new()
             .override_global(aya_log::LEVEL, &super::aya_level(None), false)
+            .override_global(names::GUE_PORT, &gue_port, true)
             .load(object::DECAP)
             .map_err(DataplaneError::Load)?;
         let mut sources: LpmTrie<_, Address, u8> = take(&mut ebpf, names::TUNNEL_SOURCES)?;

@@ -33,6 +33,8 @@ pub(super) struct Backend {
     pub(super) flows: Option<FlowCounts>,
     /// Since when it has had new flows without a break: where weights rise slowly, its own does from then on.
     pub(super) rising_since: Option<Instant>,
+    /// Whether it has been there since its service began, and nothing is known of it yet.
+    pub(super) is_one_of_the_first: bool,
     /// Since when no slot names it, if it is removed.
     pub(super) unnamed_since: Option<Instant>,
     /// Its packets so far and since when there were no more, where connection ids name it: its flows are not in the flow table
@@ -80,6 +82,7 @@ impl Backend {
             check: None,
             flows: None,
             rising_since: None,
+            is_one_of_the_first: false,
             unnamed_since: None,
             quiet: None,
         }
@@ -133,6 +136,17 @@ impl Backend {
     /// Whether packets that are sent to it arrive, as far as that is known.
     fn is_alive(&self) -> bool {
         self.row.is_some() && matches!(self.health, Checked::Unchecked | Checked::By(Health::Up))
+    }
+
+    /// Whether it serves the flows that it has, though it is to have no new ones.
+    pub(super) fn is_last_resort(&self, now: Instant) -> bool {
+        self.is_alive() && !self.is_cut_off(now)
+    }
+
+    /// Its part in the slots that nobody else can take.
+    pub(super) fn last_resort(&self) -> schedule::Member {
+        let weight = u32::from(self.spec.weight).max(1);
+        schedule::Member { name: self.spec.address.to_string().into_bytes(), weight }
     }
 
     /// Whether it is not known yet, and will be in a moment, if it can take new flows.

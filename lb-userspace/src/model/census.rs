@@ -98,9 +98,12 @@ impl Core {
         let mut effects = Vec::new();
         let mut over = Vec::new();
         for state in &mut self.services {
+            // What the table knows of flows from before counts for nothing where it is not asked.
+            let is_asked = state.desired.spec.tracking != Tracking::Never;
             for backend in state.backends.iter_mut().chain(&mut state.removed) {
                 if counted.contains(&backend.id) {
-                    backend.flows = Some(flows.get(&backend.id).copied().unwrap_or_default());
+                    let flows = flows.get(&backend.id).filter(|_| is_asked);
+                    backend.flows = Some(flows.copied().unwrap_or_default());
                 }
                 match packets.get(&backend.id) {
                     Some(packets) => backend.count_packets(*packets, now),

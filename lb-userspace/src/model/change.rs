@@ -182,43 +182,41 @@ impl Selector {
         for_removed: ForRemoved,
         edit: impl Fn(&mut DesiredService, &str),
     ) -> Result<Edit, ChangeError> {
-        let mut service_exists = self.service.is_none();
+        let is_meant =
+            |state: &&ServiceState| self.service.as_ref().is_none_or(|service| *service == state.desired.spec.name);
+        let meant: Vec<&ServiceState> = services.iter().filter(is_meant).collect();
         let mut result = Edit::default();
-        let mut refused = None;
-        let is_meant = |name: &str| self.service.as_ref().is_none_or(|service| service == name);
-        for state in services.iter().filter(|state| is_meant(&state.desired.spec.name)) {
-            service_exists = true;
-            let service = &state.desired.spec.name;
-            if let Some(backend) = state.desired.spec.backends.iter().find(|backend| self.matches(backend)) {
-                let mut desired = state.desired.clone();
-                edit(&mut desired, &backend.name);
-                result.services.push(desired);
-                result.applied.push(Applied {
-                    service: service.clone(),
-                    backend: backend.name.clone(),
-                    address: backend.address,
-                });
+        for state in &meant {
+            let Some(backend) = state.desired.spec.backends.iter().find(|backend| self.matches(backend)) else {
                 continue;
-            }
-            for backend in state.removed.iter().filter(|backend| self.matches_removed(backend)) {
-                match for_removed {
-                    ForRemoved::Refused => {
-                        refused =
-                            Some(ChangeError::Removed { service: service.clone(), backend: backend.shown_name() });
-                        continue;
-                    }
-                    ForRemoved::Same => {}
-                    ForRemoved::Deadline(until) => result.deadlines.push((backend.id, until)),
+            };
+            let mut desired = state.desired.clone();
+            edit(&mut desired, &backend.name);
+            result.applied.push(Applied {
+                service: desired.spec.name.clone(),
+                backend: backend.name.clone(),
+                address: backend.address,
+            });
+            result.services.push(desired);
+        }
+        let mut refused = None;
+        // One that was removed is meant if nobody else is.
+        let removed = meant.iter().filter(|_| result.services.is_empty());
+        let removed = removed.flat_map(|state| state.removed.iter().map(|backend| (&state.desired.spec.name, backend)));
+        for (service, backend) in removed.filter(|(_, backend)| self.matches_removed(backend)) {
+            let (service, name) = (service.clone(), backend.shown_name());
+            match for_removed {
+                ForRemoved::Refused => {
+                    refused = Some(ChangeError::Removed { service, backend: name });
+                    continue;
                 }
-                result.applied.push(Applied {
-                    service: service.clone(),
-                    backend: backend.shown_name(),
-                    address: backend.spec.address,
-                });
+                ForRemoved::Same => {}
+                ForRemoved::Deadline(until) => result.deadlines.push((backend.id, until)),
             }
+            result.applied.push(Applied { service, backend: name, address: backend.spec.address });
         }
         match (&self.service, refused) {
-            (Some(service), _) if !service_exists => Err(ChangeError::NoService(service.clone())),
+            (Some(service), _) if meant.is_empty() => Err(ChangeError::NoService(service.clone())),
             (_, Some(refused)) if result.applied.is_empty() => Err(refused),
             (place, _) if result.applied.is_empty() => Err(ChangeError::NoBackend {
                 backend: self.backend.clone(),

@@ -96,9 +96,15 @@ impl Core {
         }
     }
 
-    /// The services as they are to be, with what else is to be written down of them.
+    /// The services as the configuration file has them.
+    pub fn declared(&self) -> impl Iterator<Item = &config::Service> {
+        self.services.iter().map(|service| &service.desired.declared)
+    }
+
+    /// The services of which that is not all that has to be known after a restart, as they are to be, and what else it is.
     pub fn written_down(&self) -> impl Iterator<Item = (&DesiredService, Memory)> {
-        self.services.iter().map(|service| (&service.desired, service.memory()))
+        let differing = self.services.iter().filter(|service| service.differs_from_declared());
+        differing.map(|service| (&service.desired, service.memory()))
     }
 
     /// The virtual IPs that are to be announced, and where.
@@ -126,6 +132,7 @@ impl Core {
         }
         self.refresh_shared(&mut effects);
         effects.append(&mut removals);
+        effects.push(Effect::PersistDeclared);
         effects.push(Effect::Persist);
         Ok(effects)
     }

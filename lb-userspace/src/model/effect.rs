@@ -45,6 +45,8 @@ pub enum Effect {
     Announce(String, IpAddr),
     /// Take it off.
     Withdraw(String, IpAddr),
+    /// Write down the services as the configuration file has them.
+    PersistDeclared,
     /// Live changes are to be written down.
     Persist,
 }

@@ -17,6 +17,7 @@ mod effect;
 mod pool;
 mod quic;
 mod recover;
+mod reload;
 mod row;
 mod service;
 mod settle;

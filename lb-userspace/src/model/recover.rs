@@ -52,6 +52,11 @@ pub struct Memory {
 }
 
 impl Memory {
+    /// What is known of a service that is as the configuration file has it.
+    pub fn of_declared(declared: &config::Service) -> Self {
+        Self { members: declared.backends.clone(), ..Self::default() }
+    }
+
     /// What is known of the backend at `address`, which has a row.
     pub(super) fn backend(&self, address: IpAddr, id: BackendId) -> Backend {
         let rising_since = self.rising.get(&address).copied();

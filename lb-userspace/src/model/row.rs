@@ -6,7 +6,7 @@ use std::{
 };
 
 use lb_common::{
-    Address, BackendRow, Encapsulation, NetU16, NetU32, OuterHeader, RowIndex, ServiceId, checksum::Sum, layout,
+    Address, BackendRow, Encapsulation, NetU16, NetU32, OuterHeader, RowIndex, ServiceId, checksum::Sum, gue, layout,
 };
 
 use super::{
@@ -103,37 +103,33 @@ impl RowContext<'_> {
             NextHop::Local => return Ok(BackendRow { encapsulation: Encapsulation::LOCAL, ..identity }),
             NextHop::Via(egress) => egress,
         };
-        if egress.ifindex >= layout::MAX_INTERFACES {
-            return Err(NoRow::InterfaceNumber { interface: egress.interface.clone(), ifindex: egress.ifindex });
-        }
+        let egress_ifindex = u16::try_from(egress.ifindex)
+            .ok()
+            .filter(|_| egress.ifindex < layout::MAX_INTERFACES)
+            .ok_or_else(|| NoRow::InterfaceNumber { interface: egress.interface.clone(), ifindex: egress.ifindex })?;
+        let forwarding = self.service.forwarding;
         let row = BackendRow {
+            encapsulation: forwarding.encapsulation(address),
             vlan: NetU16::new(egress.vlan.unwrap_or(0)),
-            egress_ifindex: egress.ifindex,
+            egress_ifindex,
             mtu: egress.mtu,
             destination_mac: egress.destination_mac,
             source_mac: egress.source_mac,
             ..identity
         };
-        match self.service.forwarding {
-            Forwarding::L2Dsr => Ok(BackendRow { encapsulation: Encapsulation::NONE, ..row }),
-            Forwarding::Ipip => self.tunnel(row, address, egress),
-        }
-    }
-
-    fn tunnel(self, row: BackendRow, address: IpAddr, egress: &Egress) -> Result<BackendRow, NoRow> {
-        let inner_protocol = if self.service.address.is_ipv4() { PROTOCOL_IPV4 } else { PROTOCOL_IPV6 };
+        let protocol = match forwarding {
+            Forwarding::L2Dsr => return Ok(row),
+            Forwarding::Ipip if self.service.address.is_ipv4() => PROTOCOL_IPV4,
+            Forwarding::Ipip => PROTOCOL_IPV6,
+            Forwarding::Gue => gue::UDP,
+        };
         let source = self.tunnel_source(address, egress)?;
-        let row = BackendRow { entropy_bits: source.entropy_bits, ..row };
-        Ok(match (source.address, address) {
-            (IpAddr::V4(source), IpAddr::V4(destination)) => {
-                let header = ipv4_header(inner_protocol, source, destination);
-                BackendRow { encapsulation: Encapsulation::IPV4, outer: header, ..row }
-            }
-            (source, destination) => {
-                let header = ipv6_header(inner_protocol, source.into(), destination.into());
-                BackendRow { encapsulation: Encapsulation::IPV6, outer: header, ..row }
-            }
-        })
+        let outer = match (source.address, address) {
+            (IpAddr::V4(source), IpAddr::V4(destination)) => ipv4_header(protocol, source, destination),
+            (source, destination) => ipv6_header(protocol, source.into(), destination.into()),
+        };
+        let gue_port = NetU16::new(self.service.gue_port().unwrap_or_default());
+        Ok(BackendRow { entropy_bits: source.entropy_bits, gue_port, outer, ..row })
     }
 
     /// The configured source of the backend's family, else the address that the kernel would send from.

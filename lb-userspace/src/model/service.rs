@@ -215,12 +215,16 @@ impl ServiceState {
     /// Takes note of which backends begin to get flows, which counts as their `beginning`, and which do not any more.
     fn note_rises(&mut self, beginning: Instant, now: Instant) {
         let has_first_packets = self.has_first_packets();
+        let risen = self.risen_since(now);
         let mover = &self.mover;
         // Packets that may be the first ones of a flow go to this one.
         let taker = |word: SlotWord| if has_first_packets { word.current() } else { word.previous() };
         for backend in self.backends.iter_mut().chain(&mut self.removed) {
             let (id, before) = (backend.id, backend.rising_since);
+            // Those that are found well when the service begins do not have to wait for each other, whoever is found first.
+            let beginning = if backend.is_one_of_the_first { risen } else { beginning };
             backend.rise(beginning, now, || mover.words().any(|word| taker(word) == id));
+            backend.is_one_of_the_first &= backend.is_undecided();
             let begins = before.is_none() && backend.next_rise(self.desired.spec.slow_start, now).is_some();
             if begins {
                 self.unsaved.get_or_insert(now);
@@ -234,11 +238,20 @@ impl ServiceState {
         spec.protocol == Protocol::Tcp || spec.quic.is_some()
     }
 
+    /// Whether there is more to know of it after a restart than what the configuration file says.
+    pub(super) fn differs_from_declared(&self) -> bool {
+        self.desired.is_changed() || !self.removed.is_empty() || self.rising().next().is_some()
+    }
+
+    /// The backends whose weight rises.
+    fn rising(&self) -> impl Iterator<Item = &Backend> {
+        let slow_start = self.desired.spec.slow_start;
+        self.backends.iter().filter(move |backend| backend.next_rise(slow_start, self.refreshed).is_some())
+    }
+
     /// What has to be known of it after a restart, besides what is wanted of it.
     pub(super) fn memory(&self) -> Memory {
-        let slow_start = self.desired.spec.slow_start;
-        let rises = |backend: &&Backend| backend.next_rise(slow_start, self.refreshed).is_some();
-        let rising = self.backends.iter().filter(rises);
+        let rising = self.rising();
         Memory {
             members: self.desired.spec.backends.clone(),
             removed: self.removed.iter().map(|backend| (backend.spec.clone(), backend.until)).collect(),
@@ -261,7 +274,33 @@ impl ServiceState {
         if self.waits_for_others(now) {
             return;
         }
-        self.mover.set_wanted(owners.iter().map(|owner| self.backends[*owner as usize].id));
+        if owners.is_empty() {
+            let wanted = self.last_resorts(now);
+            self.mover.set_wanted(wanted);
+        } else {
+            self.mover.set_wanted(owners.iter().map(|owner| self.backends[*owner as usize].id));
+        }
+    }
+
+    /// Who is to own the slots while no backend is to have new flows: anything is better than to drop them. Whoever has a slot and
+    /// is well keeps it, and the others are shared by those that serve yet, as they drain or lost their weight.
+    fn last_resorts(&self, now: Instant) -> Vec<BackendId> {
+        let (fates, shares) = (self.fates(now), self.shares());
+        let resorts: Vec<&Backend> = self
+            .backends
+            .iter()
+            .chain(&self.removed)
+            .filter(|backend| backend.is_last_resort(now))
+            .filter(|backend| backend.spec.weight > 0 || shares.contains_key(&backend.id))
+            .collect();
+        let members: Vec<schedule::Member> = resorts.iter().map(|backend| backend.last_resort()).collect();
+        let owners = schedule::table(&members, self.live.slot_mask + 1);
+        let is_well = |owner: &BackendId| matches!(fates.of(*owner), Fate::Serving | Fate::Leaving { .. });
+        let wanted = |(slot, word): (usize, SlotWord)| {
+            let resort = || owners.get(slot).map_or(BackendId::NONE, |owner| resorts[*owner as usize].id);
+            [word.current(), word.previous()].into_iter().find(is_well).unwrap_or_else(resort)
+        };
+        self.mover.words().enumerate().map(wanted).collect()
     }
 
     /// Whether nobody has a slot yet, and it is only a moment until it is known of all backends whether they can: otherwise the

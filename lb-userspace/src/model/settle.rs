@@ -163,13 +163,15 @@ impl Core {
         if place.is_new {
             effects.push(Effect::ResetServiceTraffic(place.service.id));
         }
+        let begins = index.is_none() && !is_leftover;
         let mut backends = Vec::with_capacity(place.backends.len());
         for (spec, (id, is_new)) in desired.spec.backends.iter().zip(&place.backends) {
             if *is_new {
                 effects.push(Effect::ResetBackendTraffic(*id));
             }
             let present = present.backends.remove(&spec.address.into());
-            backends.push(join(spec, *id, present, &desired, effects));
+            let backend = join(spec, *id, present, &desired, effects);
+            backends.push(Backend { is_one_of_the_first: backend.is_one_of_the_first || begins, ..backend });
         }
         let removed: Vec<Backend> =
             present.backends.into_values().map(|gone| leave(gone, &desired, now, effects)).collect();

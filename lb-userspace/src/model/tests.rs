@@ -110,7 +110,10 @@ impl Datapath {
             Effect::RemoveQuicServer(server) => {
                 assert!(self.quic_servers.remove(&server).is_some(), "{server:?} is not there");
             }
-            Effect::ResetServiceTraffic(_) | Effect::ResetBackendTraffic(_) | Effect::RetireTraffic(..) => {}
+            Effect::ResetServiceTraffic(_)
+            | Effect::ResetBackendTraffic(_)
+            | Effect::RetireTraffic(..)
+            | Effect::PersistDeclared => {}
             Effect::StartCheck { id, initial, .. } => {
                 self.checks.insert(id, initial);
             }
@@ -228,7 +231,9 @@ impl World {
 
     /// A new daemon on the datapath that this one leaves, and with what it has written down last.
     fn restart(self, services: Vec<DesiredService>) -> Self {
-        let memories = self.core.written_down().map(|(desired, memory)| (desired.key(), memory)).collect();
+        let declared = self.core.declared().map(|service| (service_key(service), Memory::of_declared(service)));
+        let differing = self.core.written_down().map(|(desired, memory)| (desired.key(), memory));
+        let memories = declared.chain(differing).collect();
         let live = self.datapath.live(&memories);
         let found = Found {
             services: live,
@@ -246,7 +251,7 @@ impl World {
 
     /// A new daemon with the same configuration and the live changes.
     fn restart_as_it_is(self) -> Self {
-        let services = self.core.written_down().map(|(desired, _)| desired.clone()).collect();
+        let services = self.core.services.iter().map(|state| state.desired.clone()).collect();
         self.restart(services)
     }
 

@@ -37,6 +37,9 @@ pub struct ServiceView {
     pub forwarding: Forwarding,
     /// Which flows are remembered.
     pub tracking: Tracking,
+    /// The UDP port of the backends that packets are sent to, with `gue`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gue_port: Option<u16>,
     /// Size of its slot table.
     pub slots: u32,
     /// Whether live changes made it differ from the configuration file.
@@ -186,6 +189,7 @@ impl Core {
             algorithm: spec.algorithm,
             forwarding: spec.forwarding,
             tracking: spec.tracking,
+            gue_port: spec.gue_port(),
             slots: state.live.slot_mask + 1,
             changed: state.desired.is_changed(),
             id: state.live.id.get(),
@@ -220,6 +224,8 @@ impl Core {
             BackendState::Up if backend.spec.weight == 0 => Some("weight 0".to_owned()),
             _ => None,
         };
+        // Those of one that may keep none are others' already, or are reset.
+        let flows = if backend.is_cut_off(now) { Some(FlowCounts::default()) } else { backend.flows };
         BackendView {
             name: backend.shown_name(),
             address: backend.spec.address,
@@ -232,8 +238,8 @@ impl Core {
             reason,
             slots: share.owned,
             slots_left: share.left,
-            flows: backend.flows.map(live),
-            closing: backend.flows.map_or(0, closing),
+            flows: flows.map(live),
+            closing: flows.map_or(0, closing),
             hidden_flows: false,
             time_left: backend
                 .until

@@ -120,6 +120,7 @@ fn groups() -> Vec<Group> {
     let all = [1, MANY, VERY_MANY];
     let every = [Kind::Syn, Kind::Established, Kind::Udp];
     let established = [Kind::Established];
+    let established_and_udp = [Kind::Established, Kind::Udp];
     let mut ipip_v4 = cases("ipip", true, ONE_SERVICE, &every, &all);
     ipip_v4.push(Case::not_ours(Kind::Syn, true));
     ipip_v4.push(Case::not_ours(Kind::Syn, false));
@@ -150,6 +151,10 @@ fn groups() -> Vec<Group> {
         group("ipip", false, Encapsulation::IPV6, &every),
         group("ipip-4in6", true, Encapsulation::IPV6, &established),
         group("ipip-6in4", false, Encapsulation::IPV4, &established),
+        group("gue", true, Encapsulation::GUE_IPV4, &established_and_udp),
+        group("gue", false, Encapsulation::GUE_IPV6, &established_and_udp),
+        group("gue-4in6", true, Encapsulation::GUE_IPV6, &established_and_udp),
+        group("gue-6in4", false, Encapsulation::GUE_IPV4, &established),
         group("l2-dsr", true, Encapsulation::NONE, &every),
         group("l2-dsr", false, Encapsulation::NONE, &every),
         Group {

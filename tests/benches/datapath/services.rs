@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use anyhow::Context as _;
 use lb_common::{
     Address, BackendId, BackendRow, Encapsulation, NetU16, NetU32, OuterHeader, RowIndex, Service, ServiceEntry,
-    ServiceId, ServiceKey, SlotWord, layout,
+    ServiceId, ServiceKey, SlotWord, gue, layout,
 };
 use lb_userspace::{
     dataplane::Dataplane,
@@ -15,7 +15,7 @@ use lb_userspace::{
 use crate::slots::NEWCOMERS;
 
 /// Test runs come in by the loopback interface.
-const INGRESS: u32 = 1;
+const INGRESS: u16 = 1;
 pub(crate) const INTERFACE_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
 const BACKEND_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
 
@@ -48,7 +48,7 @@ pub(crate) fn fill(
     encapsulation: Encapsulation,
 ) -> anyhow::Result<Vec<(Service, Vec<BackendId>)>> {
     let maps = &mut dataplane.maps;
-    maps.put_interface(INGRESS, INTERFACE_MAC)?;
+    maps.put_interface(INGRESS.into(), INTERFACE_MAC)?;
     let members: Vec<Member> =
         (0..scale.backends).map(|backend| Member { name: backend.to_string().into_bytes(), weight: 1 }).collect();
     let owners = table(&members, scale.slots);
@@ -86,6 +86,7 @@ fn row(encapsulation: Encapsulation, id: u32) -> BackendRow {
     BackendRow {
         encapsulation,
         egress_ifindex: INGRESS,
+        gue_port: NetU16::new(gue::PORT),
         mtu: 1600,
         destination_mac: BACKEND_MAC,
         source_mac: INTERFACE_MAC,

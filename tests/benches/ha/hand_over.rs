@@ -97,6 +97,7 @@ fn service_ip(forwarding: Forwarding) -> IpAddr {
     let index = match forwarding {
         Forwarding::L2Dsr => 0,
         Forwarding::Ipip => 1,
+        Forwarding::Gue => 2,
     };
     virtual_ipv4(index).into()
 }

@@ -19,6 +19,8 @@ pub enum Forwarding {
     L2Dsr,
     /// In an outer IP header of the backend address's family.
     Ipip,
+    /// In UDP and GUE, in an outer IP header of the backend address's family.
+    Gue,
 }
 
 impl fmt::Display for Forwarding {
@@ -26,6 +28,7 @@ impl fmt::Display for Forwarding {
         formatter.write_str(match self {
             Self::L2Dsr => "l2-dsr",
             Self::Ipip => "ipip",
+            Self::Gue => "gue",
         })
     }
 }

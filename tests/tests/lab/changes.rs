@@ -333,10 +333,17 @@ fn a_reload_adds_changes_and_removes_services_while_the_others_go_on() -> Result
     lab.wait_until_healthy(SOON)?;
     ensure!(names(&owners(lab, at_second, PORTS)?).len() == 2);
 
-    let of_one = Service { backends: second.backends[..1].to_vec(), ..second };
+    let of_one = Service { backends: second.backends[..1].to_vec(), ..second.clone() };
     lab.write_config(&config::file(lab, &[of_one, web_config.clone()]))?;
     lbctl(lab, &["reload"])?;
     ensure!(names(&owners(lab, at_second, PORTS)?).into_iter().eq(["b1"]));
+
+    // What the file overrules is named.
+    lbctl(lab, &["backend", "drain", "b1", "--service", "second"])?;
+    lab.write_config(&config::file(lab, &[second, web_config.clone()]))?;
+    let reloaded: serde_json::Value = lab.lbctl_json(&["reload"])?;
+    let warnings = reloaded["warnings"].to_string();
+    ensure!(warnings.contains("second") && warnings.contains("b1 drained") && !warnings.contains("web"), "{warnings}");
 
     lab.write_config(&config::file(lab, &[web_config]))?;
     let pid = Pid::from_raw(balanced.lbd.id().try_into()?);

@@ -11,6 +11,8 @@ pub(crate) struct Service {
     pub(crate) address: String,
     pub(crate) protocol: &'static str,
     pub(crate) forwarding: &'static str,
+    /// Where GUE goes, if not to its own port.
+    pub(crate) gue_port: Option<u16>,
     pub(crate) announce: bool,
     /// Which flows are remembered.
     pub(crate) tracking: &'static str,
@@ -38,6 +40,7 @@ impl Service {
             address: address.to_owned(),
             protocol: "tcp",
             forwarding: "l2-dsr",
+            gue_port: None,
             announce: true,
             tracking: "when-needed",
             health: Vec::new(),
@@ -71,12 +74,15 @@ impl Service {
 
 impl Display for Service {
     fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
-        let Self { name, address, protocol, forwarding, announce, tracking, health, backends } = self;
+        let Self { name, address, protocol, forwarding, gue_port, announce, tracking, health, backends } = self;
         writeln!(
             formatter,
             "\n[[service]]\nname = {name:?}\naddress = {address:?}\nprotocol = {protocol:?}\n\
              forwarding = {forwarding:?}\nannounce = {announce}\ntracking = {tracking:?}"
         )?;
+        if let Some(port) = gue_port {
+            writeln!(formatter, "gue_port = {port}")?;
+        }
         if !health.is_empty() {
             writeln!(formatter, "[service.health]\n{}", health.join("\n"))?;
         }

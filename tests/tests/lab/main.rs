@@ -3,6 +3,7 @@
 //! | file | what is tried |
 //! |---|---|
 //! | `traffic.rs` | requests by curl and wrk to nginx in all modes and families; UDP; services of all ports; counters |
+//! | `gue.rs` | services whose packets are tunnelled in UDP |
 //! | `health.rs` | backends that die and come back |
 //! | `takeover.rs` | `lbd` that dies and starts again, with traffic going on |
 //! | `changes.rs` | live changes by `lbctl`, reloads, and what of them outlives `lbd` |
@@ -18,6 +19,7 @@ mod cleanup;
 mod cli;
 mod client;
 mod config;
+mod gue;
 mod health;
 mod leaving;
 mod placement;

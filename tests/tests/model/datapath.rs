@@ -29,7 +29,7 @@ pub(crate) const ROUTER_MAC: MacAddress = [2, 0, 0, 0, 0, 2];
 /// How long flows live without a packet, in ticks of 34.4 s: more than 309 s.
 const IDLE_TICKS: u8 = 9;
 /// The interface that test runs come in by: the loopback device of the network namespace.
-const IFINDEX: u32 = 1;
+const IFINDEX: u16 = 1;
 /// Backends have the numbers from 1 to this.
 pub(crate) const BACKENDS: u16 = 5;
 /// What the clock shows at first, in nanoseconds.
@@ -88,7 +88,7 @@ impl Datapath {
             Dataplane::load_with_test_clock(sandbox.pins(), HashKey::from_bytes(HASH_KEY)).expect("the program loads");
         let bits = BucketBits::new(SMALLEST).expect("a size");
         dataplane.open_flow_tables(bits, IDLE_TICKS).expect("there can be a flow table");
-        dataplane.maps.put_interface(IFINDEX, OWN_MAC).expect("the interface map takes it");
+        dataplane.maps.put_interface(IFINDEX.into(), OWN_MAC).expect("the interface map takes it");
         dataplane.maps.store_services(&services()).expect("the directory takes them");
         put_quic_servers(&sandbox);
         let table = FlowTable::open(&sandbox, 0, SMALLEST);

@@ -150,10 +150,9 @@ impl Model {
             (Signal::Close, _) => State::Closing,
             // Of the end itself. A client that still acknowledges after three seconds still receives.
             (Signal::NoData, State::Closing) if self.age(known) <= 3 => return (Known { backend, ..known }, event),
-            (Signal::Data | Signal::Datagram | Signal::NoData, _) => State::Established,
-            (Signal::Open, State::Opening) => State::Opening,
-            // Somebody else may have sent it.
-            (Signal::Open, _) => return (Known { backend, ..known }, event),
+            (Signal::Open, State::Opening | State::Closing) => known.state,
+            // An opening one is of the same flow, or of a new one with the same ports.
+            (Signal::Open | Signal::Data | Signal::Datagram | Signal::NoData, _) => State::Established,
         };
         (Known { backend, state, seen: self.now }, event)
     }

@@ -300,6 +300,7 @@ mod tests {
             protocol: Protocol::Tcp,
             algorithm: Algorithm::Maglev,
             forwarding: Forwarding::L2Dsr,
+            gue_port: None,
             tracking: Tracking::WhenNeeded,
             slots: 1024,
             changed: true,

@@ -14,7 +14,7 @@ use std::{
 use clap::{Args, Parser, Subcommand, ValueEnum, builder::NonEmptyStringValueParser};
 use hyper::Method;
 use lb_userspace::{
-    api::{BackendPatch, ChangedView, Client, ClientError, NewBackend, StatsView, StatusView},
+    api::{BackendPatch, ChangedView, Client, ClientError, NewBackend, ReloadedView, StatsView, StatusView},
     config::DrainTimeout,
     model::{Admin, ServiceView},
 };
@@ -178,18 +178,17 @@ impl Leave {
         leaving: Leaving,
         output: Output,
     ) -> Result<(), ClientError> {
-        let done = match leaving {
-            Leaving::Drains => "draining",
-            Leaving::Removed => "removed",
-        };
+        let standing = |backend: &ChangedView| if backend.admin.is_some() { "draining" } else { "removed" };
         if !self.wait {
-            say(output, &changed, |_| format!("{done}; `lbctl backend list` shows the flows that are left"));
+            let hint = "`lbctl backend list` shows the flows that are left";
+            say(output, &changed, |index| format!("{}; {hint}", standing(&changed[index])));
             return Ok(());
         }
         warn(output, &changed);
         let ended = leaving::wait(client, leaving, changed).await?;
-        let outcomes: Vec<String> =
-            ended.iter().filter_map(|backend| Some(format!("{done}, and {}", backend.outcome()?.ok()?))).collect();
+        let outcome =
+            |backend: &leaving::Waiting| Some(format!("{}, and {}", standing(&backend.seen), backend.outcome()?.ok()?));
+        let outcomes: Vec<String> = ended.iter().filter_map(outcome).collect();
         let changed: Vec<ChangedView> = ended.into_iter().map(|backend| backend.seen).collect();
         show_changed(output, &changed, |index| outcomes[index].clone());
         Ok(())
@@ -236,8 +235,11 @@ async fn run(client: &Client, command: Command, output: Output) -> Result<(), Cl
         Command::Slots { service } => flows::slots(client, &service, output).await?,
         Command::Vrrp(command) => vrrp::run(client.socket(), command, output).await?,
         Command::Reload => {
-            let () = client.send(Method::POST, "/v1/reload", &()).await?;
-            show(output, &(), |()| "reloaded".to_owned());
+            let reloaded: ReloadedView = client.send(Method::POST, "/v1/reload", &()).await?;
+            for warning in reloaded.warnings.iter().filter(|_| output == Output::Table) {
+                let _ = writeln!(io::stderr(), "WARNING: {warning}");
+            }
+            show(output, &reloaded, |_| "reloaded".to_owned());
         }
     }
     Ok(())

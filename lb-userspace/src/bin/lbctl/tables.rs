@@ -84,12 +84,19 @@ pub(crate) fn service_details(services: &[ServiceView]) -> String {
             service.name,
             endpoint(service),
             service.algorithm,
-            service.forwarding,
+            forwarding(service),
             service.slots,
             backends(std::slice::from_ref(service)),
         )
     };
     services.iter().map(details).collect::<Vec<_>>().join("\n\n")
+}
+
+fn forwarding(service: &ServiceView) -> String {
+    match service.gue_port {
+        Some(port) => format!("{} to port {port}", service.forwarding),
+        None => service.forwarding.to_string(),
+    }
 }
 
 pub(crate) fn backends(services: &[ServiceView]) -> String {
@@ -159,7 +166,10 @@ fn endpoint(service: &ServiceView) -> String {
 
 fn state(backend: &BackendView) -> String {
     let name = backend.state.name();
-    let time_left = backend.time_left.map(|left| format!("for another {}", whole_seconds(left)));
+    let time_left = backend.time_left.map(|left| match left {
+        Duration::ZERO => "its time is up".to_owned(),
+        left => format!("for another {}", whole_seconds(left)),
+    });
     match backend.reason.as_ref().or(time_left.as_ref()) {
         Some(reason) => format!("{name}: {reason}"),
         None => name.to_owned(),

@@ -1,10 +1,11 @@
-//! `lbd decap`: the backend's side of `forwarding = "ipip"`.
+//! `lbd decap`: the backend's side of `forwarding = "ipip"` and `"gue"`.
 
 use std::{net::IpAddr, time::Duration};
 
 use anyhow::Context as _;
 use aya::programs::XdpMode;
 use clap::Args;
+use lb_common::gue;
 use lb_userspace::dataplane::{Decap, Network, interface_index};
 use nix::ifaddrs::getifaddrs;
 use tokio::signal::unix::{SignalKind, signal};
@@ -18,6 +19,9 @@ pub(crate) struct Options {
     /// Decapsulate only what comes from balancers in this network (repeatable); without one, from anywhere.
     #[arg(long, value_name = "ADDRESS[/PREFIX]")]
     from: Vec<Network>,
+    /// The UDP port to which the balancers send GUE (forwarding = "gue").
+    #[arg(long, value_name = "PORT", default_value_t = gue::PORT, value_parser = clap::value_parser!(u16).range(1..))]
+    gue_port: u16,
     /// Attach in generic mode, for drivers without native XDP.
     #[arg(long)]
     generic: bool,
@@ -29,7 +33,7 @@ const REFRESH: Duration = Duration::from_secs(2);
 /// Runs until it is told to stop, then detaches.
 pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
     let ifindex = interface_index(&options.interface)?;
-    let mut decap = Decap::load(&options.from)?;
+    let mut decap = Decap::load(&options.from, options.gue_port)?;
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
     decap.set_addresses(&addresses_of(&options.interface)?)?;

@@ -78,8 +78,8 @@ enum Command {
         #[arg(long, value_name = "FOLDER", conflicts_with = "config")]
         pins: Option<PathBuf>,
     },
-    /// On a backend: take the outer header off packets that the balancer tunnelled (forwarding = "ipip"). Ends on
-    /// SIGTERM and SIGINT, and detaches.
+    /// On a backend: take the outer headers off packets that the balancer tunnelled (forwarding = "ipip" or "gue"). Ends
+    /// on SIGTERM and SIGINT, and detaches.
     Decap(decap::Options),
 }
 

@@ -304,3 +304,15 @@ fn a_backend_from_the_command_line_needs_a_server_id_of_its_own() {
         write the one that the backend has: each has its own
     "#);
 }
+
+#[test]
+fn a_drain_timeout_reads_what_it_writes() {
+    for text in ["none", "0s", "10m", "24h", "1h 30m"] {
+        let timeout: DrainTimeout = text.parse().unwrap();
+        assert_eq!(timeout.to_string(), text);
+    }
+    assert_snapshot!("48h".parse::<DrainTimeout>().unwrap_err(), @r#"
+    "48h" is out of range
+        write a duration from 0s to 24h, with its unit, such as "1s", or "none"
+    "#);
+}

@@ -200,32 +200,3 @@ fn a_listed_flow_shows_how_long_it_was_idle() -> io::Result<()> {
     assert!((Duration::from_secs(7)..=Duration::from_secs(10)).contains(&idle), "{idle:?}");
     Ok(())
 }
-
-#[test]
-#[ignore = "a measurement, for a release build"]
-fn time_of_a_sweep() -> io::Result<()> {
-    let mut world = World::new()?;
-    world.table = FlowTable::in_memory(bits(17))?;
-    let time = |world: &mut World| {
-        let best = (0..10).map(|_| {
-            let started = Instant::now();
-            world.sweep();
-            started.elapsed()
-        });
-        best.min().unwrap()
-    };
-    println!("{} entries, empty: {:?}", world.table.bits().entries(), time(&mut world));
-    let now = flow_time();
-    let mut inserted = 0;
-    while inserted < world.table.bits().entries() * 9 / 10 {
-        let hash = FlowHash(world.random.u64(..));
-        let owner = backend(world.random.u32(1..=2));
-        if world.table.insert(hash, owner, FlowState::Established, now, IDLE_TICKS)
-            == (Inserted::New { evicted: false })
-        {
-            inserted += 1;
-        }
-    }
-    println!("{} entries, {inserted} flows: {:?}", world.table.bits().entries(), time(&mut world));
-    Ok(())
-}

@@ -264,6 +264,20 @@ fn a_daemon_takes_over_what_an_older_one_has_left() {
 }
 
 #[test]
+fn a_row_that_an_older_lbd_has_written_says_the_same_now() {
+    with_maps("rows", |root| {
+        downgrade(&root.pins()).unwrap();
+        let mut rows: Array<_, [u8; 128]> = Map::Array(root.old().map(names::ROWS).unwrap()).try_into().unwrap();
+        let mut row = rows.get(&1, 0).unwrap();
+        // The index of the interface, in 32 bits then.
+        row[4..8].copy_from_slice(&(layout::MAX_INTERFACES - 1).to_ne_bytes());
+        rows.set(1, row, 0).unwrap();
+        let (_, _, read) = root.load().maps.rows().unwrap()[0];
+        assert_eq!((u32::from(read.egress_ifindex), read.gue_port.get()), (layout::MAX_INTERFACES - 1, 0));
+    });
+}
+
+#[test]
 fn an_upgrade_that_was_interrupted_is_begun_again() {
     with_maps("upgrade", |root| {
         downgrade(&root.pins()).unwrap();

@@ -14,7 +14,8 @@ use crate::dataplane::{DataplaneError, bpf::new_map, mapped::Mapped};
 
 pub(super) const VERSION: u32 = 2;
 
-/// The maps that both layouts have. In rows, what says now in which condition a backend is was unused, and zero.
+/// The maps that both layouts have. In rows, what says now in which condition a backend is was unused, and zero; so was the GUE port:
+/// the upper half of the interface index, which is smaller than that on machines of little-endian byte order.
 pub(super) const SAME_MAPS: [&str; 7] = [
     names::SLOTS,
     names::ROW_OF,

@@ -219,3 +219,43 @@ fn more_backends_than_slots_are_refused() {
     assert!(matches!(added, Some(ChangeError::Refused(reason)) if reason.contains("1024 slots")));
     assert_eq!(world.core.view(world.now)[0].backends.len(), 1024);
 }
+
+#[test]
+fn what_a_reload_takes_away_is_said() {
+    let mut world = World::ready(CONFIG);
+    assert!(world.core.lost_by(&desired(CONFIG)).is_empty());
+    world.change(Change::Add("web".to_owned(), config::Backend::parse(None, "10.0.0.9", 1).unwrap())).unwrap();
+    world.change(Change::Weight(selector("10.0.0.1"), 7)).unwrap();
+    world.change(Change::Drain(selector("10.0.0.3"), None)).unwrap();
+    world.change(Change::Remove(selector("10.0.0.2"), None)).unwrap();
+    // With the live changes, as a reload of an unchanged file has them.
+    let as_it_is: Vec<_> = world.core.services.iter().map(|state| state.desired.clone()).collect();
+    assert!(world.core.lost_by(&as_it_is).is_empty());
+    insta::assert_snapshot!(world.core.lost_by(&desired(CONFIG)).join("\n"), @r#"
+    service "web" was edited in the configuration file, so the changes made with lbctl are dropped: 10.0.0.1 had weight 7, 10.0.0.9 was added, 10.0.0.2 was removed
+    service "checked" was edited in the configuration file, so the changes made with lbctl are dropped: 10.0.0.1 had weight 7, 10.0.0.3 drained
+    "#);
+    let moved = desired(&CONFIG.replace("192.0.2.1:80", "192.0.2.1:81"));
+    insta::assert_snapshot!(
+        world.core.lost_by(&moved)[0],
+        @r#"service "web" is no more, or has another address, port or protocol: its connections are cut"#
+    );
+    let untracked = CONFIG.replace("forwarding", "tracking = \"never\"\nforwarding");
+    insta::assert_snapshot!(World::ready(CONFIG).core.lost_by(&desired(&untracked)).join("\n"), @r#"
+    service "web" has tracking = "never" from now on: connections are cut that are not with the owner of their slot
+    service "checked" has tracking = "never" from now on: connections are cut that are not with the owner of their slot
+    "#);
+}
+
+#[test]
+fn a_removed_backend_is_meant_only_if_no_service_has_one_of_that_name() {
+    let mut world = World::ready(CONFIG);
+    let in_web = || Selector { service: Some("web".to_owned()), ..selector("10.0.0.1") };
+    world.change(Change::Remove(in_web(), None)).unwrap();
+    let before = world.view("web", "10.0.0.1").time_left;
+    let drained = world.change(Change::Drain(selector("10.0.0.1"), Some(Duration::from_secs(1)))).unwrap();
+    assert_eq!(drained.iter().map(|applied| &*applied.service).collect::<Vec<_>>(), ["checked"]);
+    assert_eq!(world.view("web", "10.0.0.1").time_left, before);
+    world.change(Change::Drain(in_web(), Some(Duration::from_secs(1)))).unwrap();
+    assert_eq!(world.view("web", "10.0.0.1").time_left, Some(Duration::from_secs(1)));
+}

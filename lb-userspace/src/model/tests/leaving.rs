@@ -273,7 +273,6 @@ fn a_backend_is_not_added_at_the_virtual_ip_of_any_service() {
 fn the_flows_of_a_backend_are_unknown_until_a_census_has_counted_them() {
     let mut world = World::ready(CONFIG);
     world.change(Change::Drain(selector("10.0.0.2"), None)).unwrap();
-    world.settle();
     assert_eq!(world.view("web", "10.0.0.2").flows, Some(0));
     let mut world = world.restart_as_it_is();
     assert_eq!(world.view("web", "10.0.0.2").flows, None);
@@ -466,4 +465,95 @@ fn a_loss_before_the_first_census_counts() {
     };
     assert!(settles(0));
     assert!(!settles(1));
+}
+
+/// Where all backends leave, and one of them is no more, its slots go to the others, as long as these serve.
+#[test]
+fn while_all_backends_leave_each_slot_has_one_that_serves() {
+    let text = CONFIG.replace(
+        "[[service.backend]]\naddress = \"10.0.0.2\"",
+        "[[service.backend]]\naddress = \"10.0.0.4\"\nweight = 2\n[[service.backend]]\naddress = \"10.0.0.2\"",
+    );
+    let slots = |world: &World| world.datapath.shares(WEB).values().sum::<usize>();
+    let leaves: [fn(&mut World); 4] = [
+        |world| {
+            world.change(Change::Admin(selector("10.0.0.2"), Admin::Disabled)).unwrap();
+        },
+        |world| {
+            world.change(Change::Drain(selector("10.0.0.2"), Some(MINUTE))).unwrap();
+            world.pass(MINUTE);
+        },
+        |world| {
+            world.change(Change::Remove(selector("10.0.0.2"), Some(Duration::ZERO))).unwrap();
+        },
+        |world| {
+            world.change(Change::Weight(selector("10.0.0.2"), 0)).unwrap();
+            world.change(Change::Admin(selector("10.0.0.2"), Admin::Disabled)).unwrap();
+        },
+    ];
+    for leave in leaves {
+        let mut world = World::ready(&text);
+        for address in ["10.0.0.1", "10.0.0.4"] {
+            world.change(Change::Drain(selector(address), Some(60 * MINUTE))).unwrap();
+        }
+        let id = world.id("web", "10.0.0.2");
+        leave(&mut world);
+        assert_eq!(slots(&world), 1024);
+        assert!(!world.datapath.shares(WEB).contains_key("10.0.0.2"));
+        assert!(words(&world).iter().all(|word| word.current() != id), "nothing goes there");
+        assert!(outage(&world).unwrap().starts_with("no other backend can take new connections"));
+    }
+}
+
+#[test]
+fn a_dead_backend_that_drains_leaves_its_slots_to_others_that_drain_and_takes_them_if_there_is_none() {
+    let mut world = World::ready(CONFIG);
+    let slots = |world: &World, address: &str| world.view("checked", address).slots;
+    let ids = ["10.0.0.1", "10.0.0.3"].map(|address| world.id("checked", address));
+    for address in ["10.0.0.1", "10.0.0.3"] {
+        world.change(Change::Drain(selector(address), Some(60 * MINUTE))).unwrap();
+    }
+    world.report(ids[0], Health::Down);
+    assert_eq!(slots(&world, "10.0.0.3"), 1024);
+    world.report(ids[1], Health::Down);
+    assert_eq!(slots(&world, "10.0.0.3"), 0);
+    world.report(ids[0], Health::Up);
+    assert_eq!(slots(&world, "10.0.0.1"), 1024);
+}
+
+/// Who never had flows, and is to have none, gets none.
+#[test]
+fn a_service_whose_backends_have_no_weight_has_no_slots() {
+    let world = World::ready(&CONFIG.replace("weight = 1", "weight = 0").replace("weight = 3", "weight = 0"));
+    assert!(["10.0.0.1", "10.0.0.2"].iter().all(|address| world.view("web", address).slots == 0));
+}
+
+#[test]
+fn a_backend_whose_time_is_up_or_whose_service_tracks_nothing_has_no_flows_whatever_the_table_knows() {
+    let mut world = World::ready(CONFIG);
+    let id = world.id("web", "10.0.0.2");
+    let flows = HashMap::from([(id, vec![flow_of(&world, id)])]);
+    world.change(Change::Drain(selector("10.0.0.2"), Some(5 * MINUTE))).unwrap();
+    world.census(&flows);
+    assert_eq!(world.view("web", "10.0.0.2").flows, Some(1));
+    world.pass(5 * MINUTE);
+    world.census(&flows);
+    assert_eq!(world.view("web", "10.0.0.2").flows, Some(0));
+    let untracked = CONFIG.replacen("protocol = \"tcp\"", "protocol = \"tcp\"\ntracking = \"never\"", 1);
+    let mut world = World::ready(&untracked);
+    world.census(&flows);
+    assert_eq!(world.view("web", "10.0.0.2").flows, Some(0));
+}
+
+/// It is no live change, so the configuration file and the service agree.
+#[test]
+fn a_backend_that_a_reload_has_removed_keeps_its_name_and_deadline_over_a_restart() {
+    let text = CONFIG.replace("address = \"10.0.0.2\"", "name = \"second\"\naddress = \"10.0.0.2\"");
+    let mut world = World::ready(&text);
+    world.apply(&text.replace("[[service.backend]]\nname = \"second\"\naddress = \"10.0.0.2\"\nweight = 3\n", ""));
+    world.pass(MINUTE);
+    let before = world.view("web", "10.0.0.2");
+    assert_eq!((&*before.name, before.time_left), ("second@10.0.0.2", Some(9 * MINUTE)));
+    let after = world.restart_as_it_is().view("web", "10.0.0.2");
+    assert_eq!((after.name, after.weight, after.time_left), (before.name, 3, before.time_left));
 }

@@ -172,3 +172,34 @@ fn a_backend_that_was_down_comes_up_slowly_even_if_flows_were_left_to_it() {
         assert!(rising, "{policy}: {view:?}");
     }
 }
+
+/// Checks take their time, each another one: whoever comes later than the others have waited is not spared for that.
+#[test]
+fn the_backends_of_a_new_service_share_it_whoever_is_found_well_first() {
+    let slow = CONFIG.replace("forwarding = \"ipip\"", "forwarding = \"ipip\"\nslow_start = \"150s\"");
+    let share_of = |world: &World, backend| share(world, CHECKED, backend);
+    let share = |world: &World| share_of(world, "10.0.0.3");
+    for first_result in [Health::Up, Health::Down] {
+        let mut world = World::new(&slow);
+        world.resolve_all();
+        world.report(world.id("checked", "10.0.0.1"), Health::Up);
+        world.pass(3 * SECOND);
+        assert_eq!(share(&world), 0, "nothing is known of it");
+        let id = world.id("checked", "10.0.0.3");
+        world.report(id, first_result);
+        world.report(id, Health::Up);
+        world.pass(4 * SECOND);
+        match first_result {
+            Health::Up => assert_eq!(share(&world), 512),
+            _ => assert!((1..200).contains(&share(&world)), "it was down before: {} slots", share(&world)),
+        }
+    }
+    // Who comes to a service that is there comes up slowly.
+    let mut world = World::ready(&slow);
+    let other = config::Backend::parse(None, "10.0.0.9", 1).unwrap();
+    world.change(Change::Add("checked".to_owned(), other)).unwrap();
+    world.resolve_all();
+    world.report(world.id("checked", "10.0.0.9"), Health::Up);
+    world.pass(4 * SECOND);
+    assert!((1..100).contains(&share_of(&world, "10.0.0.9")));
+}

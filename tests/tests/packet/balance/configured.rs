@@ -15,14 +15,14 @@ use lb_userspace::{
 };
 
 use crate::{
-    backend::Backend,
+    backend::{Backend, Forwarding},
     case::check_all,
     fixture::{Balancer, Case},
     world::{EGRESS_MAC, FAMILIES, Family, INGRESS_IFINDEX, OTHER_IFINDEX, SERVICE_PORT},
 };
 
-/// A service with one backend, which is reached over `outer`.
-fn configuration(forwarding: &str, inner: Family, outer: Family) -> Config {
+/// A service with these `keys` and one backend, which is reached over `outer`.
+fn configuration(keys: &str, inner: Family, outer: Family) -> Config {
     let address = std::net::SocketAddr::new(inner.virtual_ip(), SERVICE_PORT);
     let backend = outer.backend();
     let text = format!(
@@ -35,7 +35,7 @@ fn configuration(forwarding: &str, inner: Family, outer: Family) -> Config {
         name = "web"
         address = "{address}"
         protocol = "tcp"
-        forwarding = "{forwarding}"
+        {keys}
 
           [[service.backend]]
           address = "{backend}"
@@ -97,12 +97,24 @@ fn what_the_daemon_writes_takes_packets_to_the_backend() {
     let Some(mut balancer) = Balancer::empty() else { return };
     let ways_out = [(INGRESS_IFINDEX, 0), (OTHER_IFINDEX, 0), (OTHER_IFINDEX, 300)];
     for inner in FAMILIES {
-        let tunnels = [(Family::V4, 16), (Family::V6, 32)]
-            .map(|(outer, entropy)| ("ipip", outer, Backend::tunnel_with_entropy(outer, entropy)));
-        for (forwarding, outer, backend) in [("l2-dsr", inner, Backend::L2_DSR)].into_iter().chain(tunnels) {
+        let tunnels = [(Family::V4, 16), (Family::V6, 32)].into_iter().flat_map(|(outer, entropy)| {
+            let gue = Backend::gue_with_entropy(outer, entropy);
+            let Forwarding::Gue(tunnel, _) = gue.forwarding else { unreachable!("it is GUE") };
+            [
+                (r#"forwarding = "ipip""#, outer, Backend::tunnel_with_entropy(outer, entropy)),
+                (r#"forwarding = "gue""#, outer, gue),
+                (
+                    "forwarding = \"gue\"\ngue_port = 19523",
+                    outer,
+                    Backend { forwarding: Forwarding::Gue(tunnel, 19_523), ..gue },
+                ),
+            ]
+        });
+        for (keys, outer, backend) in [(r#"forwarding = "l2-dsr""#, inner, Backend::L2_DSR)].into_iter().chain(tunnels)
+        {
             for (egress_ifindex, vlan) in ways_out {
                 let backend = Backend { vlan, egress_ifindex, ..backend };
-                let effects = effects(configuration(forwarding, inner, outer), &backend, outer);
+                let effects = effects(configuration(keys, inner, outer), &backend, outer);
                 let id = carry_out(&mut balancer, effects);
                 let cases = (1..=20_u16).map(|port| {
                     let mut packet = inner.packet(IpNumber::TCP);
@@ -110,7 +122,7 @@ fn what_the_daemon_writes_takes_packets_to_the_backend() {
                     let frame = inner.frame(packet.to_bytes());
                     Case {
                         description: format!(
-                            "{inner:?} by {forwarding} over {outer:?}, interface {egress_ifindex}, VLAN {vlan}, port {port}"
+                            "{inner:?} by {keys} over {outer:?}, interface {egress_ifindex}, VLAN {vlan}, port {port}"
                         ),
                         setup: Vec::new(),
                         frame: frame.to_bytes(),

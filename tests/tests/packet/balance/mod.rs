@@ -3,6 +3,7 @@
 mod choice;
 mod configured;
 mod encapsulation;
+mod gue;
 mod headers;
 mod lengths;
 mod mapped;

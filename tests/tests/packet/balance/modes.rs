@@ -10,12 +10,14 @@ use crate::{
     world::{BACKEND, FAMILIES, Family, INGRESS_IFINDEX, OTHER_IFINDEX, client_frames},
 };
 
-/// `l2-dsr`, and `ipip` over both families.
-fn backends() -> [(&'static str, Backend); 3] {
+/// `l2-dsr`, and `ipip` and `gue` over both families.
+fn backends() -> [(&'static str, Backend); 5] {
     [
         ("by l2-dsr", Backend::L2_DSR),
         ("in an outer IPv4 header", Backend::tunnel(Family::V4)),
         ("in an outer IPv6 header", Backend::tunnel(Family::V6)),
+        ("in GUE over IPv4", Backend::gue(Family::V4)),
+        ("in GUE over IPv6", Backend::gue(Family::V6)),
     ]
 }
 
@@ -75,7 +77,9 @@ fn the_packet_itself_is_not_checked_but_left_as_it_is() {
         if family == Family::V4 {
             frame.packet[10] ^= 0xff;
         }
-        backends().map(|(mode, backend)| {
+        // The last one has a checksum that depends on those: see `gue.rs`.
+        let [backends @ .., _] = backends();
+        backends.map(|(mode, backend)| {
             Case::forwards(format!("{packet} with wrong checksums leaves {mode}"), family, &backend, &frame)
         })
     });
@@ -86,7 +90,7 @@ fn the_packet_itself_is_not_checked_but_left_as_it_is() {
 fn the_mtu_of_the_way_to_the_backend_is_kept_to_the_byte() {
     const MTU: u16 = 1500;
     let Some(mut balancer) = Balancer::with_one_backend() else { return };
-    let overheads = [0, 20, 40];
+    let overheads = [0, 20, 40, 32, 52];
     let mut cases = Vec::new();
     for family in FAMILIES {
         for ((mode, backend), overhead) in backends().into_iter().zip(overheads) {

@@ -3,7 +3,7 @@
 
 use std::cell::RefCell;
 
-use etherparse::{Ethernet2Header, IpNumber, IpSlice, Ipv4Header, Ipv6Header};
+use etherparse::{Ethernet2Header, IpNumber, IpSlice, Ipv4Header, Ipv6Header, UdpHeader};
 use lb_common::Verdict;
 use proptest::{
     collection::vec,
@@ -13,7 +13,7 @@ use proptest::{
 };
 
 use crate::{
-    backend::Backend,
+    backend::{Backend, GUE_PORT, Gue},
     case::{Action, Datapath as _, Outcome},
     fixture::{Balancer, Case},
     frame::{Frame, Tag},
@@ -22,7 +22,21 @@ use crate::{
     world::{BACKEND, FAMILIES, Family, OWN_MAC, PROTOCOLS},
 };
 
-const BACKENDS: [Backend; 3] = [Backend::L2_DSR, Backend::tunnel(Family::V4), Backend::tunnel(Family::V6)];
+const BACKENDS: [Backend; 5] = [
+    Backend::L2_DSR,
+    Backend::tunnel(Family::V4),
+    Backend::tunnel(Family::V6),
+    Backend::gue(Family::V4),
+    Backend::gue(Family::V6),
+];
+/// What each of them puts around a packet, in bytes.
+const OVERHEADS: [usize; 5] = [
+    0,
+    Ipv4Header::MIN_LEN,
+    Ipv6Header::LEN,
+    Ipv4Header::MIN_LEN + Gue::HEADERS_LEN,
+    Ipv6Header::LEN + Gue::HEADERS_LEN,
+];
 
 /// A valid frame of any kind for the service.
 fn valid_frames() -> impl Strategy<Value = (Family, Frame)> {
@@ -117,15 +131,28 @@ fn check_invariants(
     Ok(())
 }
 
-/// The outer header is whole, and as long as header and counted bytes together.
+/// The outer headers are whole, and as long as they and the counted bytes together.
 fn check_outer(packet: &[u8], overhead: usize, inner_len: u64) -> Result<(), TestCaseError> {
-    match IpSlice::from_slice(packet).map_err(|error| TestCaseError::fail(error.to_string()))? {
+    let len = overhead as u64 + inner_len;
+    let ip = IpSlice::from_slice(packet).map_err(|error| TestCaseError::fail(error.to_string()))?;
+    let header_len = match &ip {
         IpSlice::Ipv4(ip) => {
             let header = ip.header();
             prop_assert_eq!(header.header_checksum(), header.to_header().calc_header_checksum());
-            prop_assert_eq!(u64::from(header.total_len()), overhead as u64 + inner_len);
+            prop_assert_eq!(u64::from(header.total_len()), len);
+            Ipv4Header::MIN_LEN
         }
-        IpSlice::Ipv6(ip) => prop_assert_eq!(u64::from(ip.header().payload_length()), inner_len),
+        IpSlice::Ipv6(ip) => {
+            prop_assert_eq!(u64::from(ip.header().payload_length()), len - Ipv6Header::LEN as u64);
+            Ipv6Header::LEN
+        }
+    };
+    if overhead > header_len {
+        let (udp, gue) = UdpHeader::from_slice(&packet[header_len..]).expect("it is long enough");
+        prop_assert_eq!((udp.destination_port, u64::from(udp.length)), (GUE_PORT, len - header_len as u64));
+        // What is inside may be wrong, and the checksum of UDP with it.
+        prop_assert_eq!(udp.checksum == 0, header_len == Ipv4Header::MIN_LEN);
+        prop_assert!(gue.starts_with(&[0, 4, 0, 0]) || gue.starts_with(&[0, 41, 0, 0]), "{:?}", &gue[..4]);
     }
     Ok(())
 }
@@ -133,7 +160,7 @@ fn check_outer(packet: &[u8], overhead: usize, inner_len: u64) -> Result<(), Tes
 fn check_all_backends(fast: u32, frames: &impl Strategy<Value = Vec<u8>>) {
     let Some(balancer) = Balancer::with_one_backend() else { return };
     let balancer = RefCell::new(balancer);
-    for (backend, overhead) in BACKENDS.iter().zip([0, Ipv4Header::MIN_LEN, Ipv6Header::LEN]) {
+    for (backend, overhead) in BACKENDS.iter().zip(OVERHEADS) {
         balancer.borrow_mut().put_row(BACKEND, &backend.row(Family::V4));
         for_random(fast, frames, |frame| {
             let outcome = balancer.borrow_mut().run(&frame);

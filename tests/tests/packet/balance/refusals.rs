@@ -51,7 +51,13 @@ fn a_packet_of_a_slot_without_a_backend_is_dropped() {
 #[test]
 fn a_packet_for_an_interface_that_is_no_egress_is_dropped() {
     let Some(mut balancer) = Balancer::with_one_backend() else { return };
-    let backends = [Backend::L2_DSR, Backend::tunnel(Family::V4), Backend::tunnel(Family::V6)];
+    let backends = [
+        Backend::L2_DSR,
+        Backend::tunnel(Family::V4),
+        Backend::tunnel(Family::V6),
+        Backend::gue(Family::V4),
+        Backend::gue(Family::V6),
+    ];
     let cases = client_frames().flat_map(|(packet, family, frame)| {
         backends.map(|backend| Case {
             description: format!("{packet} is dropped on its way by {:?}", backend.forwarding),

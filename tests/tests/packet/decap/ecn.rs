@@ -3,7 +3,7 @@
 use etherparse::IpNumber;
 use lb_common::DecapVerdict;
 
-use super::{Case, Decapsulator, combinations, tunnelled};
+use super::{Case, Decapsulator, MODES, combinations, tunnelled_by};
 use crate::case::check_all;
 
 const NOT_ECT: u8 = 0b00;
@@ -35,16 +35,16 @@ const FIGURE_4: [(u8, u8, Option<u8>); 16] = [
 fn ecn_comes_out_as_rfc_6040_says_and_the_inner_dscp_stays() {
     let Some(mut decapsulator) = Decapsulator::new() else { return };
     let mut cases = Vec::new();
-    for (inner, outer) in combinations() {
+    for ((inner, outer), mode) in combinations().flat_map(|families| MODES.map(|mode| (families, mode))) {
         for (inner_ecn, outer_ecn, outgoing) in FIGURE_4 {
             for (inner_dscp, outer_dscp) in [(0, 0), (46, 0), (0, 46), (0b10_1010, 0b01_0101), (63, 63)] {
                 let with_ecn = |ecn| {
                     let packet = inner.packet(IpNumber::TCP).traffic_class(inner_dscp << 2 | ecn);
                     inner.frame(packet.to_bytes())
                 };
-                let frame = tunnelled(&with_ecn(inner_ecn), inner, outer, outer_dscp << 2 | outer_ecn);
+                let frame = tunnelled_by(mode, &with_ecn(inner_ecn), inner, outer, outer_dscp << 2 | outer_ecn);
                 let description = format!(
-                    "ECN {inner_ecn:02b} (DSCP {inner_dscp}) of {inner:?} in {outer_ecn:02b} (DSCP {outer_dscp}) of {outer:?}"
+                    "ECN {inner_ecn:02b} (DSCP {inner_dscp}) of {inner:?} in {outer_ecn:02b} (DSCP {outer_dscp}) of {outer:?}, {mode:?}"
                 );
                 cases.push(match outgoing {
                     Some(ecn) => Case::decapsulates(description, &frame, &with_ecn(ecn)),

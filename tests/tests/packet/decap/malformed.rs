@@ -3,7 +3,7 @@
 use etherparse::{IpNumber, SingleVlanHeader};
 use lb_common::DecapVerdict;
 
-use super::{Case, Decapsulator, combinations, outer_len, sum_up, tunnelled};
+use super::{Case, Decapsulator, Mode, combinations, outer_len, sum_up, tunnelled, tunnelled_by};
 use crate::{
     case::check_all,
     frame::{Frame, Tag},
@@ -19,25 +19,29 @@ fn malformed(description: String, frame: &Frame) -> Case {
 }
 
 #[test]
-fn a_tunnel_packet_cut_off_behind_its_outer_header_is_dropped_and_before_that_it_passes() {
+fn a_tunnel_packet_cut_off_behind_what_tells_it_is_dropped_and_before_that_it_passes() {
+    /// What tells GUE from other datagrams.
+    const PORTS: usize = 4;
     let Some(mut decapsulator) = Decapsulator::new() else { return };
     let mut cases = Vec::new();
-    for (inner, outer) in combinations() {
-        for tags in [&[][..], &[Tag::customer(5)]] {
-            let frame = whole(inner, outer).tagged(tags);
-            let bytes = frame.to_bytes();
-            for len in 14..bytes.len() {
-                let cut = bytes[..len].to_vec();
-                let description = format!(
-                    "{inner:?} in {outer:?} behind {} tags, cut off after {len} of {}",
-                    tags.len(),
-                    bytes.len()
-                );
-                cases.push(if len < frame.link_len() + outer_len(outer) {
-                    Case::leaves_alone(description + ", passes", DecapVerdict::PassNotTunnel, cut)
-                } else {
-                    Case::drops(description + ", is dropped", DecapVerdict::DropMalformed, cut)
-                });
+    for (mode, telling) in [(Mode::Ipip, 0), (Mode::Gue, PORTS)] {
+        for (inner, outer) in combinations() {
+            for tags in [&[][..], &[Tag::customer(5)]] {
+                let frame = tunnelled_by(mode, &inner.client_frame(IpNumber::UDP), inner, outer, 0).tagged(tags);
+                let bytes = frame.to_bytes();
+                for len in 14..bytes.len() {
+                    let cut = bytes[..len].to_vec();
+                    let description = format!(
+                        "{mode:?}: {inner:?} in {outer:?} behind {} tags, cut off after {len} of {}",
+                        tags.len(),
+                        bytes.len()
+                    );
+                    cases.push(if len < frame.link_len() + outer_len(outer) + telling {
+                        Case::leaves_alone(description + ", passes", DecapVerdict::PassNotTunnel, cut)
+                    } else {
+                        Case::drops(description + ", is dropped", DecapVerdict::DropMalformed, cut)
+                    });
+                }
             }
         }
     }

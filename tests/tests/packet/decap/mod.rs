@@ -1,6 +1,7 @@
 //! The decapsulating program.
 
 mod ecn;
+mod gue;
 mod malformed;
 mod random;
 mod round_trip;
@@ -10,12 +11,13 @@ mod tunnels;
 use std::net::IpAddr;
 
 use aya::programs::Xdp;
+use etherparse::{IpHeaders, IpNumber, Ipv4Extensions, Ipv6Extensions};
 use lb_common::DecapVerdict;
 use lb_tests::lab::require_root;
 use lb_userspace::dataplane::{Decap, Network};
 
 use crate::{
-    backend::{outer_ipv4, outer_ipv6},
+    backend::{GUE_PORT, Gue, outer_ipv4, outer_ipv6},
     case::{Action, Datapath, Outcome, increments, test_run},
     frame::Frame,
     packet::{dscp, ecn},
@@ -36,10 +38,15 @@ impl Decapsulator {
 
     /// One that takes packets only from these networks.
     fn with_sources(networks: &[Network]) -> Option<Self> {
+        Self::with(networks, GUE_PORT)
+    }
+
+    /// One that takes packets only from these networks, and GUE at this port.
+    fn with(networks: &[Network], gue_port: u16) -> Option<Self> {
         if !require_root() {
             return None;
         }
-        let mut decap = Decap::load(networks).expect("the program can be loaded");
+        let mut decap = Decap::load(networks, gue_port).expect("the program can be loaded");
         decap.set_addresses(&FAMILIES.map(Family::backend)).expect("the addresses can be set");
         let verdicts = decap.verdicts().expect("the counters can be read");
         Some(Self { decap, verdicts })
@@ -90,31 +97,80 @@ fn combinations() -> impl Iterator<Item = (Family, Family)> {
     FAMILIES.into_iter().flat_map(|inner| FAMILIES.map(|outer| (inner, outer)))
 }
 
+/// What stands between the outer IP header and the inner packet.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Mode {
+    /// Nothing.
+    Ipip,
+    /// UDP with a checksum, and GUE.
+    Gue,
+}
+
+const MODES: [Mode; 2] = [Mode::Ipip, Mode::Gue];
+
 /// `inner`, a frame with a packet of `family`, in an outer header of family `outer`, with that traffic class, to the
 /// tunnel address.
 fn tunnelled(inner: &Frame, family: Family, outer: Family, traffic_class: u8) -> Frame {
-    let header = match (outer.tunnel_source(), outer.backend()) {
+    let payload = inner.packet.clone();
+    in_outer(inner, family.as_payload(), outer, traffic_class, |_| payload)
+}
+
+/// The same in that mode.
+fn tunnelled_by(mode: Mode, inner: &Frame, family: Family, outer: Family, traffic_class: u8) -> Frame {
+    match mode {
+        Mode::Ipip => tunnelled(inner, family, outer, traffic_class),
+        Mode::Gue => {
+            let gue = Gue::new(SOURCE_PORT, GUE_PORT, family, &inner.packet);
+            in_gue(inner, gue, outer, traffic_class, true)
+        }
+    }
+}
+
+const SOURCE_PORT: u16 = 60_001;
+
+/// `inner`, a frame, with `gue` as its packet, with or without a checksum.
+fn in_gue(inner: &Frame, gue: Gue, outer: Family, traffic_class: u8, has_checksum: bool) -> Frame {
+    in_outer(inner, IpNumber::UDP, outer, traffic_class, |header| {
+        let gue = match header {
+            _ if !has_checksum => gue,
+            IpHeaders::Ipv4(header, _) => gue.summed_up_ipv4(header),
+            IpHeaders::Ipv6(header, _) => gue.summed_up_ipv6(header),
+        };
+        gue.to_bytes()
+    })
+}
+
+/// `inner`, a frame, with the packet whose `payload` may depend on the header.
+fn in_outer(
+    inner: &Frame,
+    protocol: IpNumber,
+    outer: Family,
+    traffic_class: u8,
+    payload: impl FnOnce(&IpHeaders) -> Vec<u8>,
+) -> Frame {
+    let packet = match (outer.tunnel_source(), outer.backend()) {
         (IpAddr::V4(source), IpAddr::V4(destination)) => {
-            let mut header = outer_ipv4(family, source, destination);
+            let mut header = outer_ipv4(protocol, source, destination);
             header.dscp = dscp(traffic_class);
             header.ecn = ecn(traffic_class);
-            header.set_payload_len(inner.packet.len()).expect("a short packet");
+            let payload = payload(&IpHeaders::Ipv4(header.clone(), Ipv4Extensions::default()));
+            header.set_payload_len(payload.len()).expect("a short packet");
             header.header_checksum = header.calc_header_checksum();
-            header.to_bytes().to_vec()
+            [&header.to_bytes()[..], &payload].concat()
         }
         (IpAddr::V6(source), IpAddr::V6(destination)) => {
-            let mut header = outer_ipv6(family, source, destination);
+            let mut header = outer_ipv6(protocol, source, destination);
             header.traffic_class = traffic_class;
-            header.set_payload_length(inner.packet.len()).expect("a short packet");
-            header.to_bytes().to_vec()
+            let payload = payload(&IpHeaders::Ipv6(header.clone(), Ipv6Extensions::default()));
+            header.set_payload_length(payload.len()).expect("a short packet");
+            [&header.to_bytes()[..], &payload].concat()
         }
         mixed => panic!("{mixed:?} are of two families"),
     };
-    let packet = [&header[..], &inner.packet].concat();
     Frame { ether_type: outer.ether_type(), packet, ..inner.clone() }
 }
 
-/// Length of an outer header in bytes.
+/// Length of an outer IP header in bytes.
 const fn outer_len(outer: Family) -> usize {
     match outer {
         Family::V4 => 20,

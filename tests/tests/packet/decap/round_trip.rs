@@ -25,7 +25,8 @@ fn a_packet_through_the_balancer_and_the_decapsulator_is_what_it_was() {
             packet.source.set_port(random.u16(..));
             let packet = packet.sized(random.usize(68..1400)).traffic_class(random.u8(..));
             let sent = Frame { padding: vec![0; random.usize(..5)], ..family.frame(packet.to_bytes()) };
-            let backend = Backend { vlan, ..Backend::tunnel_with_entropy(outer, 16) };
+            let mode = if random.bool() { Backend::tunnel_with_entropy } else { Backend::gue_with_entropy };
+            let backend = Backend { vlan, ..mode(outer, 16) };
             balancer.put_row(BACKEND, &backend.row(family));
             let tags = if vlan == 0 { Vec::new() } else { vec![Tag::customer(vlan)] };
             let restored = Frame { destination: backend.mac, source: EGRESS_MAC, tags, ..sent.clone() };

@@ -3,7 +3,7 @@
 use lb_common::DecapVerdict;
 use lb_userspace::dataplane::Network;
 
-use super::{Case, Decapsulator, tunnelled};
+use super::{Case, Decapsulator, MODES, tunnelled, tunnelled_by};
 use crate::{
     case::check_all,
     world::{FAMILIES, Family, PROTOCOLS},
@@ -16,13 +16,13 @@ fn a_balancer_in_one_of_the_networks_is_taken_and_a_stranger_goes_to_the_kernel(
         let len = if trusted == Family::V4 { 24 } else { 64 };
         let network: Network = format!("{}/{len}", trusted.tunnel_source()).parse().expect("a network");
         let Some(mut decapsulator) = Decapsulator::with_sources(&[network]) else { return };
-        let cases = FAMILIES.map(|outer| {
+        let cases = FAMILIES.into_iter().flat_map(|outer| MODES.map(|mode| (outer, mode))).map(|(outer, mode)| {
             let frame = Family::V4.client_frame(tcp);
-            let packet = tunnelled(&frame, Family::V4, outer, 0);
+            let packet = tunnelled_by(mode, &frame, Family::V4, outer, 0);
             if outer == trusted {
-                Case::decapsulates(format!("{outer:?} from {network:?}"), &packet, &frame)
+                Case::decapsulates(format!("{mode:?} over {outer:?} from {network:?}"), &packet, &frame)
             } else {
-                let description = format!("{outer:?}, where {network:?} is trusted");
+                let description = format!("{mode:?} over {outer:?}, where {network:?} is trusted");
                 Case::leaves_alone(description, DecapVerdict::PassStranger, packet.to_bytes())
             }
         });

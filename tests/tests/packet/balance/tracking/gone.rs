@@ -34,7 +34,7 @@ const RESCHEDULED: [(State, u64, Line); 5] = [
         /* UDP  */ "current established rescheduled",
     ]),
     (State::Sighted, 1, [
-        /* SYN  */ "current moved       rescheduled",
+        /* SYN  */ "current established rescheduled",
         /* ACK  */ "current established rescheduled",
         /* data */ "current established rescheduled",
         /* FIN  */ "current closing     rescheduled",
@@ -42,7 +42,7 @@ const RESCHEDULED: [(State, u64, Line); 5] = [
         /* UDP  */ "current established rescheduled",
     ]),
     (State::Established, 1, [
-        /* SYN  */ "current moved       rescheduled",
+        /* SYN  */ "current established rescheduled",
         /* ACK  */ "current established rescheduled",
         /* data */ "current established rescheduled",
         /* FIN  */ "current closing     rescheduled",
@@ -183,7 +183,7 @@ fn refused(kind: Kind, packet: &Packet, tracked: &Outcome<Verdict>) -> Outcome<V
 fn a_flow_whose_backend_resets_is_answered_with_a_reset_and_a_syn_goes_elsewhere() {
     #[rustfmt::skip]
     const KNOWN: Line = [
-        /* SYN  */ "current moved       rescheduled",
+        /* SYN  */ "current established rescheduled",
         /* ACK  */ "entry   established hit",
         /* data */ "entry   established hit",
         /* FIN  */ "entry   closing     hit",

@@ -319,8 +319,8 @@ fn a_known_connection_without_a_servers_id_is_tracked_like_any_flow() {
     let short = |age: u64, state: State, cell: &'static str| (short_header(&[0xff; 9]), age, state, cell);
     for (payload, age, state, cell) in [
         initial(1, State::Opening, "entry opening hit"),
-        initial(1, State::Established, "entry as-it-was hit"),
-        initial(u64::from(IDLE_TICKS), State::Established, "entry as-it-was hit"),
+        initial(1, State::Established, "entry established hit"),
+        initial(u64::from(IDLE_TICKS), State::Established, "entry established hit"),
         initial(u64::from(IDLE_TICKS) + 1, State::Established, "current opening reopened"),
         short(1, State::Opening, "entry established hit"),
         short(1, State::Sighted, "entry established hit"),

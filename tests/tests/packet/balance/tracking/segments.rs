@@ -28,7 +28,7 @@ impl Says {
     /// What becomes of the entry of a closing flow, and of that of an established one: no two are the same in both.
     fn answers(self) -> [(State, Answer<'static>); 2] {
         let [closing, established] = match self {
-            Self::ItOpens => ["current opening reopened", "entry as-it-was hit"],
+            Self::ItOpens => ["current opening reopened", "entry established hit"],
             Self::Data => ["entry established hit", "entry established hit"],
             Self::NoData => ["entry as-it-was hit", "entry established hit"],
             Self::ItCloses => ["entry closing hit", "entry closing hit"],

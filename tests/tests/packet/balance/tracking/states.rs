@@ -78,7 +78,7 @@ const KNOWN: [(State, &[u64], Line); 7] = [
         /* UDP  */ "entry    established hit",
     ]),
     (State::Sighted, &[0, 1, IDLE], [
-        /* SYN  */ "entry    as-it-was   hit",
+        /* SYN  */ "entry    established hit",
         /* ACK  */ "entry    established hit",
         /* data */ "entry    established hit",
         /* FIN  */ "entry    closing     hit",
@@ -94,7 +94,7 @@ const KNOWN: [(State, &[u64], Line); 7] = [
         /* UDP  */ "entry    established hit",
     ]),
     (State::Established, &[0, 1, IDLE], [
-        /* SYN  */ "entry    as-it-was   hit",
+        /* SYN  */ "entry    established hit",
         /* ACK  */ "entry    established hit",
         /* data */ "entry    established hit",
         /* FIN  */ "entry    closing     hit",

@@ -122,7 +122,7 @@ const CARRIED: [(State, u64, Option<Gone>, [&str; 6]); 7] = [
         /* UDP  */ "entry   established carried+",
     ]),
     (State::Sighted, 1, None, [
-        /* SYN  */ "entry   as-it-was   carried+",
+        /* SYN  */ "entry   established carried+",
         /* ACK  */ "entry   established carried+",
         /* data */ "entry   established carried+",
         /* FIN  */ "entry   closing     carried+",
@@ -130,7 +130,7 @@ const CARRIED: [(State, u64, Option<Gone>, [&str; 6]); 7] = [
         /* UDP  */ "entry   established carried+",
     ]),
     (State::Established, 0, None, [
-        /* SYN  */ "entry   as-it-was   carried+",
+        /* SYN  */ "entry   established carried+",
         /* ACK  */ "entry   established carried+",
         /* data */ "entry   established carried+",
         /* FIN  */ "entry   closing     carried+",
@@ -154,7 +154,7 @@ const CARRIED: [(State, u64, Option<Gone>, [&str; 6]); 7] = [
         /* UDP  */ "entry   established carried+",
     ]),
     (State::Established, 1, Some(Gone::Rescheduling), [
-        /* SYN  */ "current moved       carried+",
+        /* SYN  */ "current established carried+",
         /* ACK  */ "current established carried+",
         /* data */ "current established carried+",
         /* FIN  */ "current closing     carried+",
@@ -162,7 +162,7 @@ const CARRIED: [(State, u64, Option<Gone>, [&str; 6]); 7] = [
         /* UDP  */ "current established carried+",
     ]),
     (State::Established, 1, Some(Gone::WithoutRow), [
-        /* SYN  */ "current moved       carried+",
+        /* SYN  */ "current established carried+",
         /* ACK  */ "current established carried+",
         /* data */ "current established carried+",
         /* FIN  */ "current closing     carried+",

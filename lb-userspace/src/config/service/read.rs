@@ -1,0 +1,296 @@
+//! Reading the section, and what all such sections together may use.
+
+use std::{collections::HashMap, net::IpAddr, ops::RangeInclusive, str::FromStr as _, time::Duration};
+
+use super::{DrainTimeout, Forwarding, OnDeath, Protocol, Service, Tracking, default_drain_timeout, loop_problem};
+use crate::config::{
+    MAX_BACKENDS, MAX_SERVICES,
+    backend::Backend,
+    error::Problem,
+    health::HealthCheck,
+    interface::{Interface, interface_name},
+    quic::Quic,
+    table::{Place, Table, Taken},
+    text,
+};
+
+const IDLE_TIMEOUTS: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_hours(2);
+const SLOW_STARTS: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_hours(1);
+
+impl Service {
+    /// Reads a table, and adds it to the tally of those read before.
+    pub(in crate::config) fn read<'a>(
+        mut table: Table<'a>,
+        interfaces: &[Interface],
+        tally: &mut Tally<'a>,
+    ) -> Option<Self> {
+        table.require(&[
+            ("name", r#""crm-web""#),
+            ("address", r#""192.168.1.10:80""#),
+            ("protocol", r#""tcp""#),
+            ("forwarding", r#""l2-dsr""#),
+        ]);
+        let name = table.text("name", |text| text::name(text, "_.:-"));
+        if let Some(name) = &name {
+            table.rename(name);
+        }
+        let address = table.text("address", service_address);
+        let protocol = table.word("protocol");
+        let algorithm = table.word("algorithm").unwrap_or_default();
+        let forwarding = table.word("forwarding");
+        let gue_port = read_gue_port(&mut table, forwarding);
+        let announce = read_announce(&mut table, interfaces);
+        let slots = read_slots(&mut table);
+        let health = table
+            .table("health", "[service.health]", "health check")
+            .and_then(|health| HealthCheck::read(health, address.map(|(_, port)| port)));
+        let tracking = table.word("tracking").unwrap_or_default();
+        let on_death = table.word("on_death").unwrap_or_default();
+        let idle_timeout = table.text("idle_timeout", text::duration(IDLE_TIMEOUTS));
+        let drain_timeout = table
+            .text("drain_timeout", DrainTimeout::from_str)
+            .map_or_else(default_drain_timeout, |DrainTimeout(timeout)| timeout);
+        let slow_start = table.text("slow_start", text::duration(SLOW_STARTS));
+        let quic = read_quic(&mut table, protocol);
+        check_on_death(&table, tracking, on_death);
+        let backends = table.tables("backend", "[[service.backend]]", "backend");
+        tally.add_service(&table, name.as_ref(), address.zip(protocol));
+        if let (Some(_), Some((address, _))) = (&announce, address) {
+            tally.announced.entry(address).or_default().push(table.place("announce"));
+        }
+        // What is wrong with the section is reported already, and not for each backend again.
+        let knows_server_ids = table.has("quic") == quic.is_some();
+        table.finish();
+
+        let mut service = match (name, address, protocol, forwarding) {
+            (Some(name), Some((address, port)), Some(protocol), Some(forwarding)) => Some(Self {
+                name,
+                address,
+                port,
+                protocol,
+                algorithm,
+                forwarding,
+                gue_port,
+                announce,
+                slots,
+                health,
+                tracking,
+                on_death,
+                idle_timeout,
+                drain_timeout,
+                slow_start,
+                quic,
+                backends: Vec::with_capacity(backends.len()),
+            }),
+            _ => None,
+        };
+        for mut table in backends {
+            tally.add_backend(&table);
+            let backend = Backend::read(&mut table);
+            if let Some(backend) = &backend {
+                tally.backend_addresses.push((backend.address, table.place("address")));
+            }
+            if let (Some(service), Some(backend)) = (&mut service, backend) {
+                service.read_backend(&table, backend, knows_server_ids);
+            }
+            table.finish();
+        }
+        service
+    }
+
+    fn read_backend(&mut self, table: &Table<'_>, backend: Backend, knows_server_ids: bool) {
+        let server_id = if knows_server_ids && table.has("server_id") == backend.server_id.is_some() {
+            self.check_server_id(&backend)
+        } else {
+            Ok(())
+        };
+        if let Err(problem) = self.check_backend_address(&backend) {
+            table.reject("address", problem);
+        } else if let Err(problem) = self.check_backend_name(&backend) {
+            table.reject("name", problem);
+        } else if let Err(problem) = server_id {
+            table.reject("server_id", problem);
+        } else {
+            self.backends.push(backend);
+        }
+    }
+}
+
+/// What the services read so far have used up.
+#[derive(Default)]
+pub(in crate::config) struct Tally<'a> {
+    names: Taken<String>,
+    addresses: Taken<(IpAddr, u16, Protocol)>,
+    /// The addresses that are announced, and where the file says so.
+    announced: HashMap<IpAddr, Vec<Place<'a>>>,
+    /// The virtual IPs, with the first service that has each.
+    virtual_addresses: HashMap<IpAddr, String>,
+    /// The addresses of all backends, and where the file says so.
+    backend_addresses: Vec<(IpAddr, Place<'a>)>,
+    services: usize,
+    backends: usize,
+}
+
+impl<'a> Tally<'a> {
+    /// The names of all services.
+    pub(in crate::config) fn names(&self) -> Vec<&str> {
+        self.names.texts()
+    }
+
+    /// The places that have `address` announced.
+    pub(in crate::config) fn announcing(&self, address: IpAddr) -> &[Place<'a>] {
+        self.announced.get(&address).map_or(&[], Vec::as_slice)
+    }
+
+    /// Reports the backends that have a virtual IP of this node, once all services are read.
+    pub(in crate::config) fn refuse_loops(&self) {
+        for (address, place) in &self.backend_addresses {
+            if let Some(service) = self.virtual_addresses.get(address) {
+                place.reject(loop_problem(*address, service).of("address"));
+            }
+        }
+    }
+
+    fn add_service(&mut self, table: &Table<'_>, name: Option<&String>, key: Option<((IpAddr, u16), Protocol)>) {
+        if let Some(name) = name {
+            table.unique("name", name.clone(), &mut self.names, "write another name");
+        }
+        if let Some(((address, port), protocol)) = key {
+            let help = "write another address, port or protocol, or put the backends into one service";
+            table.unique("address", (address, port, protocol), &mut self.addresses, help);
+            self.virtual_addresses.entry(address).or_insert_with(|| name.cloned().unwrap_or_default());
+        }
+        self.services += 1;
+        if self.services == MAX_SERVICES + 1 {
+            table.reject_table(Problem::new(
+                format!("there are more than {MAX_SERVICES} services"),
+                "remove this one and those below, or move them to another node",
+            ));
+        }
+    }
+
+    fn add_backend(&mut self, table: &Table<'_>) {
+        self.backends += 1;
+        if self.backends == MAX_BACKENDS + 1 {
+            table.reject_table(Problem::new(
+                format!("there are more than {MAX_BACKENDS} backends in all"),
+                "remove this one and those below, or move them to another node",
+            ));
+        }
+    }
+}
+
+/// Reads an address and a port. No port, `*` and 0 are all ports; an IPv6 address has to be in brackets even then,
+/// since its last group may have been meant as a port.
+fn service_address(text: &str) -> Result<(IpAddr, u16), Problem> {
+    let wrong = |what: &str| {
+        let help = "write address and port, as in \"192.168.1.10:80\" or \"[2001:db8::1]:80\", \
+                    with * as the port for all ports";
+        Problem::new(format!("{text:?} {what}"), help)
+    };
+    let (address, port) = text::address_and_port(text).ok_or_else(|| wrong("is not an IP address and port"))?;
+    if address.is_ipv6() && !text.starts_with('[') {
+        return Err(wrong("is an IPv6 address without brackets"));
+    }
+    let port = match port {
+        None | Some("*") => 0,
+        Some(digits) => text::port(digits).ok_or_else(|| wrong("has a port that is not a number from 0 to 65535"))?,
+    };
+    Ok((text::reachable_address(address)?, port))
+}
+
+/// Reports an `on_death` that would change nothing. Where connection ids name backends, flows have theirs without being
+/// tracked.
+fn check_on_death(table: &Table<'_>, tracking: Tracking, on_death: OnDeath) {
+    let (why, help) = if on_death != OnDeath::Reschedule && tracking == Tracking::Never && !table.has("quic") {
+        ("with tracking = \"never\": no flow is remembered", "remove it, or write another tracking")
+    } else if on_death == OnDeath::Keep && !table.has("health") {
+        ("without [service.health]: nothing says that a backend is dead", "remove it, or add the section")
+    } else {
+        return;
+    };
+    table.reject("on_death", Problem::new(format!("on_death = \"{on_death}\" has no effect {why}"), help));
+}
+
+/// Reads `gue_port`. `forwarding` is unknown if it could not be read.
+fn read_gue_port(table: &mut Table<'_>, forwarding: Option<Forwarding>) -> Option<u16> {
+    let port = table.number("gue_port", 1..=u16::MAX);
+    if let Some(other) = forwarding.filter(|forwarding| *forwarding != Forwarding::Gue)
+        && port.is_some()
+    {
+        table.reject(
+            "gue_port",
+            Problem::new(
+                format!("gue_port applies only with forwarding = \"gue\", and the service has {other}"),
+                "remove it, or write forwarding = \"gue\"",
+            ),
+        );
+    }
+    port
+}
+
+fn read_quic(table: &mut Table<'_>, protocol: Option<Protocol>) -> Option<Quic> {
+    let quic = table.table("quic", "[service.quic]", "QUIC").and_then(Quic::read);
+    if table.has("quic") && protocol == Some(Protocol::Tcp) {
+        table.reject(
+            "quic",
+            Problem::new("[service.quic] does not apply to TCP", "remove it, or write protocol = \"udp\""),
+        );
+        return None;
+    }
+    quic
+}
+
+fn read_slots(table: &mut Table<'_>) -> Option<u32> {
+    let slots: u32 = table.number("slots", 1024..=65_536)?;
+    if !slots.is_power_of_two() {
+        table.reject(
+            "slots",
+            Problem::new(
+                format!("slots {slots} is not a power of two"),
+                format!("write {} or {}", slots.next_power_of_two() / 2, slots.next_power_of_two()),
+            ),
+        );
+    }
+    Some(slots)
+}
+
+/// Reads `announce` and `interface`, which together name the interface that gets the virtual IP.
+fn read_announce(table: &mut Table<'_>, interfaces: &[Interface]) -> Option<String> {
+    let announce = table.flag("announce");
+    let interface = table.text("interface", interface_name);
+    // A value that could not be read is reported already.
+    if table.has("announce") && announce.is_none() || table.has("interface") && interface.is_none() {
+        return None;
+    }
+    let (key, problem) = match (announce.unwrap_or(false), interface, interfaces) {
+        (false, None, _) => return None,
+        (true, Some(name), _) if interfaces.iter().any(|interface| interface.name == name) => {
+            return Some(name);
+        }
+        (true, None, [only]) => return Some(only.name.clone()),
+        (false, Some(_), _) => (
+            "interface",
+            Problem::new("interface applies only with announce = true", "add announce = true, or remove it"),
+        ),
+        (true, Some(name), _) => (
+            "interface",
+            Problem::new(
+                format!("interface {name:?} is not configured"),
+                format!("add an [[interface]] with name = {name:?}, or write the name of one"),
+            ),
+        ),
+        (true, None, []) => {
+            ("announce", Problem::new("announce needs an interface, and none is configured", "add an [[interface]]"))
+        }
+        (true, None, [first, ..]) => (
+            "announce",
+            Problem::new(
+                "announce does not say on which interface",
+                format!("add interface = {:?}, or another [[interface]]", first.name),
+            ),
+        ),
+    };
+    table.reject(key, problem);
+    None
+}

@@ -1,0 +1,158 @@
+//! The words that a service's keys take.
+
+use std::{fmt, net::IpAddr};
+
+use lb_common::Encapsulation;
+use serde::{Deserialize, Serialize};
+
+use crate::config::word::Word;
+
+/// A transport protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Protocol {
+    /// TCP (RFC 9293).
+    Tcp,
+    /// UDP (RFC 768).
+    Udp,
+}
+
+impl Protocol {
+    /// Its number in IP headers.
+    pub const fn number(self) -> u8 {
+        match self {
+            Self::Tcp => 6,
+            Self::Udp => 17,
+        }
+    }
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.pad(match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+        })
+    }
+}
+
+impl Word for Protocol {
+    const ALL: &'static [Self] = &[Self::Tcp, Self::Udp];
+}
+
+/// How a new flow gets its backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Algorithm {
+    /// By the hash of its 5-tuple, from a weighted Maglev permutation (Eisenbud et al., NSDI 2016).
+    #[default]
+    Maglev,
+}
+
+impl fmt::Display for Algorithm {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.pad(match self {
+            Self::Maglev => "maglev",
+        })
+    }
+}
+
+impl Word for Algorithm {
+    const ALL: &'static [Self] = &[Self::Maglev];
+    const LATER: &'static [&'static str] =
+        &["source-hash", "round-robin", "weighted-round-robin", "random", "least-connections", "least-response-time"];
+}
+
+/// Which flows are remembered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Tracking {
+    /// Those whose slot moves, or has moved while they lived.
+    #[default]
+    WhenNeeded,
+    /// Each from its first packet on.
+    Always,
+    /// None: a flow goes where its slot goes.
+    Never,
+}
+
+impl fmt::Display for Tracking {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.pad(match self {
+            Self::WhenNeeded => "when-needed",
+            Self::Always => "always",
+            Self::Never => "never",
+        })
+    }
+}
+
+impl Word for Tracking {
+    const ALL: &'static [Self] = &[Self::WhenNeeded, Self::Always, Self::Never];
+}
+
+/// What becomes of the flows of a backend that dies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnDeath {
+    /// They are given to others.
+    #[default]
+    Reschedule,
+    /// TCP connections are reset, so that clients make new ones; other packets are dropped.
+    Reset,
+    /// They are its own for when it comes back, and their packets go to it meanwhile.
+    Keep,
+}
+
+impl fmt::Display for OnDeath {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.pad(match self {
+            Self::Reschedule => "reschedule",
+            Self::Reset => "reset",
+            Self::Keep => "keep",
+        })
+    }
+}
+
+impl Word for OnDeath {
+    const ALL: &'static [Self] = &[Self::Reschedule, Self::Reset, Self::Keep];
+}
+
+/// How a packet gets to its backend. In each mode the backend answers the client directly.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Forwarding {
+    /// As it is, with the backend's MAC address: the backend is on the same link, and has the virtual IP on loopback.
+    L2Dsr,
+    /// In an IP packet to the backend's address (RFC 2003, RFC 2473): the backend unpacks it.
+    Ipip,
+    /// In a UDP datagram to the backend's address (Generic UDP Encapsulation): the backend unpacks it.
+    Gue,
+}
+
+impl Forwarding {
+    /// What stands around packets on their way to a backend at `address`.
+    pub(crate) const fn encapsulation(self, address: IpAddr) -> Encapsulation {
+        match (self, address) {
+            (Self::L2Dsr, _) => Encapsulation::NONE,
+            (Self::Ipip, IpAddr::V4(_)) => Encapsulation::IPV4,
+            (Self::Ipip, IpAddr::V6(_)) => Encapsulation::IPV6,
+            (Self::Gue, IpAddr::V4(_)) => Encapsulation::GUE_IPV4,
+            (Self::Gue, IpAddr::V6(_)) => Encapsulation::GUE_IPV6,
+        }
+    }
+}
+
+impl fmt::Display for Forwarding {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.pad(match self {
+            Self::L2Dsr => "l2-dsr",
+            Self::Ipip => "ipip",
+            Self::Gue => "gue",
+        })
+    }
+}
+
+impl Word for Forwarding {
+    const ALL: &'static [Self] = &[Self::L2Dsr, Self::Ipip, Self::Gue];
+    const LATER: &'static [&'static str] = &["nat", "full-nat"];
+}

@@ -1,0 +1,221 @@
+//! What is refused in `[[service]]`, and what the operator is told.
+
+use insta::assert_snapshot;
+
+use super::super::{refusal, refusal_with, service};
+
+#[test]
+fn a_service_without_its_required_keys_is_refused() {
+    assert_snapshot!(refusal("[[service]]\nslots = 1024"), @r#"
+    lb.toml:1: service #1: name is missing
+        add it, for example name = "crm-web"
+    lb.toml:1: service #1: address is missing
+        add it, for example address = "192.168.1.10:80"
+    lb.toml:1: service #1: protocol is missing
+        add it, for example protocol = "tcp"
+    lb.toml:1: service #1: forwarding is missing
+        add it, for example forwarding = "l2-dsr"
+    "#);
+}
+
+#[test]
+fn a_service_name_with_a_slash_is_refused() {
+    assert_snapshot!(refusal_with(r#""crm-web""#, r#""crm/web""#), @r#"
+    lb.toml:19: service #1: name "crm/web" is not a name
+        write 1 to 64 characters out of letters, digits and _.:-
+    "#);
+}
+
+#[test]
+fn a_service_name_twice_is_refused() {
+    assert_snapshot!(refusal_with(r#""crm-web""#, r#""dns""#), @r#"
+    lb.toml:48: service "dns": name is the same as in line 19
+        write another name
+    "#);
+}
+
+#[test]
+fn a_service_address_twice_is_refused() {
+    let text = service("a", "10.0.0.1:80") + &service("b", "10.0.0.1:80");
+    assert_snapshot!(refusal(&text), @r#"
+    lb.toml:8: service "b": address is the same as in line 3
+        write another address, port or protocol, or put the backends into one service
+    "#);
+}
+
+#[test]
+fn a_service_address_that_is_a_name_is_refused() {
+    assert_snapshot!(refusal_with("192.168.1.10:80", "crm.example.com:80"), @r#"
+    lb.toml:20: service "crm-web": address "crm.example.com:80" is not an IP address and port
+        write address and port, as in "192.168.1.10:80" or "[2001:db8::1]:80", with * as the port for all ports
+    "#);
+}
+
+#[test]
+fn a_service_port_out_of_range_is_refused() {
+    assert_snapshot!(refusal_with("192.168.1.10:80", "192.168.1.10:70000"), @r#"
+    lb.toml:20: service "crm-web": address "192.168.1.10:70000" has a port that is not a number from 0 to 65535
+        write address and port, as in "192.168.1.10:80" or "[2001:db8::1]:80", with * as the port for all ports
+    "#);
+}
+
+#[test]
+fn an_ipv6_service_address_without_brackets_is_refused() {
+    assert_snapshot!(refusal_with("[2001:db8::53]:*", "2001:db8::53:53"), @r#"
+    lb.toml:49: service "dns": address "2001:db8::53:53" is an IPv6 address without brackets
+        write address and port, as in "192.168.1.10:80" or "[2001:db8::1]:80", with * as the port for all ports
+    "#);
+}
+
+#[test]
+fn the_unspecified_address_as_service_address_is_refused() {
+    assert_snapshot!(refusal_with("192.168.1.10:80", "0.0.0.0:80"), @r#"
+    lb.toml:20: service "crm-web": address 0.0.0.0 is the unspecified address
+        write the unicast address of one host
+    "#);
+}
+
+#[test]
+fn a_multicast_service_address_is_refused() {
+    assert_snapshot!(refusal_with("192.168.1.10:80", "224.0.0.18:80"), @r#"
+    lb.toml:20: service "crm-web": address 224.0.0.18 is a multicast address
+        write the unicast address of one host
+    "#);
+}
+
+#[test]
+fn a_loopback_service_address_is_refused() {
+    assert_snapshot!(refusal_with("192.168.1.10:80", "127.0.0.1:80"), @r#"
+    lb.toml:20: service "crm-web": address 127.0.0.1 is a loopback address
+        write an address that other hosts can reach
+    "#);
+}
+
+#[test]
+fn the_broadcast_address_as_service_address_is_refused() {
+    assert_snapshot!(refusal_with("192.168.1.10:80", "255.255.255.255:80"), @r#"
+    lb.toml:20: service "crm-web": address 255.255.255.255 is the broadcast address
+        write the unicast address of one host
+    "#);
+}
+
+#[test]
+fn an_ipv4_address_in_ipv6_notation_is_refused() {
+    assert_snapshot!(refusal_with("[2001:db8::53]:*", "[::ffff:10.0.0.1]:*"), @r#"
+    lb.toml:49: service "dns": address ::ffff:10.0.0.1 is an IPv4 address in IPv6 notation
+        write the unicast address of one host
+    "#);
+}
+
+#[test]
+fn an_unknown_protocol_is_refused() {
+    assert_snapshot!(refusal_with(r#""udp""#, r#""sctp""#), @r#"
+    lb.toml:50: service "dns": protocol "sctp" is not known
+        write "tcp" or "udp"
+    "#);
+}
+
+#[test]
+fn an_algorithm_that_is_not_in_this_version_is_refused() {
+    assert_snapshot!(refusal_with(r#""maglev""#, r#""weighted-round-robin""#), @r#"
+    lb.toml:22: service "crm-web": algorithm "weighted-round-robin" is not in this version
+        write "maglev": this version has no other
+    "#);
+}
+
+#[test]
+fn a_misspelt_algorithm_is_refused() {
+    assert_snapshot!(refusal_with(r#""maglev""#, r#""magelv""#), @r#"
+    lb.toml:22: service "crm-web": algorithm "magelv" is not known
+        did you mean "maglev"?
+    "#);
+}
+
+#[test]
+fn a_forwarding_mode_that_is_not_in_this_version_is_refused() {
+    assert_snapshot!(refusal_with(r#""ipip""#, r#""full-nat""#), @r#"
+    lb.toml:51: service "dns": forwarding "full-nat" is not in this version
+        write "l2-dsr", "ipip" or "gue": this version has no other
+    "#);
+}
+
+#[test]
+fn an_unknown_forwarding_mode_is_refused() {
+    assert_snapshot!(refusal_with(r#""ipip""#, r#""vxlan""#), @r#"
+    lb.toml:51: service "dns": forwarding "vxlan" is not known
+        write "l2-dsr", "ipip" or "gue"
+    "#);
+}
+
+#[test]
+fn a_gue_port_without_gue_is_refused() {
+    assert_snapshot!(refusal_with(r#""ipip""#, "\"ipip\"\ngue_port = 6080"), @r#"
+    lb.toml:52: service "dns": gue_port applies only with forwarding = "gue", and the service has ipip
+        remove it, or write forwarding = "gue"
+    "#);
+}
+
+#[test]
+fn a_gue_port_that_is_none_is_refused() {
+    assert_snapshot!(refusal_with(r#""ipip""#, "\"gue\"\ngue_port = 0"), @r#"
+    lb.toml:52: service "dns": gue_port 0 is out of range
+        write a whole number from 1 to 65535
+    "#);
+}
+
+#[test]
+fn slots_out_of_range_are_refused() {
+    assert_snapshot!(refusal_with("slots = 4096", "slots = 512"), @r#"
+    lb.toml:26: service "crm-web": slots 512 is out of range
+        write a whole number from 1024 to 65536
+    "#);
+}
+
+#[test]
+fn slots_that_are_not_a_power_of_two_are_refused() {
+    assert_snapshot!(refusal_with("slots = 4096", "slots = 5000"), @r#"
+    lb.toml:26: service "crm-web": slots 5000 is not a power of two
+        write 4096 or 8192
+    "#);
+}
+
+#[test]
+fn an_announcement_that_is_not_a_flag_is_refused() {
+    assert_snapshot!(refusal_with("announce = true", r#"announce = "yes""#), @r#"
+    lb.toml:24: service "crm-web": announce is a string
+        write true or false
+    "#);
+}
+
+#[test]
+fn an_announcement_without_a_choice_of_interface_is_refused() {
+    assert_snapshot!(refusal_with(r#"interface = "eth0""#, ""), @r#"
+    lb.toml:24: service "crm-web": announce does not say on which interface
+        add interface = "eth0", or another [[interface]]
+    "#);
+}
+
+#[test]
+fn an_announcement_on_an_interface_that_is_not_configured_is_refused() {
+    assert_snapshot!(refusal_with(r#"interface = "eth0""#, r#"interface = "eth2""#), @r#"
+    lb.toml:25: service "crm-web": interface "eth2" is not configured
+        add an [[interface]] with name = "eth2", or write the name of one
+    "#);
+}
+
+#[test]
+fn an_announcement_without_any_interface_is_refused() {
+    let text = service("a", "10.0.0.1:80") + "announce = true";
+    assert_snapshot!(refusal(&text), @r#"
+    lb.toml:6: service "a": announce needs an interface, and none is configured
+        add an [[interface]]
+    "#);
+}
+
+#[test]
+fn an_interface_without_an_announcement_is_refused() {
+    assert_snapshot!(refusal_with("announce = true", ""), @r#"
+    lb.toml:25: service "crm-web": interface applies only with announce = true
+        add announce = true, or remove it
+    "#);
+}
