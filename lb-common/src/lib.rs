@@ -16,6 +16,7 @@ mod flow;
 pub mod flow_table;
 pub mod gue;
 pub mod layout;
+pub mod nat;
 mod quic;
 mod service;
 mod slot;

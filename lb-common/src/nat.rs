@@ -1,0 +1,108 @@
+//! The table of translated flows: what the datapath has to know to send both directions of a flow on (RFC 3022, RFC 4787 and
+//! RFC 5382 have the terms).
+//!
+//! A flow is one [`NatRecord`], found by two indices of set-associative buckets, as the flow table's:
+//!
+//! | index | by | its word is |
+//! |---|---|---|
+//! | forward | the hash of the packets from the client | that hash; the record stands at the same place as the word |
+//! | reverse | the hash of the packets from the backend | a part of that hash, and where the record stands |
+//!
+//! Words of an index are claimed by compare-and-swap. Whoever has claimed one looks again, and withdraws if the same key stands
+//! elsewhere in the two buckets, too: of two that claim the same key at the same time, at least one sees the other. So keys are
+//! unique, and with those of the reverse index so are source ports.
+//!
+//! A record is written by whoever has claimed its forward word, then its [`NatState`] makes it a flow. From then on only the
+//! state changes, by compare-and-swap, until it says that the flow is over; the daemon frees the place when no packet can have it in
+//! its hands any more.
+
+mod index;
+mod phase;
+mod record;
+
+pub use index::{Claim, Index, ReverseWord, Ways, claim, find, forward_word};
+pub use phase::{Event, Phase, Side};
+pub use record::{NatRecord, NatState, RecordIndex};
+
+use crate::{Address, NetU16, OuterHeader, flow_table::BucketBits};
+
+/// The largest table: 16,777,216 flows.
+pub const MAX_BUCKET_BITS: u32 = 21;
+/// How many ports are tried for a new flow before it is refused.
+pub const PORT_ATTEMPTS: u32 = 16;
+
+/// How large the table is; zero: there is none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(transparent)]
+pub struct NatTable(pub u32);
+
+impl NatTable {
+    /// A table of this size.
+    pub const fn new(bits: BucketBits) -> Self {
+        Self(bits.get())
+    }
+
+    /// Its size, unless there is no table.
+    #[inline(always)]
+    pub const fn bits(self) -> Option<BucketBits> {
+        if self.0 > MAX_BUCKET_BITS { None } else { BucketBits::new(self.0) }
+    }
+}
+
+/// An address that flows are given as their source, with ports that nobody else uses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct NatSource {
+    /// The address; unspecified: there is none.
+    pub address: Address,
+    /// The lowest port, in the host's byte order.
+    pub first_port: u16,
+    /// How many ports from there on.
+    pub ports: u16,
+}
+
+impl NatSource {
+    /// The port to try at the attempt `attempt`, for a flow with this much entropy. All attempts are different as long as there are
+    /// ports: they stride through the range.
+    #[inline(always)]
+    pub const fn port(&self, entropy: u32, attempt: u32) -> NetU16 {
+        let ports = if self.ports == 0 { 1 } else { self.ports as u32 };
+        // A step that is odd and not a divisor of usual ranges, so that full stretches are left quickly.
+        let offset = (entropy as u64 + attempt as u64 * 7919) % ports as u64;
+        NetU16::new((self.first_port as u32 + offset as u32) as u16)
+    }
+}
+
+/// What a backend's row holds in place of an outer header, where addresses are translated.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NatTarget {
+    /// The backend.
+    pub address: Address,
+    /// Its port; zero: that of the service.
+    pub port: NetU16,
+    /// The first of its sources in the map of sources.
+    pub first_source: u16,
+    /// How many they are; zero: the client's address and port are kept.
+    pub sources: u16,
+}
+
+impl NatTarget {
+    /// As it stands in a row.
+    pub const fn to_outer(self) -> OuterHeader {
+        use crate::NetU32;
+        let [a, b, c, d] = self.address.words();
+        let port = NetU32::new(self.port.get() as u32);
+        let sources = NetU32::new((self.first_source as u32) << 16 | self.sources as u32);
+        let none = NetU32::new(0);
+        OuterHeader([a, b, c, d, port, sources, none, none, none, none])
+    }
+
+    /// From a row.
+    #[inline(always)]
+    pub const fn of(outer: &OuterHeader) -> Self {
+        let OuterHeader([a, b, c, d, port, sources, ..]) = *outer;
+        let [_, port] = port.halves();
+        let [first_source, sources] = sources.halves();
+        Self { address: Address::from_words([a, b, c, d]), port, first_source: first_source.get(), sources: sources.get() }
+    }
+}
