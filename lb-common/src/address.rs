@@ -55,6 +55,12 @@ impl NetU32 {
         Self(self.0 | other.0)
     }
 
+    /// From its two halves, in the order of the packet.
+    #[inline(always)]
+    pub const fn from_halves(first: NetU16, second: NetU16) -> Self {
+        Self::new((first.get() as u32) << 16 | second.get() as u32)
+    }
+
     /// The two halves, in the order of the packet.
     #[inline(always)]
     pub const fn halves(self) -> [NetU16; 2] {

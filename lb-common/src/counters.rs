@@ -89,6 +89,16 @@ verdicts! {
         DropTooBig => "drop-too-big",
         /// Dropped: no room for the outer header, or a map that the daemon did not fill.
         DropInternal => "drop-internal",
+        /// Dropped: the table of translated flows has no room for this one.
+        DropNatFull => "drop-nat-full",
+        /// Dropped: none of the source ports that were tried for the flow was free.
+        DropNoPort => "drop-no-port",
+        /// Dropped: another CPU was making the same flow at this moment.
+        DropNatRace => "drop-nat-race",
+        /// Dropped: it has been through too many routers to be sent on by one that translates.
+        DropHopLimit => "drop-hop-limit",
+        /// Dropped: it cannot be translated into the other family (IPv6 extension headers; a long datagram without a checksum).
+        DropUntranslatable => "drop-untranslatable",
     }
 }
 
@@ -112,6 +122,10 @@ verdicts! {
         Reopened => "reopened",
         /// The flow was found in a table that is being replaced, and copied to the new one.
         Carried => "carried-over",
+        /// A flow got its place in the table of translated flows.
+        Translated => "translated",
+        /// A segment of a connection that is not in the table of translated flows was answered with a reset.
+        Unknown => "unknown",
     }
 }
 

@@ -30,7 +30,7 @@ pub use directory::{Directory, ServiceEntry};
 pub use flow::{Flow, FlowHash, HashKey};
 pub use flow_table::{FlowEntry, FlowState, FlowTables, FlowTime};
 pub use quic::{QuicIds, QuicServer};
-pub use service::{Service, ServiceId, ServiceKey};
+pub use service::{NatMode, Service, ServiceId, ServiceKey};
 pub use slot::SlotWord;
 pub use virtual_router::VirtualRouter;
 
@@ -38,7 +38,7 @@ pub use virtual_router::VirtualRouter;
 mod pod {
     //! aya copies values between maps and memory byte by byte, so it wants to know that they are plain data.
 
-    use crate::{Address, BackendId, BackendRow, QuicServer, RowIndex, Traffic, bench::Template};
+    use crate::{Address, BackendId, BackendRow, QuicServer, RowIndex, Traffic, bench::Template, nat::NatSource};
 
     macro_rules! pod {
         ($($type:ty),+) => {
@@ -48,5 +48,5 @@ mod pod {
         };
     }
 
-    pod!(Address, BackendId, BackendRow, QuicServer, RowIndex, Template, Traffic);
+    pod!(Address, BackendId, BackendRow, NatSource, QuicServer, RowIndex, Template, Traffic);
 }

@@ -22,7 +22,7 @@ mod record;
 
 pub use index::{Claim, Index, ReverseWord, Ways, claim, find, forward_word};
 pub use phase::{Event, Phase, Side};
-pub use record::{NatRecord, NatState, RecordIndex};
+pub use record::{NatRecord, NatState, Neighbour, RecordIndex};
 
 use crate::{Address, NetU16, OuterHeader, flow_table::BucketBits};
 
@@ -87,6 +87,19 @@ pub struct NatTarget {
 }
 
 impl NatTarget {
+    /// The port that a packet to this port of the service goes to.
+    #[inline(always)]
+    pub const fn port_for(&self, service_port: NetU16) -> NetU16 {
+        if self.port.get() == 0 { service_port } else { self.port }
+    }
+
+    /// One of its sources, which it has.
+    #[inline(always)]
+    pub const fn source_at(&self, entropy: u32) -> u16 {
+        let sources = if self.sources == 0 { 1 } else { self.sources as u32 };
+        self.first_source.wrapping_add((entropy % sources) as u16)
+    }
+
     /// As it stands in a row.
     pub const fn to_outer(self) -> OuterHeader {
         use crate::NetU32;

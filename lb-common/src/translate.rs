@@ -4,7 +4,7 @@
 use crate::{Address, NetU16, NetU32, checksum::Sum};
 
 /// The addresses and ports that a packet has between two hosts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Endpoints {
     /// Whose packet it is.
     pub source: Address,

@@ -100,15 +100,22 @@ pub enum Claim {
 /// How often another way is tried when somebody else was faster.
 const ATTEMPTS: usize = 2;
 
-/// Where a word with the key of `word` stands, counted through both buckets, and the word.
+/// Where in a bucket a word with the key of `word` stands, and that word.
 #[inline(always)]
-pub fn find<B: Ways>(index: Index, buckets: [&B; 2], word: u64) -> Option<(usize, u64)> {
-    let at = place_of(index, buckets, word, NOWHERE);
-    if at >= NOWHERE {
+pub fn find<B: Ways>(index: Index, bucket: &B, word: u64) -> Option<(usize, u64)> {
+    let mut found = WAYS;
+    for way in (0..WAYS).rev() {
+        if index.is_same(bucket.load(way), word) {
+            found = way;
+        }
+        found = bucket.veil(found);
+    }
+    if found >= WAYS {
         return None;
     }
-    let found = load(buckets, at);
-    index.is_same(found, word).then_some((at, found))
+    let there = bucket.load(found);
+    // Otherwise it has just gone.
+    index.is_same(there, word).then_some((found, there))
 }
 
 /// Puts `word` into the bucket with more room, unless its key is there already.
@@ -218,10 +225,10 @@ mod tests {
         }
         assert_eq!(claim(Index::REVERSE, refs(&buckets), reverse(17, 0)), Claim::Full);
         for key in 1..=16 {
-            let (_, word) = find(Index::REVERSE, refs(&buckets), reverse(key, 0)).unwrap();
-            assert_eq!(ReverseWord::from_bits(word).record(), RecordIndex(key as u32));
+            let found = buckets.iter().find_map(|bucket| find(Index::REVERSE, bucket, reverse(key, 0)));
+            assert_eq!(found.map(|(_, word)| ReverseWord::from_bits(word).record()), Some(RecordIndex(key as u32)));
         }
-        assert_eq!(find(Index::REVERSE, refs(&buckets), reverse(17, 0)), None);
+        assert!(buckets.iter().all(|bucket| find(Index::REVERSE, bucket, reverse(17, 0)).is_none()));
     }
 
     #[test]
@@ -238,7 +245,8 @@ mod tests {
             way.store(Index::OVER, SeqCst);
         }
         assert_eq!(claim(Index::FORWARD, refs(&buckets), forward_word(FlowHash(2))), Claim::At(WAYS));
-        assert_eq!(find(Index::FORWARD, refs(&buckets), forward_word(FlowHash(2))).unwrap().0, WAYS);
+        assert_eq!(find(Index::FORWARD, &buckets[0], forward_word(FlowHash(2))), None);
+        assert_eq!(find(Index::FORWARD, &buckets[1], forward_word(FlowHash(2))).unwrap().0, 0);
     }
 
     /// Two threads want the same keys, in the same buckets, at the same moment.

@@ -80,6 +80,36 @@ impl NatState {
     }
 }
 
+/// Whose frames bring a client's packets: the link-layer address, and the VLAN tag, of which zero is none; in one word, so that the
+/// datapath compares and changes them at once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(transparent)]
+pub struct Neighbour(u64);
+
+impl Neighbour {
+    /// From both.
+    #[inline(always)]
+    pub const fn new(mac: MacAddress, vlan: NetU16) -> Self {
+        let [a, b, c, d, e, f] = mac;
+        let [g, h] = vlan.to_wire();
+        Self(u64::from_ne_bytes([a, b, c, d, e, f, g, h]))
+    }
+
+    /// The address in a word and a half.
+    #[inline(always)]
+    pub const fn mac(self) -> (NetU32, NetU16) {
+        let [a, b, c, d, e, f, ..] = self.0.to_ne_bytes();
+        (NetU32::from_wire([a, b, c, d]), NetU16::from_wire([e, f]))
+    }
+
+    /// The tag.
+    #[inline(always)]
+    pub const fn vlan(self) -> NetU16 {
+        let [.., g, h] = self.0.to_ne_bytes();
+        NetU16::from_wire([g, h])
+    }
+}
+
 /// A translated flow: one cache line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C, align(64))]
@@ -102,10 +132,8 @@ pub struct NatRecord {
     pub source_port: NetU16,
     /// The interface that the client's packets come in by.
     pub ifindex: u16,
-    /// The link-layer address that they come from: replies go there.
-    pub mac: MacAddress,
-    /// The VLAN tag that they have; zero: none.
-    pub vlan: NetU16,
+    /// Where they come from on the link: replies go there.
+    pub neighbour: Neighbour,
     /// About up to where the client has acknowledged what the backend has sent, and the backend what the client has.
     pub acknowledged: [u32; 2],
 }

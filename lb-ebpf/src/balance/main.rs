@@ -21,6 +21,7 @@ use lb_common::Verdict;
 mod flow;
 mod forward;
 mod maps;
+mod nat;
 mod parse;
 mod quic;
 mod reset;
@@ -37,7 +38,12 @@ pub fn balance(mut ctx: XdpContext) -> u32 {
 #[inline(always)]
 fn process(ctx: &mut XdpContext) -> Result<Verdict, Verdict> {
     let mut packet = parse::parse(ctx)?;
-    let service = service::find(&packet.flow)?;
+    let found = service::find(&packet.flow);
+    let service = match found {
+        Ok(service) if !service.nat.is_in_use() => service,
+        Err(verdict) if !nat::may_be_reply(&packet) => return Err(verdict),
+        _ => return nat::process(ctx, &mut packet, found.ok()),
+    };
     let hash = packet.flow.hash(maps::hash_key());
     let backend = flow::backend_of(ctx, &mut packet, service, hash)?;
     let verdict = forward::send(ctx, &mut packet, hash, backend)?;
@@ -59,8 +65,14 @@ fn action(verdict: Verdict) -> u32 {
         | Verdict::Local => xdp_action::XDP_PASS,
         Verdict::Transmitted | Verdict::Reset => xdp_action::XDP_TX,
         Verdict::Redirected => xdp_action::XDP_REDIRECT,
-        Verdict::DropNoBackend | Verdict::DropBackendGone | Verdict::DropTooBig | Verdict::DropInternal => {
-            xdp_action::XDP_DROP
-        }
+        Verdict::DropNoBackend
+        | Verdict::DropBackendGone
+        | Verdict::DropTooBig
+        | Verdict::DropNatFull
+        | Verdict::DropNoPort
+        | Verdict::DropNatRace
+        | Verdict::DropHopLimit
+        | Verdict::DropUntranslatable
+        | Verdict::DropInternal => xdp_action::XDP_DROP,
     }
 }
