@@ -61,7 +61,10 @@ impl FlowHash {
 }
 
 /// The 5-tuple of a packet on its way from a client to a service.
+///
+/// Aligned, as the compiler reads two words of an address at once, and the verifier allows that on the stack at such places only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C, align(8))]
 pub struct Flow {
     /// The client.
     pub source: Address,

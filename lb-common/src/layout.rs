@@ -68,6 +68,11 @@ pub mod names {
     pub const FLOW_TABLES_IN_USE: &str = "FLOW_TABLES_IN_USE";
     /// What became of flows that were looked up.
     pub const TRACKING: &str = "TRACKING";
+    /// The program that goes on where addresses are translated.
+    pub const TRANSLATE: &str = "translate";
+    /// Programs that go on where [`BALANCE`] does not: the first and only one is [`TRANSLATE`].
+    pub const PROGRAMS: &str = "PROGRAMS";
+
     /// The two indices of translated flows.
     pub const NAT_INDICES: &str = "NAT_INDICES";
     /// The translated flows.

@@ -24,7 +24,7 @@ pub use index::{Claim, Index, ReverseWord, Ways, claim, find, forward_word};
 pub use phase::{Event, Phase, Side};
 pub use record::{NatRecord, NatState, Neighbour, RecordIndex};
 
-use crate::{Address, NetU16, OuterHeader, flow_table::BucketBits};
+use crate::{Address, NetU16, NetU32, OuterHeader, flow_table::BucketBits};
 
 /// The largest table: 16,777,216 flows.
 pub const MAX_BUCKET_BITS: u32 = 21;
@@ -76,9 +76,7 @@ impl NatSource {
 /// What a backend's row holds in place of an outer header, where addresses are translated.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NatTarget {
-    /// The backend.
-    pub address: Address,
-    /// Its port; zero: that of the service.
+    /// The backend's port; zero: that of the service.
     pub port: NetU16,
     /// The first of its sources in the map of sources.
     pub first_source: u16,
@@ -102,20 +100,18 @@ impl NatTarget {
 
     /// As it stands in a row.
     pub const fn to_outer(self) -> OuterHeader {
-        use crate::NetU32;
-        let [a, b, c, d] = self.address.words();
-        let port = NetU32::new(self.port.get() as u32);
-        let sources = NetU32::new((self.first_source as u32) << 16 | self.sources as u32);
-        let none = NetU32::new(0);
-        OuterHeader([a, b, c, d, port, sources, none, none, none, none])
+        let mut words = [NetU32::new(0); 10];
+        words[0] = NetU32::new(self.port.get() as u32);
+        words[1] = NetU32::new((self.first_source as u32) << 16 | self.sources as u32);
+        OuterHeader(words)
     }
 
     /// From a row.
     #[inline(always)]
     pub const fn of(outer: &OuterHeader) -> Self {
-        let OuterHeader([a, b, c, d, port, sources, ..]) = *outer;
+        let OuterHeader([port, sources, ..]) = *outer;
         let [_, port] = port.halves();
         let [first_source, sources] = sources.halves();
-        Self { address: Address::from_words([a, b, c, d]), port, first_source: first_source.get(), sources: sources.get() }
+        Self { port, first_source: first_source.get(), sources: sources.get() }
     }
 }

@@ -260,13 +260,18 @@ mod tests {
                 let (rounds, barrier) = (&rounds, &barrier);
                 scope.spawn(move || {
                     let claim_one = |buckets: &Buckets| {
-                        if record == 1 { core::hint::spin_loop() }
+                        if record == 1 {
+                            core::hint::spin_loop()
+                        }
                         claim(Index::REVERSE, refs(buckets), reverse(9, record))
                     };
-                    rounds.chunks(100).flat_map(|chunk| {
-                        barrier.wait();
-                        chunk.iter().map(claim_one).collect::<Vec<_>>()
-                    }).collect()
+                    rounds
+                        .chunks(100)
+                        .flat_map(|chunk| {
+                            barrier.wait();
+                            chunk.iter().map(claim_one).collect::<Vec<_>>()
+                        })
+                        .collect()
                 })
             });
             claimants.map(|claimant| claimant.join().unwrap()).into()

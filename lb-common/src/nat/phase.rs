@@ -113,9 +113,11 @@ const fn next(phase: Phase, side: Side, event: Event) -> Phase {
     match (phase, side, event) {
         (Phase::UNREPLIED, Backend, _) => Phase::REPLIED,
         (Phase::OPENING, Backend, Answer) => Phase::ANSWERED,
-        (Phase::OPENING | Phase::ANSWERED | Phase::ESTABLISHED | Phase::CLIENT_CLOSED | Phase::BACKEND_CLOSED, _, Reset) => {
-            Phase::RESET
-        }
+        (
+            Phase::OPENING | Phase::ANSWERED | Phase::ESTABLISHED | Phase::CLIENT_CLOSED | Phase::BACKEND_CLOSED,
+            _,
+            Reset,
+        ) => Phase::RESET,
         (Phase::ANSWERED, Client, Data | Acknowledge) => Phase::ESTABLISHED,
         (Phase::ANSWERED | Phase::ESTABLISHED, Client, Finish) => Phase::CLIENT_CLOSED,
         (Phase::ANSWERED | Phase::ESTABLISHED, Backend, Finish) => Phase::BACKEND_CLOSED,

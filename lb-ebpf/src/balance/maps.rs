@@ -7,11 +7,12 @@ use aya_ebpf::{
     btf_maps::{self, ArrayOfMaps},
     helpers::generated::bpf_ktime_get_coarse_ns,
     macros::{btf_map, map},
-    maps::{Array, DevMap, HashMap, PerCpuArray},
+    maps::{Array, DevMap, HashMap, PerCpuArray, ProgramArray},
+    programs::XdpContext,
 };
 use lb_common::{
-    Address, BackendId, BackendRow, Condition, Directory, FlowEntry, FlowTables, FlowTime, HashKey, MacAddress, NetU16, NetU32, QuicServer,
-    RowIndex, SlotWord, Tracking, Traffic, Verdict, VirtualRouter,
+    Address, BackendId, BackendRow, Condition, Directory, FlowEntry, FlowTables, FlowTime, HashKey, MacAddress, NetU16,
+    NetU32, QuicServer, RowIndex, SlotWord, Tracking, Traffic, Verdict, VirtualRouter,
     flow_table::{self, Bucket, BucketBits},
     layout::{self, INNER_MAP, MMAPABLE},
     mac_word,
@@ -55,7 +56,11 @@ static NAT_INDICES: ArrayOfMaps<
 > = ArrayOfMaps::new();
 #[btf_map]
 static NAT_RECORDS: ArrayOfMaps<
-    btf_maps::Array<NatRecord, { flow_table::WAYS << flow_table::MIN_BUCKET_BITS }, { (MMAPABLE | INNER_MAP) as usize }>,
+    btf_maps::Array<
+        NatRecord,
+        { flow_table::WAYS << flow_table::MIN_BUCKET_BITS },
+        { (MMAPABLE | INNER_MAP) as usize },
+    >,
     1,
 > = ArrayOfMaps::new();
 #[map]
@@ -64,6 +69,8 @@ static NAT_TABLE: Array<NatTable> = Array::pinned(1, MMAPABLE);
 static NAT_SOURCES: Array<NatSource> = Array::pinned(layout::NAT_SOURCES, 0);
 #[map]
 static VIRTUAL_ADDRESSES: Array<Address> = Array::pinned(layout::MAX_SERVICES, 0);
+#[map]
+static PROGRAMS: ProgramArray = ProgramArray::pinned(1, 0);
 #[map]
 static QUIC_SERVERS: HashMap<QuicServer, BackendId> = HashMap::pinned(BackendId::COUNT, NO_PREALLOC);
 #[map]
@@ -186,8 +193,8 @@ pub fn nat_source(number: u16) -> Option<&'static NatSource> {
 
 /// The virtual IP of a service.
 #[inline(always)]
-pub fn virtual_address(service: u16) -> Option<Address> {
-    VIRTUAL_ADDRESSES.get(u32::from(service)).copied()
+pub fn virtual_address(service: u16) -> Option<&'static Address> {
+    VIRTUAL_ADDRESSES.get(u32::from(service))
 }
 
 /// The link-layer address of an interface, in half a word and a word.
@@ -306,6 +313,14 @@ pub fn now() -> FlowTime {
     }
     // SAFETY: the helper takes nothing and returns a number.
     FlowTime(unsafe { bpf_ktime_get_coarse_ns() })
+}
+
+/// Goes on in the program that translates. It returns only if that is not there, with what becomes of the packet then.
+#[inline(always)]
+pub fn go_on_in_translate(ctx: &XdpContext) -> Verdict {
+    // SAFETY: the program takes the same context, and nothing of this one is needed any more.
+    unsafe { PROGRAMS.tail_call(ctx, 0) };
+    Verdict::DropInternal
 }
 
 /// Sends the packet from the interface `ifindex` when the program is done; `false` if that interface is no egress.

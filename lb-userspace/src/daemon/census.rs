@@ -12,7 +12,7 @@ use tokio::{task::JoinHandle, time::sleep_until};
 
 use super::{Daemon, flows::losses};
 use crate::{
-    dataplane::{FlowTable, Sweep, Words, sweep},
+    dataplane::{FlowTable, NatTable, Sweep, Words, flow_time, sweep, sweep_nat},
     model::{Census, Findings},
 };
 
@@ -21,6 +21,8 @@ const PAUSE: Duration = Duration::from_secs(1);
 const PAUSE_PER_CENSUS: u32 = 10;
 /// Without anything to find out about slots, the table is swept for flows that are over, this often.
 const CLEANING: Duration = Duration::from_secs(10);
+/// The same, where there are translated flows: their places are freed by sweeps alone.
+const NAT_CLEANING: Duration = Duration::from_secs(2);
 
 /// Sees to it that the flow table is swept.
 #[derive(Debug)]
@@ -31,6 +33,8 @@ pub(super) struct CensusTaker {
     last: Option<(Instant, Duration)>,
     /// How many flows there were at the end of the last one; `None` before the first.
     pub(super) flows: Option<u64>,
+    /// Whether there is a table of translated flows.
+    sweeps_nat: bool,
 }
 
 /// It is time for a census, or one has ended.
@@ -41,7 +45,7 @@ pub(super) enum News {
 
 impl CensusTaker {
     pub(super) fn new() -> Self {
-        Self { started: Instant::now(), running: None, last: None, flows: None }
+        Self { started: Instant::now(), running: None, last: None, flows: None, sweeps_nat: false }
     }
 
     /// Waits until there is news. `due` is from when on a census has something to find out.
@@ -56,7 +60,7 @@ impl CensusTaker {
         // The first one at once: until then nobody knows which backends have flows.
         if let Some((ended, took)) = self.last {
             let pause = PAUSE.max(took * PAUSE_PER_CENSUS);
-            let cleaning = ended + pause.max(CLEANING);
+            let cleaning = ended + pause.max(if self.sweeps_nat { NAT_CLEANING } else { CLEANING });
             let due = due.map_or(cleaning, |due| due.max(ended + pause).min(cleaning));
             sleep_until(due.into()).await;
         }
@@ -68,10 +72,15 @@ impl CensusTaker {
         self.running = None;
     }
 
-    fn start(&mut self, mut census: Census, table: Arc<FlowTable>, words: Arc<Words>) {
+    fn start(&mut self, mut census: Census, table: Arc<FlowTable>, nat: Option<Arc<NatTable>>, words: Arc<Words>) {
         self.started = Instant::now();
+        self.sweeps_nat = nat.is_some();
         self.running = Some(tokio::task::spawn_blocking(move || {
-            let found = sweep(&table, &words, &mut census.subjects);
+            let mut found = sweep(&table, &words, &mut census.subjects);
+            if let Some(nat) = nat {
+                let translated = sweep_nat(&nat, &words, &census.subjects, flow_time);
+                found.add(translated);
+            }
             (census, found)
         }));
     }
@@ -88,7 +97,12 @@ impl Daemon {
         match news {
             News::Due => {
                 let census = self.core.census(Instant::now());
-                self.census.start(census, self.flow_tables.table(), self.executor.dataplane.maps.words());
+                self.census.start(
+                    census,
+                    self.flow_tables.table(),
+                    self.executor.dataplane.nat.table(),
+                    self.executor.dataplane.maps.words(),
+                );
             }
             News::Ended(census, Sweep { flows, .. }) => {
                 match losses(&self.executor.dataplane.maps, &self.flow_tables)

@@ -4,7 +4,6 @@ use std::{
     collections::{BTreeMap, HashMap},
     fs::{self, File, OpenOptions},
     io::{self, Read as _, Write as _},
-    net::IpAddr,
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
     time::{Instant, SystemTime},
@@ -19,7 +18,7 @@ use nix::{
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
-    config,
+    config::{self, Endpoint},
     model::{Admin, DesiredService, ENDLESS, Memory, service_key},
 };
 
@@ -44,7 +43,7 @@ struct Saved {
     removed: Vec<SavedRemoved>,
     /// Since when the weight of backends rises. Files of older daemons do not say so.
     #[serde(default)]
-    rising: BTreeMap<IpAddr, SystemTime>,
+    rising: BTreeMap<Endpoint, SystemTime>,
 }
 
 /// A backend that leaves.

@@ -9,6 +9,7 @@ mod flow_tables;
 mod mapped;
 mod maps;
 mod migrate;
+mod nat;
 pub mod object;
 mod pins;
 mod virtual_macs;
@@ -29,6 +30,7 @@ pub use error::DataplaneError;
 pub use flow_tables::{FlowTable, FlowTables, ListedFlow, Opened, Sweep, flow_time, flows, sweep};
 pub use maps::Maps;
 pub use migrate::{Downgraded, downgrade};
+pub use nat::{NatSweep, NatTable, NatTables, sweep_nat};
 pub use pins::Pins;
 pub use virtual_macs::VirtualMacs;
 pub use words::Words;
@@ -43,6 +45,8 @@ pub struct Dataplane {
     ebpf: Ebpf,
     /// The maps.
     pub maps: Maps,
+    /// The table of translated flows.
+    pub nat: NatTables,
     pins: Pins,
 }
 
@@ -72,6 +76,8 @@ impl Dataplane {
         let mut ebpf = EbpfLoader::new()
             .default_map_pin_directory(pins.maps())
             .map_pin_path(names::FLOW_TABLES, pins.maps().join(names::FLOW_TABLES))
+            .map_pin_path(names::NAT_INDICES, pins.maps().join(names::NAT_INDICES))
+            .map_pin_path(names::NAT_RECORDS, pins.maps().join(names::NAT_RECORDS))
             .override_global(names::HASH_KEY, &key[..], true)
             .override_global(names::USE_TEST_CLOCK, &u8::from(use_test_clock), true)
             .override_global(aya_log::LEVEL, &aya_level(log_level), true)
@@ -79,7 +85,8 @@ impl Dataplane {
             .map_err(DataplaneError::Load)?;
         program_of(&mut ebpf)?.load().map_err(DataplaneError::Verify)?;
         let maps = Maps::take_from(&mut ebpf)?;
-        Ok(Self { ebpf, maps, pins })
+        let nat = open_nat(&mut ebpf, &pins)?;
+        Ok(Self { ebpf, maps, nat, pins })
     }
 
     /// The flow table: the one that an earlier daemon left, or a new one. It has `size` in the end, unless its flows would not
@@ -89,10 +96,7 @@ impl Dataplane {
         size: BucketBits,
         idle_ticks: u8,
     ) -> Result<(FlowTables, Opened), DataplaneError> {
-        let name = names::FLOW_TABLES;
-        let Some(Map::ArrayOfMaps(outer)) = self.ebpf.take_map(name) else {
-            return Err(DataplaneError::Missing { name });
-        };
+        let outer = take_outer(&mut self.ebpf, names::FLOW_TABLES)?;
         let in_use = maps::map_array(&mut self.ebpf, names::FLOW_TABLES_IN_USE, size_of::<lb_common::FlowTables>())?;
         FlowTables::open(Places { outer, in_use, folder: self.pins.maps() }, size, idle_ticks)
     }
@@ -105,6 +109,21 @@ impl Dataplane {
     /// A reader of what the program logs, for a program that was loaded with a log level.
     pub fn logger(&mut self) -> Result<aya_log::EbpfLogger<&'static dyn log::Log>, aya_log::Error> {
         aya_log::EbpfLogger::init(&mut self.ebpf)
+    }
+}
+
+fn open_nat(ebpf: &mut Ebpf, pins: &Pins) -> Result<NatTables, DataplaneError> {
+    let indices = take_outer(ebpf, names::NAT_INDICES)?;
+    let records = take_outer(ebpf, names::NAT_RECORDS)?;
+    // Array maps round each element up to 8 bytes.
+    let word = maps::map_array(ebpf, names::NAT_TABLE, size_of::<u64>())?;
+    NatTables::open(indices, records, word, &pins.maps())
+}
+
+fn take_outer(ebpf: &mut Ebpf, name: &'static str) -> Result<MapData, DataplaneError> {
+    match ebpf.take_map(name) {
+        Some(Map::ArrayOfMaps(outer)) => Ok(outer),
+        _ => Err(DataplaneError::Missing { name }),
     }
 }
 

@@ -21,6 +21,7 @@ mod reload;
 mod row;
 mod service;
 mod settle;
+mod sources;
 mod view;
 
 pub use self::{

@@ -4,7 +4,7 @@ use super::{
     core::Core,
     service::{Admin, DesiredService},
 };
-use crate::config::Tracking;
+use crate::config::{self, Tracking};
 
 impl Core {
     /// What is lost when `desired` become the services: connections, and live changes. In sentences.
@@ -28,6 +28,13 @@ fn lost(before: &DesiredService, after: Option<&DesiredService>) -> Vec<String> 
             before.live_changes().join(", ")
         ));
     }
+    let [before_translates, after_translates] = [before, after].map(|service| service.spec.forwarding.translates());
+    if before_translates != after_translates || after_translates && before.spec.forwarding != after.spec.forwarding {
+        lost.push(format!(
+            "service {name:?} has forwarding = \"{}\" instead of \"{}\" from now on: its connections are cut",
+            after.spec.forwarding, before.spec.forwarding
+        ));
+    }
     if after.spec.tracking == Tracking::Never && before.spec.tracking != Tracking::Never {
         lost.push(format!(
             "service {name:?} has tracking = \"never\" from now on: connections are cut that are not with the owner of their slot"
@@ -40,9 +47,10 @@ impl DesiredService {
     /// What was changed with `lbctl`, in words.
     fn live_changes(&self) -> Vec<String> {
         let (spec, declared) = (&self.spec.backends, &self.declared.backends);
+        let endpoint = |backend: &config::Backend| self.spec.endpoint(backend);
         let mut changes = Vec::new();
         for backend in spec {
-            match declared.iter().find(|other| other.address == backend.address) {
+            match declared.iter().find(|other| endpoint(other) == endpoint(backend)) {
                 None => changes.push(format!("{} was added", backend.name)),
                 Some(other) if other.weight != backend.weight => {
                     changes.push(format!("{} had weight {}", backend.name, backend.weight));
@@ -50,8 +58,8 @@ impl DesiredService {
                 Some(_) => {}
             }
         }
-        let is_gone = |address| spec.iter().all(|backend| backend.address != address);
-        let gone = declared.iter().filter(|backend| is_gone(backend.address));
+        let is_gone = |gone: &config::Backend| spec.iter().all(|backend| endpoint(backend) != endpoint(gone));
+        let gone = declared.iter().filter(|backend| is_gone(backend));
         changes.extend(gone.map(|backend| format!("{} was removed", backend.name)));
         changes.extend(self.admin.iter().filter_map(|(name, admin)| match admin {
             Admin::Enabled => None,

@@ -255,7 +255,7 @@ impl ServiceState {
         Memory {
             members: self.desired.spec.backends.clone(),
             removed: self.removed.iter().map(|backend| (backend.spec.clone(), backend.until)).collect(),
-            rising: rising.filter_map(|backend| Some((backend.spec.address, backend.rising_since?))).collect(),
+            rising: rising.filter_map(|backend| Some((backend.endpoint, backend.rising_since?))).collect(),
         }
     }
 

@@ -88,18 +88,19 @@ const NO_MORE: u64 = 0;
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn nat_reply(index: u32, backend: u32, protocol: u32, attempt: u32) -> u64 {
-    let (Some(record), Some(row)) = (maps::nat_record(RecordIndex(index)), maps::row(BackendId::truncate(backend))) else {
+    let (Some(record), Some(row)) = (maps::nat_record(RecordIndex(index)), maps::row(BackendId::truncate(backend)))
+    else {
         return NO_MORE;
     };
     let target = NatTarget::of(&row.outer);
     let known = record.get();
     let [client_port, service_port] = known.ports.halves();
     let mut reply = Flow {
-        source: target.address,
+        source: row.address,
         destination: known.client,
         ports: ports(target.port_for(service_port), client_port),
         protocol: protocol as u8,
-        ipv4: target.address.is_mapped(),
+        ipv4: row.address.is_mapped(),
     };
     let mut chosen = (0, client_port);
     if target.sources == 0 {

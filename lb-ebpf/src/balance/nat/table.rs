@@ -106,7 +106,8 @@ extern "C" fn nat_claim(index: u32, hash: u64, word: u64) -> u32 {
     let Some(bits) = maps::nat_bits() else { return NONE };
     let numbers = bits.buckets_of(FlowHash(hash));
     let [first, second] = numbers;
-    let (Some(first), Some(second)) = (maps::nat_bucket(index, first, hash), maps::nat_bucket(index, second, hash)) else {
+    let (Some(first), Some(second)) = (maps::nat_bucket(index, first, hash), maps::nat_bucket(index, second, hash))
+    else {
         return NONE;
     };
     match claim_in(kind_of(index), [&first, &second], word) {

@@ -1,9 +1,12 @@
 //! Writing other addresses and ports into a packet, also those of the other family (RFC 7915), and sending it on.
 
+use core::ptr;
+
 use aya_ebpf::programs::XdpContext;
 use lb_common::{
-    NetU16, NetU32, Verdict,
+    Address, NetU16, NetU32, Verdict,
     checksum::Sum,
+    nat::{NatTarget, RecordIndex, Side},
     translate::{Endpoints, checksum, udp_checksum},
 };
 use lb_ebpf::{
@@ -17,33 +20,98 @@ use network_types::{
     vlan::VlanHdr,
 };
 
-use super::TCP;
-use crate::{maps, parse::Packet};
+use super::{TCP, ports};
+use crate::{
+    maps::{self, MapRecord},
+    parse::Packet,
+};
 
 /// Where a packet goes.
-#[derive(Default)]
-pub struct Way {
-    /// What it is to have for addresses and ports.
-    pub new: Endpoints,
+struct Way<'a> {
+    /// What it is to have for addresses and ports. The addresses are left where they are, since the stack is small.
+    source: &'a Address,
+    destination: &'a Address,
+    ports: NetU32,
     /// Destination and source address of the Ethernet header: in words, since the verifier does not allow what the compiler makes of
     /// the bytes.
-    pub macs: [NetU32; 3],
+    macs: [NetU32; 3],
     /// The VLAN tag; zero: none.
-    pub vlan: NetU16,
-    pub ifindex: u16,
+    vlan: NetU16,
+    ifindex: u16,
     /// The largest IP packet that the way takes, in bytes.
-    pub mtu: u16,
+    mtu: u16,
 }
 
-/// What becomes of the packet. A function of its own, so that its stack is not that of everything else, too.
-#[inline(never)]
-pub fn send(ctx: &mut XdpContext, packet: &Packet, way: &Way) -> Verdict {
-    let (Ok(verdict) | Err(verdict)) = translate(ctx, packet, way);
+impl Way<'_> {
+    #[inline(always)]
+    fn ipv4(&self) -> bool {
+        reload(self.destination).is_mapped()
+    }
+
+    #[inline(always)]
+    fn endpoints(&self) -> Endpoints {
+        let (source, destination) = (reload(self.source), reload(self.destination));
+        Endpoints { source, destination, ports: self.ports, ipv4: destination.is_mapped() }
+    }
+}
+
+/// Reads an address, so that the compiler does not keep what it read before on the stack, which is small.
+#[inline(always)]
+fn reload(address: &Address) -> Address {
+    // SAFETY: it is a reference.
+    unsafe { ptr::from_ref(address).read_volatile() }
+}
+
+/// Sends the packet of `sender` on as the record of its flow says; what becomes of it.
+#[inline(always)]
+pub fn send(ctx: &mut XdpContext, packet: &Packet, record: RecordIndex, sender: Side) -> Verdict {
+    let Some(record) = maps::nat_record(record) else { return Verdict::DropInternal };
+    let way = match sender {
+        Side::Client => to_backend(packet, record),
+        Side::Backend => to_client(record),
+    };
+    let Some(way) = way else { return Verdict::DropInternal };
+    let (Ok(verdict) | Err(verdict)) = translate(ctx, packet, &way);
     verdict
 }
 
+/// How a client's packet goes on.
 #[inline(always)]
-fn translate(ctx: &mut XdpContext, packet: &Packet, way: &Way) -> Result<Verdict, Verdict> {
+fn to_backend(packet: &Packet, record: MapRecord) -> Option<Way<'_>> {
+    let backend = record.state().backend();
+    let row = maps::row(backend)?;
+    maps::count_traffic(backend, packet.ip_len);
+    let (known, target) = (record.get(), NatTarget::of(&row.outer));
+    Some(Way {
+        source: if target.sources == 0 { &packet.flow.source } else { &maps::nat_source(known.source)?.address },
+        destination: &row.address,
+        ports: ports(known.source_port, target.port_for(packet.flow.destination_port())),
+        macs: row.macs(),
+        vlan: row.vlan,
+        ifindex: row.egress_ifindex,
+        mtu: row.mtu,
+    })
+}
+
+/// How a backend's packet goes on.
+#[inline(always)]
+fn to_client(record: MapRecord) -> Option<Way<'static>> {
+    let known = record.get();
+    let [client_port, service_port] = known.ports.halves();
+    let ((start, end), own) = (known.neighbour.mac(), maps::own_mac(known.ifindex)?);
+    Some(Way {
+        source: maps::virtual_address(known.service)?,
+        destination: &known.client,
+        ports: ports(service_port, client_port),
+        macs: [start, NetU32::from_halves(end, own.0), own.1],
+        vlan: known.neighbour.vlan(),
+        ifindex: known.ifindex,
+        mtu: u16::MAX,
+    })
+}
+
+#[inline(always)]
+fn translate(ctx: &mut XdpContext, packet: &Packet, way: &Way<'_>) -> Result<Verdict, Verdict> {
     let old = Endpoints {
         source: packet.flow.source,
         destination: packet.flow.destination,
@@ -51,7 +119,7 @@ fn translate(ctx: &mut XdpContext, packet: &Packet, way: &Way) -> Result<Verdict
         ipv4: packet.flow.ipv4,
     };
     let header_len = packet.l4_offset - packet.ip_offset;
-    let new_header_len = match (old.ipv4, way.new.ipv4) {
+    let new_header_len = match (old.ipv4, way.ipv4()) {
         (true, true) | (false, false) => header_len,
         (false, true) if header_len == Ipv6Hdr::LEN => Ipv4Hdr::LEN,
         (false, true) => return Err(Verdict::DropUntranslatable),
@@ -61,14 +129,14 @@ fn translate(ctx: &mut XdpContext, packet: &Packet, way: &Way) -> Result<Verdict
     if new_len > u32::from(way.mtu) {
         return Err(Verdict::DropTooBig);
     }
-    transport(ctx, packet, &old, &way.new)?;
+    transport(ctx, packet, &old, &way.endpoints())?;
     let link_len = if way.vlan == NetU16::default() { EthHdr::LEN } else { EthHdr::LEN + VlanHdr::LEN };
     let frame = Frame { link_len, delta: packet.l4_offset as i32 - (link_len + new_header_len) as i32 };
-    match (old.ipv4, way.new.ipv4) {
-        (true, true) => ipv4(ctx, packet, &frame, &way.new)?,
-        (false, false) => ipv6(ctx, packet, &frame, &way.new)?,
-        (true, false) => ipv4_to_ipv6(ctx, packet, &frame, &way.new, new_len)?,
-        (false, true) => ipv6_to_ipv4(ctx, packet, &frame, &way.new, new_len)?,
+    match (old.ipv4, way.ipv4()) {
+        (true, true) => ipv4(ctx, packet, &frame, way)?,
+        (false, false) => ipv6(ctx, packet, &frame, way)?,
+        (true, false) => ipv4_to_ipv6(ctx, packet, &frame, way, new_len)?,
+        (false, true) => ipv6_to_ipv4(ctx, packet, &frame, way, new_len)?,
     }
     link(ctx, way).ok_or(Verdict::DropInternal)?;
     let ifindex = u32::from(way.ifindex);
@@ -134,11 +202,11 @@ fn whole_udp_checksum(ctx: &XdpContext, packet: &Packet, new: &Endpoints) -> Opt
 
 /// Another hop, addresses and the checksum that follows from them; options stay.
 #[inline(always)]
-fn ipv4(ctx: &mut XdpContext, packet: &Packet, frame: &Frame, new: &Endpoints) -> Result<(), Verdict> {
+fn ipv4(ctx: &mut XdpContext, packet: &Packet, frame: &Frame, new: &Way<'_>) -> Result<(), Verdict> {
     const FROM_TTL_ON: usize = 8;
     let offset = packet.ip_offset + FROM_TTL_ON;
     let [word, old_source, old_destination]: [NetU32; 3] = read(ctx, offset).ok_or(Verdict::DropInternal)?;
-    let ([.., source], [.., destination]) = (new.source.words(), new.destination.words());
+    let ([.., source], [.., destination]) = (reload(new.source).words(), reload(new.destination).words());
     let [old_ttl_protocol, check] = word.halves();
     let [ttl, protocol] = old_ttl_protocol.to_wire();
     let ttl_protocol = NetU16::from_wire([one_hop_less(ttl)?, protocol]);
@@ -149,18 +217,16 @@ fn ipv4(ctx: &mut XdpContext, packet: &Packet, frame: &Frame, new: &Endpoints) -
         .words(destination)
         .finish();
     let word = NetU32::new(u32::from(ttl_protocol.get()) << 16 | u32::from(check.get()));
-    write(ctx, offset, [word, source, destination])
-        .and_then(|()| frame.make_room(ctx))
-        .ok_or(Verdict::DropInternal)
+    write(ctx, offset, [word, source, destination]).and_then(|()| frame.make_room(ctx)).ok_or(Verdict::DropInternal)
 }
 
 /// Another hop and addresses; extension headers stay.
 #[inline(always)]
-fn ipv6(ctx: &mut XdpContext, packet: &Packet, frame: &Frame, new: &Endpoints) -> Result<(), Verdict> {
+fn ipv6(ctx: &mut XdpContext, packet: &Packet, frame: &Frame, new: &Way<'_>) -> Result<(), Verdict> {
     const HOP_LIMIT: usize = 7;
     let offset = packet.ip_offset + HOP_LIMIT;
     let [hop_limit] = read(ctx, offset).ok_or(Verdict::DropInternal)?;
-    let ([s0, s1, s2, s3], [d0, d1, d2, d3]) = (new.source.words(), new.destination.words());
+    let ([s0, s1, s2, s3], [d0, d1, d2, d3]) = (reload(new.source).words(), reload(new.destination).words());
     write(ctx, offset, [one_hop_less(hop_limit)?])
         .and_then(|()| write(ctx, offset + 1, [s0, s1, s2, s3, d0, d1, d2, d3]))
         .and_then(|()| frame.make_room(ctx))
@@ -173,7 +239,7 @@ fn ipv4_to_ipv6(
     ctx: &mut XdpContext,
     packet: &Packet,
     frame: &Frame,
-    new: &Endpoints,
+    new: &Way<'_>,
     new_len: u32,
 ) -> Result<(), Verdict> {
     const TTL: usize = 8;
@@ -182,7 +248,7 @@ fn ipv4_to_ipv6(
     let payload_len = new_len - Ipv6Hdr::LEN as u32;
     let first = NetU32::new(6 << 28 | u32::from(packet.traffic_class) << 20);
     let second = NetU32::new(payload_len << 16 | u32::from(packet.flow.protocol) << 8 | u32::from(hop_limit));
-    let ([s0, s1, s2, s3], [d0, d1, d2, d3]) = (new.source.words(), new.destination.words());
+    let ([s0, s1, s2, s3], [d0, d1, d2, d3]) = (reload(new.source).words(), reload(new.destination).words());
     frame
         .make_room(ctx)
         .and_then(|()| write(ctx, frame.link_len, [first, second, s0, s1, s2, s3, d0, d1, d2, d3]))
@@ -196,12 +262,12 @@ fn ipv6_to_ipv4(
     ctx: &mut XdpContext,
     packet: &Packet,
     frame: &Frame,
-    new: &Endpoints,
+    new: &Way<'_>,
     new_len: u32,
 ) -> Result<(), Verdict> {
     const HOP_LIMIT: usize = 7;
     let [hop_limit] = read(ctx, packet.ip_offset + HOP_LIMIT).ok_or(Verdict::DropInternal)?;
-    let ([.., source], [.., destination]) = (new.source.words(), new.destination.words());
+    let ([.., source], [.., destination]) = (reload(new.source).words(), reload(new.destination).words());
     let first = NetU32::new(0x4500_0000 | u32::from(packet.traffic_class) << 16 | new_len);
     let dont_fragment = NetU32::new(0x4000);
     let third = u32::from(one_hop_less(hop_limit)?) << 24 | u32::from(packet.flow.protocol) << 16;
@@ -227,8 +293,8 @@ const fn one_hop_less(hop_limit: u8) -> Result<u8, Verdict> {
 
 /// The Ethernet header, with a tag or without.
 #[inline(always)]
-fn link(ctx: &mut XdpContext, way: &Way) -> Option<()> {
-    let ether_type = if way.new.ipv4 { EtherType::Ipv4 } else { EtherType::Ipv6 };
+fn link(ctx: &mut XdpContext, way: &Way<'_>) -> Option<()> {
+    let ether_type = if way.ipv4() { EtherType::Ipv4 } else { EtherType::Ipv6 };
     let ether_type = (ether_type as u16).to_ne_bytes();
     write(ctx, 0, way.macs)?;
     if way.vlan == NetU16::default() {

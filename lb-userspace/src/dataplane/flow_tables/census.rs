@@ -6,7 +6,7 @@ use lb_common::{BackendId, FlowEntry, FlowState, FlowTime, RowIndex, flow_table}
 
 use super::{FlowTable, Lifetimes, flow_time, table::Place};
 use crate::{
-    dataplane::{Words, maps::wait_for_packets},
+    dataplane::{NatSweep, Words, maps::wait_for_packets},
     model::{FlowCounts, Subject},
 };
 
@@ -17,6 +17,17 @@ pub struct Sweep {
     pub flows: HashMap<BackendId, FlowCounts>,
     /// Entries that were over, or of a backend without a row, and are gone.
     pub removed: u64,
+}
+
+impl Sweep {
+    /// Counts translated flows among the others.
+    pub fn add(&mut self, NatSweep { flows, freed }: NatSweep) {
+        self.removed += freed;
+        for (backend, counts) in flows {
+            let all = self.flows.entry(backend).or_default();
+            all.iter_mut().zip(counts).for_each(|(all, count)| *all += count);
+        }
+    }
 }
 
 /// Counts all flows, tells the subjects of theirs, confirms those that they want confirmed, and removes those that are over.

@@ -69,7 +69,7 @@ fn slots() -> schedule::Census {
 impl World {
     fn new() -> io::Result<Self> {
         let service =
-            Service { id: ServiceId::new(5).unwrap(), first_chunk: 3, slot_mask: 1023, quic: QuicIds::default() };
+            Service { id: ServiceId::new(5).unwrap(), first_chunk: 3, slot_mask: 1023, quic: QuicIds::default(), nat: NatMode::NONE };
         let words = Words::in_memory()?;
         for number in [1, 2] {
             words.store_row(backend(number), RowIndex(number));

@@ -98,7 +98,7 @@ fn service(number: u32, quic: QuicIds) -> ServiceEntry {
     let port = NetU16::new(80 + u16::try_from(number).unwrap());
     ServiceEntry {
         key: ServiceKey::new(std::net::Ipv4Addr::new(10, 77, 0, 100).into(), port, 6),
-        service: Service { id: ServiceId::new(number).unwrap(), first_chunk: number, slot_mask: 1023, quic },
+        service: Service { id: ServiceId::new(number).unwrap(), first_chunk: number, slot_mask: 1023, quic, ..Service::default() },
     }
 }
 
@@ -116,7 +116,7 @@ fn fill(root: &Root) {
     let mut dataplane = root.load();
     let quic = QuicIds::new(3, 4).unwrap();
     let services = [service(1, QuicIds::NONE), service(2, quic)];
-    dataplane.maps.store_services(&services).unwrap();
+    dataplane.maps.store_services(&services, &[]).unwrap();
     for (number, mtu) in [(1, 1500), (2, 9000)] {
         dataplane.maps.put_row(backend(number), RowIndex(number), &row(mtu)).unwrap();
     }

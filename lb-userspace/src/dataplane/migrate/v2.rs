@@ -46,7 +46,7 @@ const VERDICTS: [Verdict; 12] = [
 const HEAD: usize = size_of::<Directory>() / 4 - layout::DIRECTORY_PLACES * ENTRY;
 const OLD_ENTRY: usize = 8;
 const ENTRY: usize = size_of::<ServiceEntry>() / 4;
-const _: () = assert!(ENTRY == OLD_ENTRY + 1);
+const _: () = assert!(ENTRY > OLD_ENTRY);
 const OLD_LEN: usize = HEAD + layout::DIRECTORY_PLACES * OLD_ENTRY;
 const LEN: usize = HEAD + layout::DIRECTORY_PLACES * ENTRY;
 
@@ -57,7 +57,7 @@ pub(super) fn convert_directory_from(old: &Folder, new: &Folder) -> Result<(), D
     while let Some(first) = words.next() {
         converted.push(first);
         converted.extend(words.by_ref().take(OLD_ENTRY - 1));
-        converted.push(0);
+        converted.extend([0; ENTRY - OLD_ENTRY]);
     }
     write_directory(new, &converted)
 }
