@@ -24,7 +24,7 @@ pub use index::{Claim, Index, ReverseWord, Ways, claim, find, forward_word};
 pub use phase::{Event, Phase, Side};
 pub use record::{NatRecord, NatState, Neighbour, RecordIndex};
 
-use crate::{Address, NetU16, NetU32, OuterHeader, flow_table::BucketBits};
+use crate::{Address, FlowHash, NetU16, NetU32, OuterHeader, flow_table::BucketBits};
 
 /// The largest table: 16,777,216 flows.
 pub const MAX_BUCKET_BITS: u32 = 21;
@@ -62,13 +62,12 @@ pub struct NatSource {
 }
 
 impl NatSource {
-    /// The port to try at the attempt `attempt`, for a flow with this much entropy. All attempts are different as long as there are
-    /// ports: they stride through the range.
+    /// The port to try for a flow at an attempt. Flows that want the same one at first want others next.
     #[inline(always)]
-    pub const fn port(&self, entropy: u32, attempt: u32) -> NetU16 {
+    pub const fn port(&self, flow: FlowHash, attempt: u32) -> NetU16 {
         let ports = if self.ports == 0 { 1 } else { self.ports as u32 };
-        // A step that is odd and not a divisor of usual ranges, so that full stretches are left quickly.
-        let offset = (entropy as u64 + attempt as u64 * 7919) % ports as u64;
+        let step = (flow.0 >> 16) as u16 | 1;
+        let offset = (flow.entropy() as u64 + attempt as u64 * step as u64) % ports as u64;
         NetU16::new((self.first_port as u32 + offset as u32) as u16)
     }
 }
@@ -91,11 +90,12 @@ impl NatTarget {
         if self.port.get() == 0 { service_port } else { self.port }
     }
 
-    /// One of its sources, which it has.
+    /// The source to try for a flow at an attempt, by its number.
     #[inline(always)]
-    pub const fn source_at(&self, entropy: u32) -> u16 {
+    pub const fn source_at(&self, flow: FlowHash, attempt: u32) -> u16 {
         let sources = if self.sources == 0 { 1 } else { self.sources as u32 };
-        self.first_source.wrapping_add((entropy % sources) as u16)
+        let first = flow.0 as u32 & 0xffff;
+        self.first_source.wrapping_add(((first + attempt) % sources) as u16)
     }
 
     /// As it stands in a row.

@@ -82,23 +82,24 @@ fn request(
     hash: FlowHash,
     segment: &Segment,
 ) -> Result<RecordIndex, Refusal> {
+    let mut was_lost = false;
     if let Some(index) = table::find(FORWARD, hash) {
         let record = maps::nat_record(index).ok_or(Refusal::Verdict(Verdict::DropInternal))?;
         let state = record.state();
-        let is_lost = maps::condition(state.backend()) != Condition::SERVING;
+        was_lost = maps::condition(state.backend()) != Condition::SERVING;
         let begins_another = segment.event == Event::Open && state.phase().gives_way();
-        if !is_lost && !begins_another && segment.follow(record, Side::Client) {
+        if !was_lost && !begins_another && segment.follow(record, Side::Client) {
             open::learn_way_back(ctx, packet, record);
             return Ok(index);
         }
         table::end(index);
-        if is_lost {
+        if was_lost {
             maps::count_tracking(Tracking::Rescheduled);
         }
     }
     let opens = packet.flow.protocol != TCP || segment.flags & (SYN | ACK | RST) == SYN;
-    if !opens && service.nat.translates_source() {
-        // The backend would not know the port.
+    if !opens && (was_lost || service.nat.translates_source()) {
+        // Another backend would not know the connection, nor would the same one by another port.
         maps::count_tracking(Tracking::Unknown);
         return Err(Refusal::Reset);
     }

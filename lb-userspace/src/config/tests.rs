@@ -226,6 +226,8 @@ fn the_node_of_the_sample_is_read_in_full() {
         tunnel_source: Some(TunnelSource { address: ip("10.96.0.0"), entropy_bits: 16 }),
         tunnel_source_v6: Some(TunnelSource { address: ip("2001:db8::1"), entropy_bits: 0 }),
         flow_table: BucketBits::new(17).unwrap(),
+        nat_table: BucketBits::new(15).unwrap(),
+        nat_sources: Vec::new(),
     };
     assert_eq!(config(SAMPLE).node, expected);
 }
@@ -277,6 +279,7 @@ fn the_services_of_the_sample_are_read_in_full() {
         drain_timeout: Some(Duration::from_mins(10)),
         slow_start: None,
         quic: None,
+        nat: Nat::default(),
         backends: vec![
             Backend {
                 name: "192.168.1.100".to_owned(),
@@ -329,6 +332,7 @@ fn the_services_of_the_sample_are_read_in_full() {
         drain_timeout: Some(Duration::from_mins(10)),
         slow_start: None,
         quic: None,
+        nat: Nat::default(),
         backends: vec![
             Backend { name: "10.2.0.1".to_owned(), address: ip("10.2.0.1"), port: None, weight: 1, server_id: None },
             Backend {

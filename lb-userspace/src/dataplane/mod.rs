@@ -19,7 +19,7 @@ use std::path::Path;
 
 use aya::{
     Ebpf, EbpfLoader,
-    maps::{Array, Map, MapData},
+    maps::{Array, Map, MapData, ProgramArray},
     programs::Xdp,
 };
 use lb_common::{HashKey, flow_table::BucketBits, layout::names};
@@ -48,6 +48,8 @@ pub struct Dataplane {
     /// The table of translated flows.
     pub nat: NatTables,
     pins: Pins,
+    /// Kept, since without its pin and without anybody who has it open its places are emptied.
+    _programs: ProgramArray<MapData>,
 }
 
 impl Dataplane {
@@ -83,10 +85,11 @@ impl Dataplane {
             .override_global(aya_log::LEVEL, &aya_level(log_level), true)
             .load(object::BALANCE)
             .map_err(DataplaneError::Load)?;
-        program_of(&mut ebpf)?.load().map_err(DataplaneError::Verify)?;
+        program_of(&mut ebpf, names::BALANCE)?.load().map_err(DataplaneError::Verify)?;
+        let programs = put_translate(&mut ebpf)?;
         let maps = Maps::take_from(&mut ebpf)?;
         let nat = open_nat(&mut ebpf, &pins)?;
-        Ok(Self { ebpf, maps, nat, pins })
+        Ok(Self { ebpf, maps, nat, pins, _programs: programs })
     }
 
     /// The flow table: the one that an earlier daemon left, or a new one. It has `size` in the end, unless its flows would not
@@ -103,7 +106,7 @@ impl Dataplane {
 
     /// The balancing program.
     pub fn program(&mut self) -> Result<&mut Xdp, DataplaneError> {
-        program_of(&mut self.ebpf)
+        program_of(&mut self.ebpf, names::BALANCE)
     }
 
     /// A reader of what the program logs, for a program that was loaded with a log level.
@@ -127,8 +130,18 @@ fn take_outer(ebpf: &mut Ebpf, name: &'static str) -> Result<MapData, DataplaneE
     }
 }
 
-fn program_of(ebpf: &mut Ebpf) -> Result<&mut Xdp, DataplaneError> {
-    let name = names::BALANCE;
+/// Lets packets of services that translate find their program.
+fn put_translate(ebpf: &mut Ebpf) -> Result<ProgramArray<MapData>, DataplaneError> {
+    let mut programs: ProgramArray<MapData> = maps::take(ebpf, names::PROGRAMS)?;
+    let translate = program_of(ebpf, names::TRANSLATE)?;
+    translate.load().map_err(DataplaneError::Verify)?;
+    let program = translate.fd().map_err(DataplaneError::Verify)?;
+    let name = names::PROGRAMS;
+    programs.set(0, program, 0).map_err(|source| DataplaneError::Map { name, source })?;
+    Ok(programs)
+}
+
+fn program_of<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut Xdp, DataplaneError> {
     ebpf.program_mut(name).ok_or(DataplaneError::Missing { name })?.try_into().map_err(DataplaneError::Verify)
 }
 

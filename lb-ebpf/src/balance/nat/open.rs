@@ -109,10 +109,10 @@ extern "C" fn nat_reply(index: u32, backend: u32, protocol: u32, attempt: u32) -
             return NO_MORE;
         }
     } else {
-        let entropy = FlowHash(known.hash).entropy();
-        let number = target.source_at(entropy.wrapping_add(attempt));
+        let flow = FlowHash(known.hash);
+        let number = target.source_at(flow, attempt);
         let Some(source) = maps::nat_source(number) else { return NO_MORE };
-        chosen = (number, source.port(entropy, attempt));
+        chosen = (number, source.port(flow, attempt));
         reply.destination = source.address;
         reply.ports = ports(target.port_for(service_port), chosen.1);
     }

@@ -59,6 +59,7 @@ impl Segment {
     /// Writes down that `side` has sent this; `false` if the flow is over.
     #[inline(always)]
     pub fn follow(&self, record: MapRecord, side: Side) -> bool {
+        self.note_acknowledgment(record, side);
         for _ in 0..ATTEMPTS {
             let state = record.state();
             if !state.phase().is_alive() {
@@ -69,7 +70,6 @@ impl Segment {
                 break;
             }
         }
-        self.note_acknowledgment(record, side);
         true
     }
 
@@ -88,12 +88,14 @@ impl Segment {
         if self.flags & (ACK | RST) != ACK {
             return;
         }
+        let is_opening = record.state().phase() <= Phase::ANSWERED;
+        let is_news = |known| is_opening || NatRecord::is_news(known, self.acknowledgment);
         let [by_client, by_backend] = record.get().acknowledged;
         if side as u8 == Side::Client as u8 {
-            if NatRecord::is_news(by_client, self.acknowledgment) {
+            if is_news(by_client) {
                 record.update(|record| record.acknowledged[0] = self.acknowledgment);
             }
-        } else if NatRecord::is_news(by_backend, self.acknowledgment) {
+        } else if is_news(by_backend) {
             record.update(|record| record.acknowledged[1] = self.acknowledgment);
         }
     }

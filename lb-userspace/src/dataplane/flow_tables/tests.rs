@@ -7,7 +7,7 @@ use std::{
 };
 
 use lb_common::{
-    BackendId, FlowHash, FlowState, FlowTime, QuicIds, RowIndex, Service, ServiceId, SlotWord,
+    BackendId, FlowHash, FlowState, FlowTime, NatMode, QuicIds, RowIndex, Service, ServiceId, SlotWord,
     flow_table::{BucketBits, FlowTag, Inserted, MIN_BUCKET_BITS},
 };
 
@@ -68,8 +68,13 @@ fn slots() -> schedule::Census {
 
 impl World {
     fn new() -> io::Result<Self> {
-        let service =
-            Service { id: ServiceId::new(5).unwrap(), first_chunk: 3, slot_mask: 1023, quic: QuicIds::default(), nat: NatMode::NONE };
+        let service = Service {
+            id: ServiceId::new(5).unwrap(),
+            first_chunk: 3,
+            slot_mask: 1023,
+            quic: QuicIds::default(),
+            nat: NatMode::NONE,
+        };
         let words = Words::in_memory()?;
         for number in [1, 2] {
             words.store_row(backend(number), RowIndex(number));
@@ -78,6 +83,7 @@ impl World {
             service,
             idle_timeout: Duration::from_mins(5),
             backends: vec![backend(1), backend(2)],
+            nat: None,
             slots: Some(slots()),
         };
         Ok(Self { table: table(), words, subjects: vec![subject], random: fastrand::Rng::with_seed(7) })

@@ -98,7 +98,13 @@ fn service(number: u32, quic: QuicIds) -> ServiceEntry {
     let port = NetU16::new(80 + u16::try_from(number).unwrap());
     ServiceEntry {
         key: ServiceKey::new(std::net::Ipv4Addr::new(10, 77, 0, 100).into(), port, 6),
-        service: Service { id: ServiceId::new(number).unwrap(), first_chunk: number, slot_mask: 1023, quic, ..Service::default() },
+        service: Service {
+            id: ServiceId::new(number).unwrap(),
+            first_chunk: number,
+            slot_mask: 1023,
+            quic,
+            ..Service::default()
+        },
     }
 }
 
