@@ -13,7 +13,7 @@ use crate::{
     frames::{Kind, frame},
     measure::{Bench, PACKETS, Sample, Target, rounds},
     report::CaseResult,
-    services::{ONE_SERVICE, Scale, THOUSAND_SERVICES, fill},
+    services::{Forwarding, ONE_SERVICE, Scale, THOUSAND_SERVICES, fill},
     slots::{Slots, Table, misrouted},
 };
 
@@ -29,6 +29,7 @@ pub(crate) struct Case {
     pub(crate) name: String,
     pub(crate) frame: Vec<u8>,
     pub(crate) ipv4: bool,
+    pub(crate) kind: Kind,
     pub(crate) template: Template,
     pub(crate) target: Target,
     /// Packets per sample.
@@ -47,6 +48,7 @@ impl Case {
             name: format!("maglev/{mode}/{family}/{}/{flows}{services}", kind.name()),
             frame,
             ipv4,
+            kind,
             template: Template { source_mask: flows - 1, destination_mask: u32::from(scale.services) - 1, ..template },
             target: Target::Balance,
             packets: PACKETS,
@@ -61,6 +63,7 @@ impl Case {
             name: format!("not-ours/-/{family}/{}/1", kind.name()),
             frame,
             ipv4,
+            kind,
             template,
             target: Target::Balance,
             packets: PACKETS,
@@ -75,6 +78,7 @@ impl Case {
             name: name.to_owned(),
             frame,
             ipv4: true,
+            kind: Kind::Established,
             template: Template { source_mask: MANY - 1, ..template },
             target,
             packets: PACKETS,
@@ -89,6 +93,14 @@ impl Case {
         // Of new flows each comes once.
         let packets = if slots == Slots::Always { flows } else { PACKETS };
         Self { name, packets, slots, ..case }
+    }
+
+    /// A case of a service that translates: of its flows' first packets, or of others.
+    fn translated(mode: &str, slots: Slots, kind: Kind, ipv4: bool, flows: u32) -> Self {
+        let case = Self::balanced(mode, kind, ipv4, flows, ONE_SERVICE);
+        // Of new flows each comes once.
+        let packets = if slots == Slots::First { flows } else { PACKETS };
+        Self { name: format!("{}/{}", case.name, slots.name()), packets, slots, ..case }
     }
 
     /// Whether flows could be lost, and would be missed.
@@ -106,8 +118,22 @@ impl Case {
 struct Group {
     scale: Scale,
     ipv4: bool,
-    encapsulation: Encapsulation,
+    forwarding: Forwarding,
     cases: Vec<Case>,
+}
+
+fn translating(mode: &str, ipv4: bool, forwarding: Forwarding) -> Group {
+    let flows = [1, MANY, VERY_MANY];
+    let each = |slots: Slots, kind: Kind, flows: &[u32]| -> Vec<Case> {
+        flows.iter().map(|flows| Case::translated(mode, slots, kind, ipv4, *flows)).collect()
+    };
+    let cases = [
+        each(Slots::First, Kind::Syn, &flows[1..]),
+        each(Slots::Found, Kind::Established, &flows),
+        each(Slots::First, Kind::Udp, &flows[1..2]),
+        each(Slots::Found, Kind::Udp, &flows[1..2]),
+    ];
+    Group { scale: ONE_SERVICE, ipv4, forwarding, cases: cases.into_iter().flatten().collect() }
 }
 
 fn groups() -> Vec<Group> {
@@ -127,7 +153,7 @@ fn groups() -> Vec<Group> {
     let group = |mode, ipv4, encapsulation, kinds: &[Kind]| Group {
         scale: ONE_SERVICE,
         ipv4,
-        encapsulation,
+        forwarding: Forwarding::to(encapsulation),
         cases: cases(mode, ipv4, ONE_SERVICE, kinds, &all),
     };
     let moving = || Case::tracked(Slots::AllMoving, Kind::Established, true, MANY);
@@ -145,9 +171,9 @@ fn groups() -> Vec<Group> {
         Case::tracked(Slots::Always, Kind::Syn, false, MANY),
     ];
     vec![
-        Group { scale: ONE_SERVICE, ipv4: true, encapsulation: Encapsulation::IPV4, cases: ipip_v4 },
-        Group { scale: ONE_SERVICE, ipv4: true, encapsulation: Encapsulation::IPV4, cases: tracked_v4 },
-        Group { scale: ONE_SERVICE, ipv4: false, encapsulation: Encapsulation::IPV6, cases: tracked_v6 },
+        Group { scale: ONE_SERVICE, ipv4: true, forwarding: Forwarding::to(Encapsulation::IPV4), cases: ipip_v4 },
+        Group { scale: ONE_SERVICE, ipv4: true, forwarding: Forwarding::to(Encapsulation::IPV4), cases: tracked_v4 },
+        Group { scale: ONE_SERVICE, ipv4: false, forwarding: Forwarding::to(Encapsulation::IPV6), cases: tracked_v6 },
         group("ipip", false, Encapsulation::IPV6, &every),
         group("ipip-4in6", true, Encapsulation::IPV6, &established),
         group("ipip-6in4", false, Encapsulation::IPV4, &established),
@@ -157,10 +183,16 @@ fn groups() -> Vec<Group> {
         group("gue-6in4", false, Encapsulation::GUE_IPV4, &established),
         group("l2-dsr", true, Encapsulation::NONE, &every),
         group("l2-dsr", false, Encapsulation::NONE, &every),
+        translating("full-nat", true, Forwarding::full_nat(true)),
+        translating("full-nat", false, Forwarding::full_nat(false)),
+        translating("full-nat-46", true, Forwarding::full_nat(false)),
+        translating("full-nat-64", false, Forwarding::full_nat(true)),
+        translating("nat", true, Forwarding::nat(true)),
+        translating("nat", false, Forwarding::nat(false)),
         Group {
             scale: THOUSAND_SERVICES,
             ipv4: true,
-            encapsulation: Encapsulation::IPV4,
+            forwarding: Forwarding::to(Encapsulation::IPV4),
             cases: cases("ipip", true, THOUSAND_SERVICES, &[Kind::Syn, Kind::Established], &all),
         },
     ]
@@ -176,9 +208,9 @@ pub(crate) fn run(only: &str) -> anyhow::Result<Vec<CaseResult>> {
         }
         let pins = Pins::new(number);
         let mut dataplane = Dataplane::load(&pins.0, KEY, None)?;
-        let slots = fill(&mut dataplane, group.scale, group.ipv4, group.encapsulation)?;
+        let slots = fill(&mut dataplane, group.scale, group.ipv4, group.forwarding)?;
         let (tables, _) = dataplane.open_flow_tables(TABLE_BITS, idle_ticks(IDLE_SECONDS))?;
-        let table = Table { slots, words: dataplane.maps.words(), flows: tables.table() };
+        let table = Table { slots, words: dataplane.maps.words(), flows: tables.table(), nat: dataplane.nat.table() };
         let mut bench = Bench::new(&mut dataplane)?;
         let mut cases = vec![Case::floor("noop", Target::Noop), Case::floor("encap", Target::Encap)];
         cases.extend(group.cases);

@@ -49,6 +49,13 @@ impl NatTable {
         })
     }
 
+    /// Forgets all flows, also those that packets make meanwhile or not: for tests and benchmarks.
+    pub fn clear(&self) {
+        for words in [&self.forward, &self.reverse, &self.records].map(Mapped::words64) {
+            words.iter().for_each(|word| word.store(0, Ordering::Relaxed));
+        }
+    }
+
     /// Its size.
     pub const fn bits(&self) -> BucketBits {
         self.bits
