@@ -51,8 +51,6 @@ mod tests {
     extern crate std;
 
     use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-    use std::vec;
-
     use etherparse::{Ipv4Header, Ipv6Header, TcpHeader, UdpHeader};
     use proptest::{collection::vec, prelude::*};
 
@@ -155,7 +153,7 @@ mod tests {
     fn a_datagram_whose_checksum_comes_out_as_zero_has_one_all_the_same() {
         let old: (IpAddr, IpAddr, u16, u16) = ([10, 0, 0, 1].into(), [10, 0, 0, 2].into(), 1, 2);
         let hit =
-            (0..=u16::MAX).map(|port| (old.0, old.1, port, 2)).find(|new| udp_checksum_of(*new, &vec![0; 4]) == 0xffff);
+            (0..=u16::MAX).map(|port| (old.0, old.1, port, 2)).find(|new| udp_checksum_of(*new, &[0; 4]) == 0xffff);
         let new = hit.expect("one port makes it so");
         let check = NetU16::new(udp_checksum_of(old, &[0; 4]));
         assert_eq!(udp_checksum(check, &of(old), &of(new)), Some(NetU16::new(0xffff)));

@@ -259,12 +259,7 @@ mod tests {
             let claimants = [1, 2].map(|record| {
                 let (rounds, barrier) = (&rounds, &barrier);
                 scope.spawn(move || {
-                    let claim_one = |buckets: &Buckets| {
-                        if record == 1 {
-                            core::hint::spin_loop()
-                        }
-                        claim(Index::REVERSE, refs(buckets), reverse(9, record))
-                    };
+                    let claim_one = |buckets: &Buckets| claim(Index::REVERSE, refs(buckets), reverse(9, record));
                     rounds
                         .chunks(100)
                         .flat_map(|chunk| {

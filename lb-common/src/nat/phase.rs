@@ -35,6 +35,7 @@ impl Phase {
 
     /// The phase after a packet of `side`.
     #[inline(always)]
+    #[must_use]
     pub fn after(self, side: Side, event: Event) -> Self {
         NEXT[self.0 as usize & (Self::COUNT - 1)][(event as usize * 2 + side as usize) & (EVENTS * 2 - 1)]
     }
@@ -112,21 +113,23 @@ const fn next(phase: Phase, side: Side, event: Event) -> Phase {
     use Side::{Backend, Client};
     match (phase, side, event) {
         (Phase::UNREPLIED, Backend, _) => Phase::REPLIED,
-        (Phase::OPENING, Backend, Answer) => Phase::ANSWERED,
+        (Phase::OPENING | Phase::RESET, Backend, Answer) => Phase::ANSWERED,
+        (Phase::ANSWERED, Client, Data | Acknowledge)
+        | (Phase::CLIENT_CLOSED, Client, Data)
+        | (Phase::BACKEND_CLOSED, Backend, Data)
+        | (Phase::RESET, _, Data) => Phase::ESTABLISHED,
+        (Phase::ANSWERED | Phase::ESTABLISHED, Client, Finish) | (Phase::TIME_WAIT, Backend, Data) => {
+            Phase::CLIENT_CLOSED
+        }
+        (Phase::ANSWERED | Phase::ESTABLISHED, Backend, Finish) | (Phase::TIME_WAIT, Client, Data) => {
+            Phase::BACKEND_CLOSED
+        }
+        (Phase::CLIENT_CLOSED, Backend, Finish) | (Phase::BACKEND_CLOSED, Client, Finish) => Phase::TIME_WAIT,
         (
             Phase::OPENING | Phase::ANSWERED | Phase::ESTABLISHED | Phase::CLIENT_CLOSED | Phase::BACKEND_CLOSED,
             _,
             Reset,
         ) => Phase::RESET,
-        (Phase::ANSWERED, Client, Data | Acknowledge) => Phase::ESTABLISHED,
-        (Phase::ANSWERED | Phase::ESTABLISHED, Client, Finish) => Phase::CLIENT_CLOSED,
-        (Phase::ANSWERED | Phase::ESTABLISHED, Backend, Finish) => Phase::BACKEND_CLOSED,
-        (Phase::CLIENT_CLOSED, Backend, Finish) | (Phase::BACKEND_CLOSED, Client, Finish) => Phase::TIME_WAIT,
-        (Phase::CLIENT_CLOSED, Client, Data) | (Phase::BACKEND_CLOSED, Backend, Data) => Phase::ESTABLISHED,
-        (Phase::TIME_WAIT, Client, Data) => Phase::BACKEND_CLOSED,
-        (Phase::TIME_WAIT, Backend, Data) => Phase::CLIENT_CLOSED,
-        (Phase::RESET, _, Data) => Phase::ESTABLISHED,
-        (Phase::RESET, Backend, Answer) => Phase::ANSWERED,
         (_, Client | Backend, Open | Answer | Finish | Reset | Data | Acknowledge) => phase,
     }
 }

@@ -64,12 +64,14 @@ impl NatState {
 
     /// The state after a packet of `side`.
     #[inline(always)]
+    #[must_use]
     pub fn after(self, side: Side, event: Event, now: FlowTime) -> Self {
         Self::new(self.backend(), self.phase().after(side, event), now)
     }
 
     /// The state of a flow that has ended, and whose place is to be freed.
     #[inline(always)]
+    #[must_use]
     pub const fn over(self) -> Self {
         Self(self.0 & !0xff | Phase::OVER.0 as u64)
     }

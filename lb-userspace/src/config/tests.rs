@@ -11,6 +11,7 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod nat;
 mod refusals;
 mod tracking;
 mod vrrp;
@@ -439,13 +440,13 @@ fn a_backend_from_the_command_line_meets_the_rules_of_the_file() {
     "crm.example.com" is not an IP address
         write the address, as in "10.0.0.1" or "2001:db8::1", or with the service's port, as in "10.0.0.1:80" or "[2001:db8::1]:80"
     "#);
-    assert_snapshot!(verdict("192.168.1.102:8080"), @"
+    assert_snapshot!(verdict("192.168.1.102:8080"), @r#"
     port 8080 is not the service's, and l2-dsr does not translate ports
-        write port 80, or the address alone
-    ");
+        write port 80, or the address alone, or forwarding = "full-nat" in the service
+    "#);
     assert_snapshot!(verdict("2001:db8::3"), @r#"
     2001:db8::3 is not of the address family of 192.168.1.10, and l2-dsr leaves packets as they are
-        write an address of the same family, or forwarding = "ipip" or "gue" in the service
+        write an address of the same family, or forwarding = "ipip", "gue" or "full-nat" in the service
     "#);
     assert_snapshot!(verdict("192.168.1.100"), @r#"
     192.168.1.100 is the address of backend "192.168.1.100" already
@@ -511,7 +512,7 @@ fn all_faults_of_a_file_are_reported_in_the_order_of_its_lines() {
     let text = sample_with("weight = 5", "wieght = 5")
         .replace("rise = 3", "rise = 0")
         .replace("\"lb-1\"", "\"lb 1\"")
-        .replace("\"ipip\"", "\"nat\"");
+        .replace("\"ipip\"", "\"ipop\"");
     assert_snapshot!(refusal(&text), @r#"
     lb.toml:3: node: name "lb 1" is not a name
         write 1 to 64 characters out of letters, digits and _.-
@@ -519,8 +520,8 @@ fn all_faults_of_a_file_are_reported_in_the_order_of_its_lines() {
         write a whole number from 1 to 100
     lb.toml:40: service "crm-web", backend "192.168.1.100": unknown key "wieght"
         did you mean "weight"?
-    lb.toml:51: service "dns": forwarding "nat" is not in this version
-        write "l2-dsr", "ipip" or "gue": this version has no other
+    lb.toml:51: service "dns": forwarding "ipop" is not known
+        did you mean "ipip"?
     "#);
 }
 

@@ -249,7 +249,7 @@ pub(super) fn wait_for_packets() {
     }
 }
 
-pub(super) fn sum_of_cpus(per_cpu: &PerCpuValues<Traffic>) -> Traffic {
+fn sum_of_cpus(per_cpu: &PerCpuValues<Traffic>) -> Traffic {
     per_cpu.iter().copied().sum()
 }
 

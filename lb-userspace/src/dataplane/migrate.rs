@@ -8,8 +8,7 @@
 
 mod downgrade;
 mod folder;
-mod traffic;
-mod v2;
+mod v3;
 
 use lb_common::layout::names;
 
@@ -20,7 +19,7 @@ use super::{DataplaneError, Pins};
 /// Makes the folder of this layout from that of the layout before, if there is one; whether there was. The older folder stays
 /// until [`finish`].
 pub(super) fn upgrade(pins: &Pins) -> Result<bool, DataplaneError> {
-    let (old, new) = (Folder::of(pins, v2::VERSION), Folder::current(pins));
+    let (old, new) = (Folder::of(pins, v3::VERSION), Folder::current(pins));
     if !old.is_whole() {
         old.remove_maps()?;
         old.unpin_links()?;
@@ -32,10 +31,9 @@ pub(super) fn upgrade(pins: &Pins) -> Result<bool, DataplaneError> {
     }
     log::info!("taking over {}, from an older lbd", old.path().display());
     new.remove_maps()?;
-    new.share_maps(&old, &v2::SAME_MAPS)?;
-    v2::convert_verdicts_from(&old, &new)?;
-    v2::convert_directory_from(&old, &new)?;
-    traffic::convert_from(&old, &new, &new.rows()?)?;
+    v3::share_maps(&old, &new)?;
+    v3::convert_counters_from(&old, &new)?;
+    v3::convert_directory_from(&old, &new)?;
     new.share_links(&old)?;
     new.make_whole()?;
     Ok(true)
@@ -43,7 +41,7 @@ pub(super) fn upgrade(pins: &Pins) -> Result<bool, DataplaneError> {
 
 /// Makes an end of the older folder, when no program of the older daemon is attached any more.
 pub(super) fn finish(pins: &Pins) -> Result<(), DataplaneError> {
-    let old = Folder::of(pins, v2::VERSION);
+    let old = Folder::of(pins, v3::VERSION);
     old.remove_maps()?;
     old.unpin_links()
 }
@@ -60,7 +58,7 @@ fn remove_stranger(old: &Folder) -> Result<(), DataplaneError> {
 
 /// The folders of older layouts, for those who remove all.
 pub(super) fn remove_older(pins: &Pins) -> Result<(), DataplaneError> {
-    let old = Folder::of(pins, v2::VERSION);
+    let old = Folder::of(pins, v3::VERSION);
     old.detach_links()?;
     old.remove()
 }

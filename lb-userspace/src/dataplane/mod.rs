@@ -35,7 +35,7 @@ pub use pins::Pins;
 pub use virtual_macs::VirtualMacs;
 pub use words::Words;
 
-use self::{flow_tables::Places, maps::sum_of_cpus};
+use self::flow_tables::{Places, flow_table_pins};
 
 /// How much the eBPF programs log. Off, the verifier removes the logging code, so it costs nothing.
 pub type LogLevel = Option<log::Level>;

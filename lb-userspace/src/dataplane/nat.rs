@@ -3,6 +3,8 @@
 
 mod census;
 mod table;
+#[cfg(test)]
+mod tests;
 
 use std::{
     io,

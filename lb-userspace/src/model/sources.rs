@@ -80,9 +80,9 @@ mod tests {
     #[test]
     fn there_is_room_for_so_many_and_no_more() {
         let (mut sources, ports) = (Sources::default(), Ports::default());
-        for number in 0..layout::NAT_SOURCES {
-            let address = IpAddr::from(std::net::Ipv4Addr::from_bits(number + 1));
-            assert_eq!(sources.place(&[address], ports), Some(number as u16));
+        for (number, bits) in (0..).zip(1..=layout::NAT_SOURCES) {
+            let address = IpAddr::from(std::net::Ipv4Addr::from_bits(bits));
+            assert_eq!(sources.place(&[address], ports), Some(number));
         }
         assert_eq!(sources.place(&addresses(&["10.0.0.1"]), ports), None);
     }

@@ -90,13 +90,12 @@ extern "C" fn nat_find(index: u32, hash: u64) -> u32 {
 #[inline(always)]
 fn place_of(index: u32, [first, second]: [u32; 2], word: u64) -> Option<(RecordIndex, u64)> {
     let mut number = first;
-    let (way, found) = match find_in(kind_of(index), &maps::nat_bucket(index, first, word)?, word) {
-        Some(found) => found,
-        None => {
-            number = second;
-            find_in(kind_of(index), &maps::nat_bucket(index, second, word)?, word)?
-        }
-    };
+    let mut place = find_in(kind_of(index), &maps::nat_bucket(index, first, word)?, word);
+    if place.is_none() {
+        number = second;
+        place = find_in(kind_of(index), &maps::nat_bucket(index, second, word)?, word);
+    }
+    let (way, found) = place?;
     Some((RecordIndex(number * WAYS as u32 + way as u32), found))
 }
 

@@ -13,7 +13,7 @@ use aya_obj::generated::bpf_map_type::BPF_MAP_TYPE_ARRAY;
 use lb_common::{
     FlowTables as Word, FlowTime,
     flow_table::{BucketBits, Inserted, WAYS, insert},
-    layout::{INNER_MAP, MMAPABLE, names},
+    layout::{self, INNER_MAP, MMAPABLE, names},
 };
 
 use super::{
@@ -118,8 +118,13 @@ impl FlowTable {
     }
 }
 
+/// The names of the pins of flow tables, by their places.
+pub(in crate::dataplane) const fn flow_table_pins() -> [&'static str; layout::FLOW_TABLES as usize] {
+    ["FLOW_TABLE_0", "FLOW_TABLE_1"]
+}
+
 fn pin(folder: &Path, place: u32) -> PathBuf {
-    folder.join(format!("FLOW_TABLE_{place}"))
+    folder.join(flow_table_pins()[place as usize])
 }
 
 impl Places {

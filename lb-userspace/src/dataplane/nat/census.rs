@@ -47,7 +47,9 @@ pub fn sweep_nat(table: &NatTable, words: &Words, subjects: &[Subject], clock: i
     found.freed = over.len() as u64;
     if !over.is_empty() {
         wait_for_packets();
-        over.iter().for_each(|at| table.free(*at));
+        for at in &over {
+            table.free(*at);
+        }
     }
     table.set_taken(taken - found.freed);
     found
@@ -91,7 +93,7 @@ const fn counts_as(phase: Phase) -> FlowState {
 /// How long flows live without a packet, by backend and phase, in nanoseconds.
 struct Lifetimes {
     owners: HashMap<BackendId, usize>,
-    by_owner: Vec<[u64; Phase::OVER.0 as usize]>,
+    by_owner: Vec<Vec<u64>>,
 }
 
 impl Lifetimes {
@@ -100,7 +102,8 @@ impl Lifetimes {
         let owners = numbered().flat_map(|(number, subject)| subject.backends.iter().map(move |id| (*id, number)));
         let lifetimes = |subject: &Subject| {
             let timeouts = subject.nat.unwrap_or_default();
-            std::array::from_fn(|phase| of_phase(Phase(phase as u8), subject.idle_timeout, &timeouts, is_pressed))
+            let phases = (0..Phase::OVER.0).map(Phase);
+            phases.map(|phase| of_phase(phase, subject.idle_timeout, &timeouts, is_pressed)).collect()
         };
         Self { owners: owners.collect(), by_owner: subjects.iter().map(lifetimes).collect() }
     }

@@ -52,7 +52,9 @@ impl NatTable {
     /// Forgets all flows, also those that packets make meanwhile or not: for tests and benchmarks.
     pub fn clear(&self) {
         for words in [&self.forward, &self.reverse, &self.records].map(Mapped::words64) {
-            words.iter().for_each(|word| word.store(0, Ordering::Relaxed));
+            for word in words {
+                word.store(0, Ordering::Relaxed);
+            }
         }
     }
 
@@ -82,7 +84,8 @@ impl NatTable {
             let words = bucket.each_ref().map(|way| way.load(Ordering::Relaxed));
             let is_empty = words.iter().fold(0, |all, word| all | word) == Index::FREE;
             let ways = if is_empty { 0 } else { WAYS };
-            (0..ways).filter(move |way| words[*way] != Index::FREE).map(move |way| RecordIndex(first + way as u32))
+            let places = (first..).zip(words).take(ways);
+            places.filter(|(_, word)| *word != Index::FREE).map(|(place, _)| RecordIndex(place))
         })
     }
 
@@ -127,6 +130,27 @@ impl NatTable {
             reverse.store(word, Ordering::SeqCst);
         }
         self.forward.words64()[at.0 as usize].store(word, Ordering::SeqCst);
+    }
+
+    #[cfg(test)]
+    pub(super) fn pair(&self, index: Index, numbers: [u32; 2]) -> [&[AtomicU64; WAYS]; 2] {
+        let words = if index == Index::FORWARD { &self.forward } else { &self.reverse };
+        let buckets: &[[AtomicU64; WAYS]] = words.words64().as_chunks().0;
+        numbers.map(|number| &buckets[number as usize])
+    }
+
+    #[cfg(test)]
+    pub(super) fn reverse_words(&self) -> &[AtomicU64] {
+        self.reverse.words64()
+    }
+
+    #[cfg(test)]
+    pub(super) fn write(&self, at: RecordIndex, record: NatRecord) {
+        // SAFETY: a record is integers and bytes, of that size.
+        let words: [u64; size_of::<NatRecord>() / WORD] = unsafe { std::mem::transmute(record) };
+        for (place, word) in self.records.words64()[at.0 as usize * words.len()..].iter().zip(words) {
+            place.store(word, Ordering::SeqCst);
+        }
     }
 
     fn state_word(&self, at: RecordIndex) -> &AtomicU64 {

@@ -191,6 +191,13 @@ impl Scene {
         self.balancer.nat_table().flows().map(|(_, record)| record.state.phase()).collect()
     }
 
+    /// What the flows of the client's port do.
+    pub(super) fn phases_of(&self, port: u16) -> Vec<Phase> {
+        let table = self.balancer.nat_table();
+        let flows = table.flows().filter(|(_, record)| record.ports.halves()[0].get() == port);
+        flows.map(|(_, record)| record.state.phase()).collect()
+    }
+
     /// `packet` as it has to reach the backend, which is to take `source` for the client.
     pub(super) fn for_backend(&self, packet: &Packet, source: SocketAddr) -> Vec<u8> {
         let (from, to) = (self.setup.client, self.setup.backend);
