@@ -119,7 +119,7 @@ pub(crate) fn fill(
 fn sources(over_ipv4: bool) -> Vec<NatSource> {
     let address = |number: u16| -> IpAddr {
         if over_ipv4 {
-            Ipv4Addr::new(10, 9, 0, number as u8).into()
+            Ipv4Addr::from_bits(Ipv4Addr::new(10, 9, 0, 0).to_bits() | u32::from(number)).into()
         } else {
             Ipv6Addr::new(0xfd09, 0, 0, 0, 0, 0, 0, number).into()
         }

@@ -7,8 +7,9 @@ use crate::config::{Nat, NatTimeouts, Ports, Tracking, WhenFull};
 
 /// A service with these keys, sections and backends.
 fn file(forwarding: &str, keys: &str, backends: &[&str]) -> String {
-    let backends: String =
+    let backends: Vec<String> =
         backends.iter().map(|address| format!("[[service.backend]]\naddress = {address:?}\n")).collect();
+    let backends = backends.concat();
     format!(
         "[[interface]]\nname = \"eth0\"\n[[service]]\nname = \"web\"\naddress = \"192.0.2.1:80\"\nprotocol = \"tcp\"\n\
          forwarding = {forwarding:?}\n{keys}\n{backends}"

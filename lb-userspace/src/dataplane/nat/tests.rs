@@ -48,7 +48,10 @@ impl World {
         let place = |index: Index, hash: FlowHash, word: u64| {
             let buckets = self.table.bits().buckets_of(hash);
             match claim(index, self.table.pair(index, buckets), word) {
-                Claim::At(place) => RecordIndex(buckets[place / 8] * 8 + (place % 8) as u32),
+                Claim::At(place) => {
+                    let place = u32::try_from(place).unwrap();
+                    RecordIndex(buckets[place as usize / 8] * 8 + place % 8)
+                }
                 other => panic!("{other:?}"),
             }
         };

@@ -240,7 +240,7 @@ fn translated(packet: &Packet, from: Family, to: Family) -> Packet {
         (Family::V4, Family::V4) | (Family::V6, Family::V6) => kept,
     };
     let options = if from == to { packet.options.clone() } else { Vec::new() };
-    Packet { header, options, ..packet.clone() }
+    Packet { options, header, ..packet.clone() }
 }
 
 /// Source and destination of the packet in a frame.
@@ -249,7 +249,7 @@ pub(super) fn endpoints(frame: &[u8]) -> (SocketAddr, SocketAddr) {
     let (source, destination): (IpAddr, IpAddr) = match headers.net.expect("an IP header") {
         etherparse::NetHeaders::Ipv4(header, _) => (header.source.into(), header.destination.into()),
         etherparse::NetHeaders::Ipv6(header, _) => (header.source.into(), header.destination.into()),
-        other => panic!("{other:?} is no IP header"),
+        etherparse::NetHeaders::Arp(_) => panic!("ARP has no ports"),
     };
     let ports = match headers.transport.expect("a transport header") {
         TransportHeader::Tcp(header) => (header.source_port, header.destination_port),
