@@ -340,7 +340,12 @@ impl ServiceState {
     pub(super) fn pace(&self) -> Pace {
         let spec = &self.desired.spec;
         Pace {
-            handshake: if self.has_first_packets() { HANDSHAKE } else { Duration::ZERO },
+            // A first packet that comes again finds the record of its flow, where addresses are translated.
+            handshake: if self.has_first_packets() && !spec.forwarding.translates() {
+                HANDSHAKE
+            } else {
+                Duration::ZERO
+            },
             idle: spec.idle_timeout(),
             tracking: spec.tracking,
         }
