@@ -55,6 +55,12 @@ impl NetU32 {
         Self(self.0 | other.0)
     }
 
+    /// From its two halves, in the order of the packet.
+    #[inline(always)]
+    pub const fn from_halves(first: NetU16, second: NetU16) -> Self {
+        Self::new((first.get() as u32) << 16 | second.get() as u32)
+    }
+
     /// The two halves, in the order of the packet.
     #[inline(always)]
     pub const fn halves(self) -> [NetU16; 2] {
@@ -95,6 +101,12 @@ impl Address {
         let (words, _) = bytes.as_chunks();
         let &[a, b, c, d] = words else { unreachable!() };
         Self([NetU32::from_wire(a), NetU32::from_wire(b), NetU32::from_wire(c), NetU32::from_wire(d)])
+    }
+
+    /// From its four words.
+    #[inline(always)]
+    pub const fn from_words(words: [NetU32; 4]) -> Self {
+        Self(words)
     }
 
     /// The four words. The last one is the whole of an IPv4 address.

@@ -67,6 +67,8 @@ impl Encapsulation {
     pub const GUE_IPV4: Self = Self(5);
     /// An IPv6 header, UDP and GUE.
     pub const GUE_IPV6: Self = Self(6);
+    /// Nothing: addresses and ports are translated (`nat`, `full-nat`; see [`crate::nat`]).
+    pub const TRANSLATED: Self = Self(7);
 
     /// Bytes that the encapsulation adds to the packet.
     #[inline(always)]
@@ -150,6 +152,16 @@ pub struct BackendRow {
     pub reserved: [u8; 32],
     /// Always zero.
     pub reserved_tail: [u8; 12],
+}
+
+impl BackendRow {
+    /// Destination and source address of the Ethernet header, in words.
+    #[inline(always)]
+    pub const fn macs(&self) -> [NetU32; 3] {
+        let [a, b, c, d, e, f] = self.destination_mac;
+        let [g, h, i, j, k, l] = self.source_mac;
+        [NetU32::from_wire([a, b, c, d]), NetU32::from_wire([e, f, g, h]), NetU32::from_wire([i, j, k, l])]
+    }
 }
 
 /// Every interface that the datapath can tell apart fits a row.

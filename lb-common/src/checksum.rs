@@ -10,6 +10,25 @@ use crate::{NetU16, NetU32};
 pub struct Sum(u32);
 
 impl Sum {
+    /// Nothing.
+    #[inline(always)]
+    pub const fn new() -> Self {
+        Self(0)
+    }
+
+    /// What a header was summed up to that has this checksum.
+    #[inline(always)]
+    pub const fn of_checksum(check: NetU16) -> Self {
+        Self(0).word(complement(check))
+    }
+
+    /// Takes another sum out again.
+    #[inline(always)]
+    #[must_use]
+    pub const fn minus(self, other: Self) -> Self {
+        self.word(complement(other.fold()))
+    }
+
     /// Adds one 16-bit word of the packet, or a folded sum. Up to 65,536 words can be added.
     #[inline(always)]
     #[must_use]

@@ -83,14 +83,24 @@ verdicts! {
         Reset => "reset",
         /// Dropped: the service has no backend that can take the flow.
         DropNoBackend => "drop-no-backend",
-        /// Dropped: a new flow, and all backends that it could go to have as many connections as they may have.
-        DropBackendsFull => "drop-backends-full",
         /// Dropped: the flow's backend is gone, its service resets connections then, and this is no TCP segment to reset.
         DropBackendGone => "drop-backend-gone",
         /// Dropped: larger than the way to the backend takes.
         DropTooBig => "drop-too-big",
         /// Dropped: no room for the outer header, or a map that the daemon did not fill.
         DropInternal => "drop-internal",
+        /// Dropped: a new flow, and all backends that it could go to have as many connections as they may have.
+        DropBackendsFull => "drop-backends-full",
+        /// Dropped: the table of translated flows has no room for this one.
+        DropNatFull => "drop-nat-full",
+        /// Dropped: none of the source ports that were tried for the flow was free.
+        DropNoPort => "drop-no-port",
+        /// Dropped: another CPU was making the same flow at this moment.
+        DropNatRace => "drop-nat-race",
+        /// Dropped: it has been through too many routers to be sent on by one that translates.
+        DropHopLimit => "drop-hop-limit",
+        /// Dropped: it cannot be translated into the other family (IPv6 extension headers; a long datagram without a checksum).
+        DropUntranslatable => "drop-untranslatable",
     }
 }
 
@@ -114,6 +124,10 @@ verdicts! {
         Reopened => "reopened",
         /// The flow was found in a table that is being replaced, and copied to the new one.
         Carried => "carried-over",
+        /// A flow got its place in the table of translated flows.
+        Translated => "translated",
+        /// A segment of a connection that is not in the table of translated flows was answered with a reset.
+        Unknown => "unknown",
     }
 }
 

@@ -8,7 +8,7 @@ use crate::{Address, Service, ServiceKey, layout};
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct Directory {
-    /// A bit per virtual IP, by [`vip_bit`]: spares traffic for other addresses the rest.
+    /// A bit per address that packets are balanced to or translated back from, by [`vip_bit`]: spares other traffic the rest.
     filter: [u64; FILTER_WORDS],
     /// Makes the hash another one, should too many services want the same place.
     seed: u64,
@@ -34,7 +34,7 @@ const FILTER_WORDS: usize = (FILTER_BITS / 64) as usize;
 const MULTIPLIER: u64 = 0x9e37_79b9_7f4a_7c15;
 
 impl Directory {
-    /// Whether `address` may be a virtual IP. Other addresses are rarely taken for one, and then not found.
+    /// Whether `address` may be a virtual IP, or one of those that replies of translated flows come to or from. Other addresses are rarely taken for one, and then not found.
     #[inline(always)]
     pub fn may_hold(&self, address: Address) -> bool {
         let bit = vip_bit(address);
@@ -57,12 +57,22 @@ impl Directory {
         None
     }
 
-    /// Makes this the directory of `services`; `false` if they do not fit.
+    /// Makes this the directory of `services`, with the addresses that replies of translated flows come to or from; `false` if they
+    /// do not fit.
     #[must_use]
-    pub fn fill(&mut self, services: &[ServiceEntry]) -> bool {
+    pub fn fill(&mut self, services: &[ServiceEntry], translated: &[Address]) -> bool {
         // At a quarter full a few seeds are ample.
         const SEEDS: u64 = 1000;
-        (0..SEEDS).any(|seed| self.fill_with(seed, services))
+        let fits = (0..SEEDS).any(|seed| self.fill_with(seed, services));
+        for address in translated {
+            self.announce(*address);
+        }
+        fits
+    }
+
+    fn announce(&mut self, address: Address) {
+        let bit = vip_bit(address);
+        self.filter[bit as usize / 64] |= 1 << (bit % 64);
     }
 
     fn fill_with(&mut self, seed: u64, services: &[ServiceEntry]) -> bool {
@@ -70,8 +80,7 @@ impl Directory {
         self.seed = seed;
         self.entries.fill(ServiceEntry::default());
         services.iter().all(|service| {
-            let bit = vip_bit(service.key.address);
-            self.filter[bit as usize / 64] |= 1 << (bit % 64);
+            self.announce(service.key.address);
             let first = place(&service.key, seed);
             let free = (0..MAX_PROBES)
                 .map(|step| (first + step) % layout::DIRECTORY_PLACES)
@@ -138,7 +147,7 @@ mod tests {
             })
             .collect();
         let mut directory = empty();
-        assert!(directory.fill(&services));
+        assert!(directory.fill(&services, &[]));
         for service in &services {
             assert!(directory.may_hold(service.key.address));
             assert_eq!(directory.find(&service.key), Some(&service.service));
@@ -152,10 +161,19 @@ mod tests {
     fn what_was_in_the_directory_before_is_gone_when_it_is_filled_again() {
         let [old, new] = [entry(1, [10, 0, 0, 1].into(), 80), entry(2, [10, 0, 0, 2].into(), 80)];
         let mut directory = empty();
-        assert!(directory.fill(&[old]) && directory.fill(&[new]));
+        assert!(directory.fill(&[old], &[]) && directory.fill(&[new], &[]));
         assert_eq!(directory.find(&old.key), None);
         assert!(!directory.may_hold(old.key.address));
         assert_eq!(directory.services().collect::<Vec<_>>(), [&new]);
+    }
+
+    #[test]
+    fn an_address_of_translated_flows_may_be_held_and_is_no_service() {
+        let source = IpAddr::from([10, 0, 0, 9]).into();
+        let mut directory = empty();
+        assert!(directory.fill(&[], &[source]));
+        assert!(directory.may_hold(source));
+        assert_eq!(directory.services().count(), 0);
     }
 
     #[test]

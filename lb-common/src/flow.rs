@@ -86,7 +86,10 @@ impl FlowHash {
 }
 
 /// The 5-tuple of a packet on its way from a client to a service.
+///
+/// Aligned, as the compiler reads two words of an address at once, and the verifier allows that on the stack at such places only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C, align(8))]
 pub struct Flow {
     /// The client.
     pub source: Address,
@@ -101,6 +104,13 @@ pub struct Flow {
 }
 
 impl Flow {
+    /// The client's port.
+    #[inline(always)]
+    pub const fn source_port(&self) -> NetU16 {
+        let [port, _] = self.ports.halves();
+        port
+    }
+
     /// The service's port.
     #[inline(always)]
     pub const fn destination_port(&self) -> NetU16 {

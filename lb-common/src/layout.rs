@@ -32,6 +32,10 @@ pub const BACKEND_ROWS: u32 = 2 * crate::BackendId::COUNT;
 pub const MAX_INTERFACES: u32 = 1 << 14;
 /// Flow tables: the one in use, and one that is being replaced.
 pub const FLOW_TABLES: u32 = 2;
+/// Indices of translated flows: the forward and the reverse one.
+pub const NAT_INDICES: u32 = 2;
+/// Source addresses that flows can be given.
+pub const NAT_SOURCES: u32 = 1 << 10;
 /// Places for virtual routers: one for each identifier in each address family.
 pub const VIRTUAL_ROUTERS: u32 = 2 << 8;
 
@@ -68,6 +72,21 @@ pub mod names {
     pub const FLOW_TABLES_IN_USE: &str = "FLOW_TABLES_IN_USE";
     /// What became of flows that were looked up.
     pub const TRACKING: &str = "TRACKING";
+    /// The program that goes on where addresses are translated.
+    pub const TRANSLATE: &str = "translate";
+    /// Programs that go on where [`BALANCE`] does not: the first and only one is [`TRANSLATE`].
+    pub const PROGRAMS: &str = "PROGRAMS";
+
+    /// The two indices of translated flows.
+    pub const NAT_INDICES: &str = "NAT_INDICES";
+    /// The translated flows.
+    pub const NAT_RECORDS: &str = "NAT_RECORDS";
+    /// How large their table is.
+    pub const NAT_TABLE: &str = "NAT_TABLE";
+    /// The source addresses that translated flows are given.
+    pub const NAT_SOURCES: &str = "NAT_SOURCES";
+    /// Service id → virtual IP.
+    pub const VIRTUAL_ADDRESSES: &str = "VIRTUAL_ADDRESSES";
     /// QUIC server id → backend.
     pub const QUIC_SERVERS: &str = "QUIC_SERVERS";
     /// The time, for a program that was loaded with [`USE_TEST_CLOCK`].

@@ -18,11 +18,13 @@ mod flow;
 pub mod flow_table;
 pub mod gue;
 pub mod layout;
+pub mod nat;
 mod quic;
 mod scheduler;
 mod service;
 mod slot;
 mod source;
+pub mod translate;
 mod virtual_router;
 
 pub use address::{Address, NetU16, NetU32};
@@ -34,7 +36,7 @@ pub use flow::{Flow, FlowHash, HashKey};
 pub use flow_table::{FlowEntry, FlowState, FlowTables, FlowTime};
 pub use quic::{QuicIds, QuicServer};
 pub use scheduler::{Policy, Ring, Scheduler};
-pub use service::{Service, ServiceId, ServiceKey};
+pub use service::{NatMode, Service, ServiceId, ServiceKey};
 pub use slot::SlotWord;
 pub use source::{HashInput, HashInputs};
 pub use virtual_router::VirtualRouter;
@@ -43,7 +45,7 @@ pub use virtual_router::VirtualRouter;
 mod pod {
     //! aya copies values between maps and memory byte by byte, so it wants to know that they are plain data.
 
-    use crate::{Address, BackendId, BackendRow, QuicServer, RowIndex, Traffic, bench::Template};
+    use crate::{Address, BackendId, BackendRow, QuicServer, RowIndex, Traffic, bench::Template, nat::NatSource};
 
     macro_rules! pod {
         ($($type:ty),+) => {
@@ -53,5 +55,5 @@ mod pod {
         };
     }
 
-    pod!(Address, BackendId, BackendRow, QuicServer, RowIndex, Template, Traffic);
+    pod!(Address, BackendId, BackendRow, NatSource, QuicServer, RowIndex, Template, Traffic);
 }

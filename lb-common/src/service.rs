@@ -62,6 +62,50 @@ pub struct Service {
     pub quic: QuicIds,
     /// What of a packet picks its slot.
     pub hash: HashInputs,
+    /// Whether, and how, addresses are translated on the way to its backends.
+    pub nat: NatMode,
+}
+
+/// Whether a service translates addresses, and what becomes of flows that find no room or no port.
+///
+/// A bare word with named bits: the datapath reads it from a map.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(transparent)]
+pub struct NatMode(u32);
+
+impl NatMode {
+    /// It does not.
+    pub const NONE: Self = Self(0);
+    /// The destination, and not the source (`nat`).
+    pub const DESTINATION: Self = Self(1);
+    /// Both (`full-nat`).
+    pub const BOTH: Self = Self(2);
+
+    const RESETS: u32 = 1 << 8;
+
+    /// The same; TCP connections that find no room or no port are reset.
+    #[must_use]
+    pub const fn resetting(self) -> Self {
+        Self(self.0 | Self::RESETS)
+    }
+
+    /// Whether addresses are translated.
+    #[inline(always)]
+    pub const fn is_in_use(self) -> bool {
+        self.0 != 0
+    }
+
+    /// Whether the source is translated, too.
+    #[inline(always)]
+    pub const fn translates_source(self) -> bool {
+        self.0 & Self::BOTH.0 != 0
+    }
+
+    /// Whether what finds no room is answered with a reset.
+    #[inline(always)]
+    pub const fn resets(self) -> bool {
+        self.0 & Self::RESETS != 0
+    }
 }
 
 impl Service {

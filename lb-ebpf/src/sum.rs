@@ -87,10 +87,10 @@ fn has_checksum(ctx: &XdpContext, protocol: u8, offset: usize, len: usize) -> Op
 /// with an MTU that is in use.
 pub const LONGEST: usize = 1 << 14;
 
-/// A packet that does not say it: a datagram without a checksum, an extension header, another protocol. A function of its own,
-/// so that the way of other packets stays short.
+/// The sum of what does not say it itself: a datagram without a checksum, an extension header, another protocol. A function of
+/// its own, so that the way of other packets stays short.
 #[inline(never)]
-fn of_bytes(ctx: &XdpContext, offset: usize, len: usize) -> Option<Sum> {
+pub fn of_bytes(ctx: &XdpContext, offset: usize, len: usize) -> Option<Sum> {
     if len > LONGEST {
         return None;
     }

@@ -234,6 +234,15 @@ impl<C> Copy for MemoryBucket<'_, C> {}
 pub trait ConnectionCounter {
     /// Adds `change`, [`Tally::BEGUN`](crate::Tally::BEGUN) or [`Tally::ENDED`](crate::Tally::ENDED).
     fn add(&self, backend: BackendId, change: u64);
+
+    /// Counts that a connection of one backend is one of another, or that it begins or ends, where one of them is nobody.
+    fn hand_over(&self, from: BackendId, to: BackendId) {
+        for (backend, change) in [(from, Tally::ENDED), (to, Tally::BEGUN)] {
+            if backend != BackendId::NONE {
+                self.add(backend, change);
+            }
+        }
+    }
 }
 
 #[cfg(target_has_atomic = "64")]
@@ -247,10 +256,6 @@ impl<C: ConnectionCounter> Bucket for MemoryBucket<'_, C> {
     }
 
     fn hand_over(&self, from: BackendId, to: BackendId) {
-        for (backend, change) in [(from, Tally::ENDED), (to, Tally::BEGUN)] {
-            if backend != BackendId::NONE {
-                self.counter.add(backend, change);
-            }
-        }
+        self.counter.hand_over(from, to);
     }
 }

@@ -71,7 +71,7 @@ pub fn backend_of(
 
 /// The hash of the packet's flow in the slot that `input` picks.
 #[inline(always)]
-fn hash_by(packet: &Packet, hash: FlowHash, input: HashInput) -> FlowHash {
+pub fn hash_by(packet: &Packet, hash: FlowHash, input: HashInput) -> FlowHash {
     if input == HashInput::FLOW {
         return hash;
     }
@@ -89,7 +89,7 @@ extern "C" fn hash_of_source(high: u64, low: u64, input: u32) -> u64 {
 }
 
 #[inline(always)]
-fn word_of(service: &Service, hash: FlowHash) -> Result<SlotWord, Verdict> {
+pub fn word_of(service: &Service, hash: FlowHash) -> Result<SlotWord, Verdict> {
     let (chunk, index) = service.locate(hash.slot(service.slot_mask));
     maps::slot(chunk, index).ok_or(Verdict::DropInternal)
 }

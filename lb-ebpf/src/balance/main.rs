@@ -21,6 +21,7 @@ use lb_common::Verdict;
 mod flow;
 mod forward;
 mod maps;
+mod nat;
 mod parse;
 mod quic;
 mod reset;
@@ -35,10 +36,24 @@ pub fn balance(mut ctx: XdpContext) -> u32 {
     action(verdict)
 }
 
+/// Goes on with packets of services that translate, where [`balance`] does not: a program of its own, since the verifier gives each
+/// only so much stack and so many instructions.
+#[xdp]
+pub fn translate(mut ctx: XdpContext) -> u32 {
+    let (Ok(verdict) | Err(verdict)) = nat::process(&mut ctx);
+    maps::count_verdict(verdict);
+    action(verdict)
+}
+
 #[inline(always)]
 fn process(ctx: &mut XdpContext) -> Result<Verdict, Verdict> {
     let mut packet = parse::parse(ctx)?;
-    let service = service::find(&packet.flow)?;
+    let service = match service::find(&packet.flow) {
+        Ok(service) if !service.nat.is_in_use() => service,
+        Err(verdict) if !nat::may_be_reply(&packet) => return Err(verdict),
+        // It begins anew there, and does not come back.
+        Ok(_) | Err(_) => return Err(maps::go_on_in_translate(ctx)),
+    };
     let hash = packet.flow.hash(maps::hash_key());
     let backend = flow::backend_of(ctx, &mut packet, service, hash)?;
     let verdict = forward::send(ctx, &mut packet, hash, backend)?;
@@ -61,9 +76,14 @@ fn action(verdict: Verdict) -> u32 {
         Verdict::Transmitted | Verdict::Reset => xdp_action::XDP_TX,
         Verdict::Redirected => xdp_action::XDP_REDIRECT,
         Verdict::DropNoBackend
-        | Verdict::DropBackendsFull
         | Verdict::DropBackendGone
         | Verdict::DropTooBig
+        | Verdict::DropBackendsFull
+        | Verdict::DropNatFull
+        | Verdict::DropNoPort
+        | Verdict::DropNatRace
+        | Verdict::DropHopLimit
+        | Verdict::DropUntranslatable
         | Verdict::DropInternal => xdp_action::XDP_DROP,
     }
 }

@@ -7,14 +7,17 @@ use aya_ebpf::{
     btf_maps::{self, ArrayOfMaps},
     helpers::generated::bpf_ktime_get_coarse_ns,
     macros::{btf_map, map},
-    maps::{Array, DevMap, HashMap, PerCpuArray},
+    maps::{Array, DevMap, HashMap, PerCpuArray, ProgramArray},
+    programs::XdpContext,
 };
 use lb_common::{
-    BackendId, BackendRow, Condition, Connections, Directory, FlowEntry, FlowTables, FlowTime, HashKey, MacAddress,
-    QuicServer, Ring, RowIndex, Scheduler, ServiceId, SlotWord, Tally, Tracking, Traffic, Verdict, VirtualRouter,
-    flow_table::{self, Bucket},
+    Address, BackendId, BackendRow, Condition, Connections, Directory, FlowEntry, FlowTables, FlowTime, HashKey,
+    MacAddress, NetU16, NetU32, QuicServer, Ring, RowIndex, Scheduler, ServiceId, SlotWord, Tally, Tracking, Traffic,
+    Verdict, VirtualRouter,
+    flow_table::{self, Bucket, BucketBits},
     layout::{self, INNER_MAP, MMAPABLE},
     mac_word,
+    nat::{NatRecord, NatSource, NatState, NatTable, RecordIndex, Ways},
 };
 use lb_ebpf::verifier::{below, veil};
 
@@ -54,6 +57,29 @@ static FLOW_TABLES: ArrayOfMaps<
 > = ArrayOfMaps::new();
 #[map]
 static FLOW_TABLES_IN_USE: Array<FlowTables> = Array::pinned(1, MMAPABLE);
+/// The inner maps are made by the daemon, when the first service needs them.
+#[btf_map]
+static NAT_INDICES: ArrayOfMaps<
+    btf_maps::Array<[u64; flow_table::WAYS], { 1 << flow_table::MIN_BUCKET_BITS }, { (MMAPABLE | INNER_MAP) as usize }>,
+    { layout::NAT_INDICES as usize },
+> = ArrayOfMaps::new();
+#[btf_map]
+static NAT_RECORDS: ArrayOfMaps<
+    btf_maps::Array<
+        NatRecord,
+        { flow_table::WAYS << flow_table::MIN_BUCKET_BITS },
+        { (MMAPABLE | INNER_MAP) as usize },
+    >,
+    1,
+> = ArrayOfMaps::new();
+#[map]
+static NAT_TABLE: Array<NatTable> = Array::pinned(1, MMAPABLE);
+#[map]
+static NAT_SOURCES: Array<NatSource> = Array::pinned(layout::NAT_SOURCES, 0);
+#[map]
+static VIRTUAL_ADDRESSES: Array<Address> = Array::pinned(layout::MAX_SERVICES, 0);
+#[map]
+static PROGRAMS: ProgramArray = ProgramArray::pinned(1, 0);
 #[map]
 static QUIC_SERVERS: HashMap<QuicServer, BackendId> = HashMap::pinned(BackendId::COUNT, NO_PREALLOC);
 #[map]
@@ -244,6 +270,110 @@ pub fn bucket(place: u32, bucket: u32, now: FlowTime) -> Option<MapBucket> {
     FLOW_TABLES.get_value_ptr_mut(place, &bucket).map(|bucket| MapBucket(bucket, now))
 }
 
+/// How large the table of translated flows is, if there is one.
+#[inline(always)]
+pub fn nat_bits() -> Option<BucketBits> {
+    NAT_TABLE.get_ptr(0).map(load)?.bits()
+}
+
+/// A bucket of an index of translated flows.
+#[inline(always)]
+pub fn nat_bucket(index: u32, bucket: u32, unknown: u64) -> Option<NatBucket> {
+    NAT_INDICES.get_value_ptr_mut(index, &bucket).map(|bucket| NatBucket(MapBucket(bucket, FlowTime(unknown))))
+}
+
+/// A translated flow.
+#[inline(always)]
+pub fn nat_record(index: RecordIndex) -> Option<MapRecord> {
+    NAT_RECORDS.get_value_ptr_mut(0, &index.0).map(MapRecord)
+}
+
+/// A source of translated flows.
+#[inline(always)]
+pub fn nat_source(number: u16) -> Option<&'static NatSource> {
+    NAT_SOURCES.get(u32::from(number))
+}
+
+/// The virtual IP of a service.
+#[inline(always)]
+pub fn virtual_address(service: u16) -> Option<&'static Address> {
+    VIRTUAL_ADDRESSES.get(u32::from(service))
+}
+
+/// The link-layer address of an interface, in half a word and a word.
+#[inline(always)]
+pub fn own_mac(ifindex: u16) -> Option<(NetU16, NetU32)> {
+    let [a, b, c, d, e, f, ..] = INTERFACES.get(u32::from(ifindex))?.to_ne_bytes();
+    Some((NetU16::from_wire([a, b]), NetU32::from_wire([c, d, e, f])))
+}
+
+/// A record in a map, which others change at the same time.
+#[derive(Clone, Copy)]
+pub struct MapRecord(*mut NatRecord);
+
+impl MapRecord {
+    #[inline(always)]
+    pub fn state(self) -> NatState {
+        // SAFETY: the record lies in a map that lives as long as the program.
+        NatState::from_bits(load(unsafe { &raw const (*self.0).state }.cast()))
+    }
+
+    /// Compare-and-swap of the state; whether it was `old`. Whoever makes the change counts it: so the numbers of active connections
+    /// are exact.
+    #[inline(always)]
+    pub fn replace_state(self, old: NatState, new: NatState) -> bool {
+        // SAFETY: as for `state`; it is changed by atomic instructions only.
+        let (_, replaced) = unsafe {
+            atomic_cxchg::<u64, { AtomicOrdering::SeqCst }, { AtomicOrdering::SeqCst }>(
+                (&raw mut (*self.0).state).cast(),
+                old.to_bits(),
+                new.to_bits(),
+            )
+        };
+        if replaced && old.holder() != new.holder() {
+            count_connection(old.holder().get(), new.holder().get());
+        }
+        replaced
+    }
+
+    /// The record, to be read: what of it changes while it is alive is the state, for which there is [`MapRecord::state`], and words
+    /// of which each stands for itself.
+    #[inline(always)]
+    pub fn get(self) -> &'static NatRecord {
+        // SAFETY: the record lies in a map that lives as long as the program; whoever writes the rest of it has claimed its
+        // place, and nobody reads it before it is alive.
+        unsafe { &*self.0 }
+    }
+
+    /// Changes the record as `write` says: one of ours that is not yet alive, or words of which each stands for itself.
+    #[inline(always)]
+    pub fn update(self, write: impl FnOnce(&mut NatRecord)) {
+        // SAFETY: as for `get`; nothing that is read at the same time has to fit to what is written.
+        write(unsafe { &mut *self.0 });
+    }
+}
+
+/// A bucket of an index of translated flows.
+#[derive(Clone, Copy)]
+pub struct NatBucket(MapBucket);
+
+impl Ways for NatBucket {
+    #[inline(always)]
+    fn load(&self, way: usize) -> u64 {
+        load(self.0.way(way))
+    }
+
+    #[inline(always)]
+    fn replace(&self, way: usize, old: u64, new: u64) -> bool {
+        self.0.swap(way, FlowEntry::from_bits(old), FlowEntry::from_bits(new))
+    }
+
+    #[inline(always)]
+    fn veil(&self, value: usize) -> usize {
+        Bucket::veil(&self.0, value)
+    }
+}
+
 /// A bucket in a map, which others change at the same time; with the time, of which the verifier knows nothing.
 #[derive(Clone, Copy)]
 pub struct MapBucket(*mut [u64; flow_table::WAYS], FlowTime);
@@ -295,6 +425,14 @@ pub fn now() -> FlowTime {
     }
     // SAFETY: the helper takes nothing and returns a number.
     FlowTime(unsafe { bpf_ktime_get_coarse_ns() })
+}
+
+/// Goes on in the program that translates. It returns only if that is not there, with what becomes of the packet then.
+#[inline(always)]
+pub fn go_on_in_translate(ctx: &XdpContext) -> Verdict {
+    // SAFETY: the program takes the same context, and nothing of this one is needed any more.
+    unsafe { PROGRAMS.tail_call(ctx, 0) };
+    Verdict::DropInternal
 }
 
 /// Sends the packet from the interface `ifindex` when the program is done; `false` if that interface is no egress.

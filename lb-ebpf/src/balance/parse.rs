@@ -38,6 +38,14 @@ impl Packet {
         self.l4_offset = veil(self.l4_offset as u64, unknown) as usize & 0x3fff;
         self.ip_len = veil(self.ip_len.into(), unknown) as u32 & 0x1_ffff;
     }
+
+    /// The same, and family and protocol are unknown, too.
+    #[inline(always)]
+    pub fn veil_all(&mut self, unknown: u64) {
+        self.veil(unknown);
+        self.flow.ipv4 = veil(self.flow.ipv4.into(), unknown) & 1 == 1;
+        self.flow.protocol = veil(self.flow.protocol.into(), unknown) as u8;
+    }
 }
 
 /// The most 802.1Q and 802.1ad tags that are looked behind.

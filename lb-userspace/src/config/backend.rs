@@ -1,7 +1,8 @@
 //! `[[service.backend]]`: a host that serves flows.
 
-use std::net::IpAddr;
-use std::str::FromStr as _;
+use std::fmt;
+use std::net::{AddrParseError, IpAddr, SocketAddr};
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
@@ -15,9 +16,9 @@ use super::text;
 pub struct Backend {
     /// Its name, unique in the service; the text of `address` where the operator gave none.
     pub name: String,
-    /// Where the flows are sent; unique in the service.
+    /// Where the flows are sent; unique in the service, together with the port where ports are translated.
     pub address: IpAddr,
-    /// The port that the operator wrote, if any. It is the service's port, since no forwarding mode translates it.
+    /// The port that the operator wrote, if any. Where ports are not translated, it is the service's.
     pub port: Option<u16>,
     /// Its share of new flows, relative to the other backends' weights; 0 takes no new flows.
     pub weight: u16,
@@ -32,6 +33,48 @@ pub struct Backend {
 
 /// As many flows as the largest flow table holds.
 const MAX_CONNECTIONS: u32 = 1 << 26;
+/// What tells a backend from the others of its service: its address, and its port, in host byte order, where ports are translated.
+/// Otherwise that is 0, as it is where each flow keeps its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Endpoint {
+    /// The address.
+    pub address: IpAddr,
+    /// The port, or 0.
+    pub port: u16,
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.port {
+            0 => self.address.fmt(formatter),
+            port => SocketAddr::new(self.address, port).fmt(formatter),
+        }
+    }
+}
+
+impl FromStr for Endpoint {
+    type Err = AddrParseError;
+
+    fn from_str(text: &str) -> Result<Self, AddrParseError> {
+        let with_port = |address: SocketAddr| Self { address: address.ip(), port: address.port() };
+        text.parse().map(with_port).or_else(|_| Ok(Self { address: text.parse()?, port: 0 }))
+    }
+}
+
+impl From<Endpoint> for String {
+    fn from(endpoint: Endpoint) -> Self {
+        endpoint.to_string()
+    }
+}
+
+impl TryFrom<String> for Endpoint {
+    type Error = AddrParseError;
+
+    fn try_from(text: String) -> Result<Self, AddrParseError> {
+        text.parse()
+    }
+}
 
 impl Backend {
     /// The weight of a backend for which none is given.
@@ -87,13 +130,19 @@ impl Backend {
 
     /// Checks that the name is no other backend's address: operators may name a backend by either.
     fn check_name(&self) -> Result<(), Problem> {
-        match self.name.parse::<IpAddr>() {
-            Ok(other) if other != self.address => Err(Problem::new(
+        match self.name.parse::<Endpoint>() {
+            Ok(other) if other.address != self.address => Err(Problem::new(
                 format!("{:?} is an address, and not the one of this backend, {}", self.name, self.address),
                 "write another name, or none: lbctl finds backends by name and by address",
             )),
             _ => Ok(()),
         }
+    }
+
+    /// Whether this is the backend with that endpoint, in a service with that port.
+    pub(crate) fn is_at(&self, endpoint: Endpoint, service_port: u16) -> bool {
+        let port = self.port.unwrap_or(service_port);
+        self.address == endpoint.address && (endpoint.port == 0 || endpoint.port == port)
     }
 
     fn new(name: Option<String>, address: IpAddr, port: Option<u16>, weight: u16) -> Self {

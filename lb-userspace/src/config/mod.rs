@@ -4,12 +4,13 @@
 //! that is to be mended; [`ConfigErrors`] gives for each fault the line, what is wrong, and what to write instead.
 //!
 //! Each section of the file has a module, with its types, its defaults and its rules: [`Node`], [`Interface`],
-//! [`Service`], [`Backend`], [`HealthCheck`], [`Quic`] and [`Vrrp`]. They read their keys through the typed reader in `table`.
+//! [`Service`], [`Backend`], [`HealthCheck`], [`Nat`], [`Quic`] and [`Vrrp`]. They read their keys through the typed reader in `table`.
 
 mod backend;
 mod error;
 mod health;
 mod interface;
+mod nat;
 mod node;
 mod quic;
 mod service;
@@ -27,10 +28,11 @@ use std::path::Path;
 use serde::Serialize;
 use toml::de::DeTable;
 
-pub use self::backend::Backend;
+pub use self::backend::{Backend, Endpoint};
 pub use self::error::{ConfigError, ConfigErrors, LoadError, Problem};
 pub use self::health::{CheckKind, HealthCheck, HttpCheck, Method, StatusRange, TlsCheck};
 pub use self::interface::{Gateway, Interface, XdpMode};
+pub use self::nat::{Nat, NatTimeouts, Ports};
 pub use self::node::{HashKey, Node, TunnelSource};
 pub use self::quic::{Quic, ServerId};
 pub use self::service::{Algorithm, DrainTimeout, Forwarding, OnDeath, OnFull, Protocol, Service, Tracking};

@@ -8,6 +8,7 @@ use lb_common::flow_table::{BucketBits, MAX_BUCKET_BITS, MIN_BUCKET_BITS};
 use serde::{Serialize, Serializer};
 
 use super::error::Problem;
+use super::nat;
 use super::table::Table;
 use super::text;
 
@@ -32,6 +33,11 @@ pub struct Node {
     /// The size of the flow table.
     #[serde(serialize_with = "as_entries")]
     pub flow_table: BucketBits,
+    /// The size of the table of translated flows, which is made when a service needs it.
+    #[serde(serialize_with = "as_entries")]
+    pub nat_table: BucketBits,
+    /// The sources of translated flows, for the services that name none.
+    pub nat_sources: Vec<IpAddr>,
 }
 
 impl Default for Node {
@@ -45,6 +51,8 @@ impl Default for Node {
             tunnel_source: None,
             tunnel_source_v6: None,
             flow_table: flow_table("1M").expect("a size in range"),
+            nat_table: nat_table("256K").expect("a size in range"),
+            nat_sources: Vec::new(),
         }
     }
 }
@@ -61,31 +69,42 @@ impl Node {
             tunnel_source: table.text("tunnel_source", TunnelSource::parse_v4),
             tunnel_source_v6: table.text("tunnel_source_v6", TunnelSource::parse_v6),
             flow_table: table.text_or_number("flow_table", flow_table).unwrap_or(default.flow_table),
+            nat_table: table.text_or_number("nat_table", nat_table).unwrap_or(default.nat_table),
+            nat_sources: table.texts("nat_sources", nat::source).unwrap_or_default(),
         };
         table.finish();
         node
     }
 }
 
-/// Reads a number of entries, in digits, or in units of 1,024 (`K`, `k`) or 1,048,576 (`M`, `m`).
 fn flow_table(text: &str) -> Result<BucketBits, Problem> {
+    table_size(text, MAX_BUCKET_BITS).ok_or_else(|| {
+        Problem::new(
+            format!("{text:?} is not the size of a flow table"),
+            "write a power of two from \"64K\" to \"64M\", such as \"1M\", or its digits, such as 1048576",
+        )
+    })
+}
+
+fn nat_table(text: &str) -> Result<BucketBits, Problem> {
+    table_size(text, lb_common::nat::MAX_BUCKET_BITS).ok_or_else(|| {
+        Problem::new(
+            format!("{text:?} is not the size of a table of translated flows"),
+            "write a power of two from \"64K\" to \"16M\", such as \"256K\", or its digits, such as 262144",
+        )
+    })
+}
+
+/// Reads a number of entries, in digits, or in units of 1,024 (`K`, `k`) or 1,048,576 (`M`, `m`).
+fn table_size(text: &str, max_bits: u32) -> Option<BucketBits> {
     let (digits, unit) = match text.split_at_checked(text.len().saturating_sub(1)) {
         Some((digits, "K" | "k")) => (digits, 1 << 10),
         Some((digits, "M" | "m")) => (digits, 1 << 20),
         _ => (text, 1),
     };
-    let entries = text::decimal::<u64>(digits).and_then(|number| number.checked_mul(unit));
-    entries
-        .and_then(|entries| {
-            let mut sizes = (MIN_BUCKET_BITS..=MAX_BUCKET_BITS).filter_map(BucketBits::new);
-            sizes.find(|size| size.entries() == entries)
-        })
-        .ok_or_else(|| {
-            Problem::new(
-                format!("{text:?} is not the size of a flow table"),
-                "write a power of two from \"64K\" to \"64M\", such as \"1M\", or its digits, such as 1048576",
-            )
-        })
+    let entries = text::decimal::<u64>(digits)?.checked_mul(unit)?;
+    let mut sizes = (MIN_BUCKET_BITS..=max_bits).filter_map(BucketBits::new);
+    sizes.find(|size| size.entries() == entries)
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]

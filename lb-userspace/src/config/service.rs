@@ -5,7 +5,13 @@ use std::{net::IpAddr, time::Duration};
 use lb_common::gue;
 use serde::{Deserialize, Serialize};
 
-use super::{backend::Backend, error::Problem, health::HealthCheck, quic::Quic};
+use super::{
+    backend::{Backend, Endpoint},
+    error::Problem,
+    health::HealthCheck,
+    nat::Nat,
+    quic::Quic,
+};
 
 mod drain_timeout;
 mod read;
@@ -68,6 +74,9 @@ pub struct Service {
     /// How QUIC connection ids name backends; without it packets that do not open a flow are not asked for theirs.
     #[serde(default)]
     pub quic: Option<Quic>,
+    /// How addresses are translated, where they are.
+    #[serde(default)]
+    pub nat: Nat,
     /// The backends; each fits by [`Service::check_backend`].
     pub backends: Vec<Backend>,
 }
@@ -107,38 +116,65 @@ impl Service {
     }
 
     fn check_backend_address(&self, backend: &Backend) -> Result<(), Problem> {
-        let Self { name, forwarding, port, .. } = self;
-        if let Some(backend_port) = backend.port
-            && backend_port != *port
-        {
-            return Err(if *port == 0 {
-                Problem::new(
-                    format!("port {backend_port} is one port, and the service has all ports"),
-                    "write the address without a port: each flow keeps its own",
-                )
-            } else {
-                Problem::new(
-                    format!("port {backend_port} is not the service's, and {forwarding} does not translate ports"),
-                    format!("write port {port}, or the address alone"),
-                )
-            });
+        let Self { name, port, .. } = self;
+        if backend.port.is_some_and(|backend_port| backend_port != *port) {
+            self.check_backend_port(backend.port.unwrap_or_default())?;
         }
-        if *forwarding == Forwarding::L2Dsr && backend.address.is_ipv4() != self.address.is_ipv4() {
-            return Err(Problem::new(
-                format!(
-                    "{} is not of the address family of {}, and l2-dsr leaves packets as they are",
-                    backend.address, self.address
-                ),
-                "write an address of the same family, or forwarding = \"ipip\" or \"gue\" in the service",
-            ));
-        }
-        match self.backends.iter().find(|other| other.address == backend.address) {
+        self.check_family(backend.address)?;
+        let endpoint = self.endpoint(backend);
+        match self.backends.iter().find(|other| self.endpoint(other) == endpoint) {
             None => Ok(()),
             Some(other) => Err(Problem::new(
-                format!("{} is the address of backend {:?} already", backend.address, other.name),
+                format!("{endpoint} is the address of backend {:?} already", other.name),
                 format!("write each backend of {name:?} once, with a greater weight for a greater share"),
             )),
         }
+    }
+
+    fn check_backend_port(&self, backend_port: u16) -> Result<(), Problem> {
+        let Self { forwarding, port, .. } = self;
+        if *port == 0 {
+            return Err(Problem::new(
+                format!("port {backend_port} is one port, and the service has all ports"),
+                "write the address without a port: each flow keeps its own",
+            ));
+        }
+        if forwarding.translates() {
+            return Ok(());
+        }
+        Err(Problem::new(
+            format!("port {backend_port} is not the service's, and {forwarding} does not translate ports"),
+            format!("write port {port}, or the address alone, or forwarding = \"full-nat\" in the service"),
+        ))
+    }
+
+    fn check_family(&self, backend: IpAddr) -> Result<(), Problem> {
+        if backend.is_ipv4() == self.address.is_ipv4() {
+            return Ok(());
+        }
+        let (why, help) = match self.forwarding {
+            Forwarding::Ipip | Forwarding::Gue | Forwarding::FullNat => return Ok(()),
+            Forwarding::L2Dsr => ("l2-dsr leaves packets as they are", "\"ipip\", \"gue\" or \"full-nat\""),
+            Forwarding::Nat => ("nat keeps the client's address", "\"full-nat\""),
+        };
+        Err(Problem::new(
+            format!("{backend} is not of the address family of {}, and {why}", self.address),
+            format!("write an address of the same family, or forwarding = {help} in the service"),
+        ))
+    }
+
+    /// What the backend is called if nobody says so.
+    pub(crate) fn default_name(&self, backend: &Backend) -> String {
+        match backend.port.filter(|_| self.forwarding.translates()) {
+            Some(port) => Endpoint { address: backend.address, port }.to_string(),
+            None => backend.address.to_string(),
+        }
+    }
+
+    /// What tells the backend from the others.
+    pub fn endpoint(&self, backend: &Backend) -> Endpoint {
+        let port = if self.forwarding.translates() { backend.port.unwrap_or(self.port) } else { 0 };
+        Endpoint { address: backend.address, port }
     }
 
     fn check_backend_name(&self, backend: &Backend) -> Result<(), Problem> {

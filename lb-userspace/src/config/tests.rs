@@ -11,6 +11,7 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod nat;
 mod refusals;
 mod tracking;
 mod vrrp;
@@ -226,6 +227,8 @@ fn the_node_of_the_sample_is_read_in_full() {
         tunnel_source: Some(TunnelSource { address: ip("10.96.0.0"), entropy_bits: 16 }),
         tunnel_source_v6: Some(TunnelSource { address: ip("2001:db8::1"), entropy_bits: 0 }),
         flow_table: BucketBits::new(17).unwrap(),
+        nat_table: BucketBits::new(15).unwrap(),
+        nat_sources: Vec::new(),
     };
     assert_eq!(config(SAMPLE).node, expected);
 }
@@ -279,6 +282,7 @@ fn the_services_of_the_sample_are_read_in_full() {
         drain_timeout: Some(Duration::from_mins(10)),
         slow_start: None,
         quic: None,
+        nat: Nat::default(),
         backends: vec![
             Backend {
                 name: "192.168.1.100".to_owned(),
@@ -335,6 +339,7 @@ fn the_services_of_the_sample_are_read_in_full() {
         drain_timeout: Some(Duration::from_mins(10)),
         slow_start: None,
         quic: None,
+        nat: Nat::default(),
         backends: vec![
             Backend {
                 name: "10.2.0.1".to_owned(),
@@ -449,13 +454,13 @@ fn a_backend_from_the_command_line_meets_the_rules_of_the_file() {
     "crm.example.com" is not an IP address
         write the address, as in "10.0.0.1" or "2001:db8::1", or with the service's port, as in "10.0.0.1:80" or "[2001:db8::1]:80"
     "#);
-    assert_snapshot!(verdict("192.168.1.102:8080"), @"
+    assert_snapshot!(verdict("192.168.1.102:8080"), @r#"
     port 8080 is not the service's, and l2-dsr does not translate ports
-        write port 80, or the address alone
-    ");
+        write port 80, or the address alone, or forwarding = "full-nat" in the service
+    "#);
     assert_snapshot!(verdict("2001:db8::3"), @r#"
     2001:db8::3 is not of the address family of 192.168.1.10, and l2-dsr leaves packets as they are
-        write an address of the same family, or forwarding = "ipip" or "gue" in the service
+        write an address of the same family, or forwarding = "ipip", "gue" or "full-nat" in the service
     "#);
     assert_snapshot!(verdict("192.168.1.100"), @r#"
     192.168.1.100 is the address of backend "192.168.1.100" already
@@ -535,7 +540,7 @@ fn all_faults_of_a_file_are_reported_in_the_order_of_its_lines() {
     let text = sample_with("weight = 5", "wieght = 5")
         .replace("rise = 3", "rise = 0")
         .replace("\"lb-1\"", "\"lb 1\"")
-        .replace("\"ipip\"", "\"nat\"");
+        .replace("\"ipip\"", "\"ipop\"");
     assert_snapshot!(refusal(&text), @r#"
     lb.toml:3: node: name "lb 1" is not a name
         write 1 to 64 characters out of letters, digits and _.-
@@ -543,8 +548,8 @@ fn all_faults_of_a_file_are_reported_in_the_order_of_its_lines() {
         write a whole number from 1 to 100
     lb.toml:40: service "crm-web", backend "192.168.1.100": unknown key "wieght"
         did you mean "weight"?
-    lb.toml:51: service "dns": forwarding "nat" is not in this version
-        write "l2-dsr", "ipip" or "gue": this version has no other
+    lb.toml:51: service "dns": forwarding "ipop" is not known
+        did you mean "ipip"?
     "#);
 }
 

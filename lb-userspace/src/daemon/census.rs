@@ -12,7 +12,7 @@ use tokio::{task::JoinHandle, time::sleep_until};
 
 use super::{Daemon, flows::losses};
 use crate::{
-    dataplane::{FlowTable, Sweep, Words, sweep},
+    dataplane::{FlowTable, NatTable, Sweep, Words, sweep},
     model::{Census, Findings},
 };
 
@@ -21,6 +21,8 @@ const PAUSE: Duration = Duration::from_secs(1);
 const PAUSE_PER_CENSUS: u32 = 10;
 /// Without anything to find out about slots, the table is swept for flows that are over, this often.
 const CLEANING: Duration = Duration::from_secs(10);
+/// The same, where there are translated flows: their places are freed by sweeps alone.
+const NAT_CLEANING: Duration = Duration::from_secs(2);
 
 /// Sees to it that the flow table is swept.
 #[derive(Debug)]
@@ -33,6 +35,8 @@ pub(super) struct CensusTaker {
     pub(super) flows: Option<u64>,
     /// How many connections were miscounted, and have been counted right.
     pub(super) drift: u64,
+    /// Whether there is a table of translated flows.
+    sweeps_nat: bool,
 }
 
 /// It is time for a census, or one has ended.
@@ -43,7 +47,7 @@ pub(super) enum News {
 
 impl CensusTaker {
     pub(super) fn new() -> Self {
-        Self { started: Instant::now(), running: None, last: None, flows: None, drift: 0 }
+        Self { started: Instant::now(), running: None, last: None, flows: None, drift: 0, sweeps_nat: false }
     }
 
     /// Waits until there is news. `due` is from when on a census has something to find out.
@@ -58,7 +62,7 @@ impl CensusTaker {
         // The first one at once: until then nobody knows which backends have flows.
         if let Some((ended, took)) = self.last {
             let pause = PAUSE.max(took * PAUSE_PER_CENSUS);
-            let cleaning = ended + pause.max(CLEANING);
+            let cleaning = ended + pause.max(if self.sweeps_nat { NAT_CLEANING } else { CLEANING });
             let due = due.map_or(cleaning, |due| due.max(ended + pause).min(cleaning));
             sleep_until(due.into()).await;
         }
@@ -70,10 +74,11 @@ impl CensusTaker {
         self.running = None;
     }
 
-    fn start(&mut self, mut census: Census, table: Arc<FlowTable>, words: Arc<Words>) {
+    fn start(&mut self, mut census: Census, table: Arc<FlowTable>, nat: Option<Arc<NatTable>>, words: Arc<Words>) {
         self.started = Instant::now();
+        self.sweeps_nat = nat.is_some();
         self.running = Some(tokio::task::spawn_blocking(move || {
-            let found = sweep(&table, &words, &mut census.subjects);
+            let found = sweep(&table, nat.as_deref(), &words, &mut census.subjects);
             (census, found)
         }));
     }
@@ -90,7 +95,7 @@ impl Daemon {
     fn correct(&mut self, drift: &[(BackendId, i64)]) {
         let connections = self.executor.dataplane.maps.connections();
         for (backend, more) in drift {
-            log::info!("{}: {more:+} connections, by a recount of the flow table", self.core.name_of(*backend));
+            log::info!("{}: {more:+} connections, by a recount of all flows", self.core.name_of(*backend));
             connections.correct(*backend, *more);
             self.census.drift += more.unsigned_abs();
         }
@@ -100,7 +105,12 @@ impl Daemon {
         match news {
             News::Due => {
                 let census = self.core.census(Instant::now());
-                self.census.start(census, self.flow_tables.table(), self.executor.dataplane.maps.words());
+                self.census.start(
+                    census,
+                    self.flow_tables.table(),
+                    self.executor.dataplane.nat.table(),
+                    self.executor.dataplane.maps.words(),
+                );
             }
             News::Ended(census, Sweep { flows, drift, .. }) => {
                 self.correct(&drift);

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use anyhow::Context as _;
-use lb_common::{BackendId, BackendRow, Encapsulation, RowIndex};
+use lb_common::{Address, BackendId, BackendRow, Encapsulation, RowIndex, nat::NatTarget};
 use tokio::sync::mpsc;
 
 use super::state::StateDir;
@@ -50,7 +50,13 @@ impl Executor {
     async fn run_one(&mut self, effect: Effect, core: &Core) -> anyhow::Result<()> {
         let maps = &mut self.dataplane.maps;
         match effect {
-            Effect::StoreServices(services) => Ok(maps.store_services(&services)?),
+            Effect::StoreServices(services, translated) => {
+                if services.iter().any(|entry| entry.service.nat.is_in_use()) {
+                    self.dataplane.nat.ensure(core.node().nat_table)?;
+                }
+                let translated: Vec<Address> = translated.into_iter().map(Address::from).collect();
+                Ok(maps.store_services(&services, &translated)?)
+            }
             Effect::StoreSlots(service, words) => {
                 for (slot, word) in words {
                     maps.store_slot(&service, slot, word);
@@ -70,7 +76,7 @@ impl Executor {
                 Ok(())
             }
             Effect::PutRow(backend, index, row) => {
-                let written = put_row(maps, backend, index, &row);
+                let written = put_sources(maps, &row, core).and_then(|()| put_row(maps, backend, index, &row));
                 if written.is_err() {
                     // Its old row will be another backend's: better none.
                     maps.remove_row(backend);
@@ -128,6 +134,16 @@ impl Executor {
             Effect::Persist => self.state.save(core.written_down()),
         }
     }
+}
+
+/// Writes down the sources of flows that the row names.
+fn put_sources(maps: &mut Maps, row: &BackendRow, core: &Core) -> anyhow::Result<()> {
+    if row.encapsulation != Encapsulation::TRANSLATED {
+        return Ok(());
+    }
+    let NatTarget { first_source, sources, .. } = NatTarget::of(&row.outer);
+    let sources = core.sources().run(first_source, sources);
+    maps.put_nat_sources(first_source, sources).context("cannot write the sources of translated flows")
 }
 
 fn put_row(maps: &mut Maps, backend: BackendId, index: RowIndex, row: &BackendRow) -> anyhow::Result<()> {

@@ -1,8 +1,8 @@
 //! Starting the daemon, and taking everything away.
 
-use std::{collections::HashMap, path::Path, time::Instant};
+use std::{collections::HashMap, fs, path::Path, time::Instant};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use lb_common::{ServiceEntry, ServiceKey, flow_table};
 use nix::{
     net::if_::if_nameindex,
@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     api,
-    config::{self, Config},
+    config::{self, Config, Ports},
     dataplane::{Attachment, Dataplane, Maps, Opened, Pins, flow_time, flows, interface_index},
     model::{Core, DesiredService, Effect, Found, LiveService, Memory},
     neighbour::{Announcer, Gateways, Resolver},
@@ -63,11 +63,17 @@ pub(super) async fn start(options: Options) -> anyhow::Result<(Daemon, Events)> 
 
     interfaces::put_mac_addresses(&mut dataplane.maps)?;
     let quic_servers = dataplane.maps.quic_servers().context("cannot read the QUIC server ids")?;
+    let table = flow_tables.table();
+    let remembered = flows(&table, flow_time()).map(|flow| flow.entry.backend());
+    let nat = dataplane.nat.table();
+    let translated = nat.iter().flat_map(|table| table.flows()).map(|(_, record)| record.state.backend());
     let found = Found {
         services: live,
         quic_servers: quic_servers.into_iter().collect(),
-        named: flows(&flow_tables.table(), flow_time()).map(|flow| flow.entry.backend()).collect(),
+        named: remembered.chain(translated).collect(),
         losses: losses(&dataplane.maps, &flow_tables).context("cannot read the counters")?,
+        nat_sources: dataplane.maps.nat_sources().context("cannot read the sources of translated flows")?,
+        free_ports: Ports::beside(kernel_ports().context("cannot read which ports the kernel uses")?),
     };
     let mut core = Core::new(config.node.clone(), found, Instant::now());
     let effects = core.apply(desired, Instant::now())?;
@@ -199,6 +205,16 @@ fn read_live(maps: &Maps, memories: &HashMap<ServiceKey, Memory>) -> anyhow::Res
         maps.remove_row(backend);
     }
     Ok(live)
+}
+
+/// The ports that the kernel gives to connections of its own (ip(7)).
+fn kernel_ports() -> anyhow::Result<Ports> {
+    let text = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range")?;
+    let mut ports = text.split_whitespace().map(str::parse);
+    match (ports.next(), ports.next()) {
+        (Some(Ok(first)), Some(Ok(last))) => Ok(Ports { first, last }),
+        _ => bail!("{text:?} is not two ports"),
+    }
 }
 
 /// Each running probe is an open file, and the usual limit of 1,024 is for programs that use select(2).

@@ -4,7 +4,6 @@ use std::{
     collections::{BTreeMap, HashMap},
     fs::{self, File, OpenOptions},
     io::{self, Read as _, Write as _},
-    net::IpAddr,
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
     time::{Instant, SystemTime},
@@ -19,7 +18,7 @@ use nix::{
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
-    config,
+    config::{self, Endpoint},
     model::{Admin, DesiredService, ENDLESS, Memory, service_key},
 };
 
@@ -44,7 +43,7 @@ struct Saved {
     removed: Vec<SavedRemoved>,
     /// Since when the weight of backends rises. Files of older daemons do not say so.
     #[serde(default)]
-    rising: BTreeMap<IpAddr, SystemTime>,
+    rising: BTreeMap<Endpoint, SystemTime>,
 }
 
 /// A backend that leaves.
@@ -141,7 +140,8 @@ impl StateDir {
                     let deadlines = deadlines.into_iter().map(|(name, time)| (name, clocks.instant(time))).collect();
                     DesiredService { spec: config::Service { backends, ..declared }, admin, deadlines, ..desired }
                 } else {
-                    if is_changed {
+                    let holds = admin.is_empty() && backends == desired.declared.backends;
+                    if is_changed && !holds {
                         edited.push(declared.name);
                     }
                     desired
@@ -323,6 +323,34 @@ mod tests {
         let edited = config::Service { slots: Some(2048), ..service() };
         let expected = (vec![DesiredService::as_declared(edited.clone())], vec![edited.name.clone()]);
         assert_eq!(state.merge(vec![edited]).unwrap(), expected);
+    }
+
+    /// As an operator does who wants to keep them.
+    #[test]
+    fn changes_that_are_written_into_the_configuration_file_are_not_lost() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = StateDir::open(folder.path()).unwrap();
+        let mut desired = DesiredService::as_declared(service());
+        desired.spec.backends.retain(|backend| backend.name == "first");
+        state.save([(&desired, Memory::default())].into_iter()).unwrap();
+        let expected = (vec![DesiredService::as_declared(desired.spec.clone())], Vec::new());
+        assert_eq!(state.merge(vec![desired.spec]).unwrap(), expected);
+    }
+
+    /// Not so far away that nothing could be added to it.
+    #[test]
+    fn a_time_that_no_clock_reaches_is_a_hundred_years_away() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = StateDir::open(folder.path()).unwrap();
+        let service = service();
+        let until = serde_json::json!({ "secs_since_epoch": i64::MAX, "nanos_since_epoch": 0 });
+        let removed = serde_json::json!([{ "backend": backend("second"), "until": until }]);
+        let saved = serde_json::json!([{
+            "declared": service, "backends": [backend("first")], "admin": {}, "removed": removed
+        }]);
+        fs::write(folder.path().join("changes.json"), saved.to_string()).unwrap();
+        let memory = state.memories().unwrap().remove(&service_key(&service)).unwrap();
+        assert!(is_close(memory.removed[0].1.unwrap(), Instant::now() + ENDLESS));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use lb_common::{FlowEntry, FlowState, FlowTime, flow_table};
 
-pub(super) use self::open::{PINS, Places};
+pub(super) use self::open::{Places, flow_table_pins};
 pub use self::{
     census::{Sweep, sweep},
     list::{ListedFlow, flows},

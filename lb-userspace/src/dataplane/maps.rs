@@ -15,10 +15,11 @@ use aya::{
     maps::{Array, DevMap, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuValues},
 };
 use lb_common::{
-    BackendId, BackendRow, Condition, Directory, MacAddress, QuicServer, RowIndex, Scheduler, Service, ServiceEntry,
-    ServiceId, SlotWord, Tracking, Traffic, Verdict,
+    Address, BackendId, BackendRow, Condition, Directory, MacAddress, QuicServer, RowIndex, Scheduler, Service,
+    ServiceEntry, ServiceId, SlotWord, Tracking, Traffic, Verdict,
     layout::{self, names},
     mac_word,
+    nat::NatSource,
 };
 
 use super::{Connections, DataplaneError, mapped::Mapped, words::Words};
@@ -38,6 +39,10 @@ pub struct Maps {
     quic_servers: HashMap<MapData, QuicServer, BackendId>,
     retired_traffic: Array<MapData, Traffic>,
     backend_traffic: PerCpuArray<MapData, Traffic>,
+    nat_sources: Array<MapData, NatSource>,
+    virtual_addresses: Array<MapData, Address>,
+    /// What stands in `virtual_addresses`, as far as it was written here.
+    written_addresses: std::collections::HashMap<ServiceId, Address>,
 }
 
 impl Maps {
@@ -59,21 +64,50 @@ impl Maps {
             quic_servers: take(ebpf, names::QUIC_SERVERS)?,
             retired_traffic: take(ebpf, names::RETIRED_TRAFFIC)?,
             backend_traffic: take(ebpf, names::BACKEND_TRAFFIC)?,
+            nat_sources: take(ebpf, names::NAT_SOURCES)?,
+            virtual_addresses: take(ebpf, names::VIRTUAL_ADDRESSES)?,
+            written_addresses: std::collections::HashMap::new(),
         })
     }
 
-    /// Makes `services` the services in the datapath, all at once.
-    pub fn store_services(&mut self, services: &[ServiceEntry]) -> Result<(), DataplaneError> {
+    /// Makes `services` the services in the datapath, all at once, and `translated` the addresses that replies of translated flows
+    /// come to or from.
+    pub fn store_services(&mut self, services: &[ServiceEntry], translated: &[Address]) -> Result<(), DataplaneError> {
+        self.store_virtual_addresses(services)?;
         wait_for_packets();
         let next = (self.directory_in_use() + 1) % layout::DIRECTORIES;
         // SAFETY: any bytes are a directory, and nobody reads this one: it is not in use, and the packets of the time
         // when it was have just been waited for. There is one writer, which holds `self`.
         let directory = unsafe { self.directories.as_mut::<Directory>(next as usize) };
-        if !directory.fill(services) {
+        if !directory.fill(services, translated) {
             return Err(DataplaneError::Directory { services: services.len() });
         }
         self.directory_in_use.word32(0).store(next, Ordering::Release);
         Ok(())
+    }
+
+    /// Only replies of translated flows need them.
+    fn store_virtual_addresses(&mut self, services: &[ServiceEntry]) -> Result<(), DataplaneError> {
+        for ServiceEntry { key, service } in services.iter().filter(|entry| entry.service.nat.is_in_use()) {
+            if self.written_addresses.get(&service.id) != Some(&key.address) {
+                let name = names::VIRTUAL_ADDRESSES;
+                self.virtual_addresses
+                    .set(service.id.get(), key.address, 0)
+                    .map_err(|source| DataplaneError::Map { name, source })?;
+                self.written_addresses.insert(service.id, key.address);
+            }
+        }
+        Ok(())
+    }
+
+    /// The sources of translated flows, by number.
+    pub fn nat_sources(&self) -> Result<Vec<NatSource>, MapError> {
+        self.nat_sources.iter().collect()
+    }
+
+    /// Writes the sources of translated flows from number `first` on.
+    pub fn put_nat_sources(&mut self, first: u16, sources: &[NatSource]) -> Result<(), MapError> {
+        (u32::from(first)..).zip(sources).try_for_each(|(number, source)| self.nat_sources.set(number, *source, 0))
     }
 
     /// All services in the datapath.
@@ -246,7 +280,7 @@ pub(super) fn wait_for_packets() {
     }
 }
 
-pub(super) fn sum_of_cpus(per_cpu: &PerCpuValues<Traffic>) -> Traffic {
+fn sum_of_cpus(per_cpu: &PerCpuValues<Traffic>) -> Traffic {
     per_cpu.iter().copied().sum()
 }
 

@@ -8,10 +8,7 @@
 
 mod downgrade;
 mod folder;
-mod traffic;
-mod v2;
 mod v3;
-mod verdicts;
 
 use lb_common::layout::names;
 
@@ -19,23 +16,10 @@ pub use self::downgrade::{Downgraded, downgrade};
 use self::folder::Folder;
 use super::{DataplaneError, Pins};
 
-/// The older layouts that there may be folders of, the oldest first.
-const OLDER: [u32; 2] = [v2::VERSION, v3::VERSION];
-
-/// Makes the folder of this layout from that of an older one, if there is one; whether there was. The older folder stays until
-/// [`finish`].
+/// Makes the folder of this layout from that of the layout before, if there is one; whether there was. The older folder stays
+/// until [`finish`].
 pub(super) fn upgrade(pins: &Pins) -> Result<bool, DataplaneError> {
-    // If there are two, it is the older one that is the truth: an upgrade of it was interrupted.
-    for version in OLDER {
-        if upgrade_from(version, pins)? {
-            return Ok(true);
-        }
-    }
-    Ok(false)
-}
-
-fn upgrade_from(version: u32, pins: &Pins) -> Result<bool, DataplaneError> {
-    let (old, new) = (Folder::of(pins, version), Folder::current(pins));
+    let (old, new) = (Folder::of(pins, v3::VERSION), Folder::current(pins));
     if !old.is_whole() {
         old.remove_maps()?;
         old.unpin_links()?;
@@ -47,24 +31,19 @@ fn upgrade_from(version: u32, pins: &Pins) -> Result<bool, DataplaneError> {
     }
     log::info!("taking over {}, from an older lbd", old.path().display());
     new.remove_maps()?;
-    if version == v2::VERSION {
-        v2::convert_from(&old, &new)?;
-        new.share_links(&old)?;
-        new.make_whole()?;
-    } else {
-        v3::convert_from(&old, &new)?;
-        new.share_links(&old)?;
-        new.share_maps(&old, &[names::DIRECTORY_IN_USE])?;
-    }
+    v3::share_maps(&old, &new)?;
+    v3::convert_counters_from(&old, &new)?;
+    v3::convert_directory_from(&old, &new)?;
+    new.share_links(&old)?;
+    new.make_whole()?;
     Ok(true)
 }
 
-/// Makes an end of the older folders, when no program of the older daemon is attached any more.
+/// Makes an end of the older folder, when no program of the older daemon is attached any more.
 pub(super) fn finish(pins: &Pins) -> Result<(), DataplaneError> {
-    OLDER.into_iter().map(|version| Folder::of(pins, version)).try_for_each(|old| {
-        old.remove_maps()?;
-        old.unpin_links()
-    })
+    let old = Folder::of(pins, v3::VERSION);
+    old.remove_maps()?;
+    old.unpin_links()
 }
 
 /// The folder of an older daemon that was started where the maps have this layout already.
@@ -79,10 +58,9 @@ fn remove_stranger(old: &Folder) -> Result<(), DataplaneError> {
 
 /// The folders of older layouts, for those who remove all.
 pub(super) fn remove_older(pins: &Pins) -> Result<(), DataplaneError> {
-    OLDER.into_iter().map(|version| Folder::of(pins, version)).try_for_each(|old| {
-        old.detach_links()?;
-        old.remove()
-    })
+    let old = Folder::of(pins, v3::VERSION);
+    old.detach_links()?;
+    old.remove()
 }
 
 #[cfg(test)]

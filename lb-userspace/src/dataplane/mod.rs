@@ -10,16 +10,17 @@ mod flow_tables;
 mod mapped;
 mod maps;
 mod migrate;
+mod nat;
 pub mod object;
 mod pins;
 mod virtual_macs;
 mod words;
 
-use std::path::Path;
+use std::{path::Path, sync::Arc};
 
 use aya::{
     Ebpf, EbpfLoader,
-    maps::{Array, Map, MapData},
+    maps::{Array, Map, MapData, ProgramArray},
     programs::Xdp,
 };
 use lb_common::{HashKey, flow_table::BucketBits, layout::names};
@@ -31,11 +32,12 @@ pub use error::DataplaneError;
 pub use flow_tables::{FlowTable, FlowTables, ListedFlow, Opened, Sweep, flow_time, flows, sweep};
 pub use maps::Maps;
 pub use migrate::{Downgraded, downgrade};
+pub use nat::{NatSweep, NatTable, NatTables, sweep_nat};
 pub use pins::Pins;
 pub use virtual_macs::VirtualMacs;
 pub use words::Words;
 
-use self::{flow_tables::Places, maps::sum_of_cpus};
+use self::flow_tables::{Places, flow_table_pins};
 
 /// How much the eBPF programs log. Off, the verifier removes the logging code, so it costs nothing.
 pub type LogLevel = Option<log::Level>;
@@ -45,7 +47,11 @@ pub struct Dataplane {
     ebpf: Ebpf,
     /// The maps.
     pub maps: Maps,
+    /// The table of translated flows.
+    pub nat: NatTables,
     pins: Pins,
+    /// Kept, since without its pin and without anybody who has it open its places are emptied.
+    _programs: ProgramArray<MapData>,
 }
 
 impl Dataplane {
@@ -74,14 +80,18 @@ impl Dataplane {
         let mut ebpf = EbpfLoader::new()
             .default_map_pin_directory(pins.maps())
             .map_pin_path(names::FLOW_TABLES, pins.maps().join(names::FLOW_TABLES))
+            .map_pin_path(names::NAT_INDICES, pins.maps().join(names::NAT_INDICES))
+            .map_pin_path(names::NAT_RECORDS, pins.maps().join(names::NAT_RECORDS))
             .override_global(names::HASH_KEY, &key[..], true)
             .override_global(names::USE_TEST_CLOCK, &u8::from(use_test_clock), true)
             .override_global(aya_log::LEVEL, &aya_level(log_level), true)
             .load(object::BALANCE)
             .map_err(DataplaneError::Load)?;
-        program_of(&mut ebpf)?.load().map_err(DataplaneError::Verify)?;
+        program_of(&mut ebpf, names::BALANCE)?.load().map_err(DataplaneError::Verify)?;
+        let programs = put_translate(&mut ebpf)?;
         let maps = Maps::take_from(&mut ebpf)?;
-        Ok(Self { ebpf, maps, pins })
+        let nat = open_nat(&mut ebpf, &pins, maps.connections())?;
+        Ok(Self { ebpf, maps, nat, pins, _programs: programs })
     }
 
     /// The flow table: the one that an earlier daemon left, or a new one. It has `size` in the end, unless its flows would not
@@ -91,10 +101,7 @@ impl Dataplane {
         size: BucketBits,
         idle_ticks: u8,
     ) -> Result<(FlowTables, Opened), DataplaneError> {
-        let name = names::FLOW_TABLES;
-        let Some(Map::ArrayOfMaps(outer)) = self.ebpf.take_map(name) else {
-            return Err(DataplaneError::Missing { name });
-        };
+        let outer = take_outer(&mut self.ebpf, names::FLOW_TABLES)?;
         let in_use = maps::map_array(&mut self.ebpf, names::FLOW_TABLES_IN_USE, size_of::<lb_common::FlowTables>())?;
         let connections = self.maps.connections();
         FlowTables::open(Places { outer, in_use, folder: self.pins.maps(), connections }, size, idle_ticks)
@@ -102,7 +109,7 @@ impl Dataplane {
 
     /// The balancing program.
     pub fn program(&mut self) -> Result<&mut Xdp, DataplaneError> {
-        program_of(&mut self.ebpf)
+        program_of(&mut self.ebpf, names::BALANCE)
     }
 
     /// A reader of what the program logs, for a program that was loaded with a log level.
@@ -111,8 +118,33 @@ impl Dataplane {
     }
 }
 
-fn program_of(ebpf: &mut Ebpf) -> Result<&mut Xdp, DataplaneError> {
-    let name = names::BALANCE;
+fn open_nat(ebpf: &mut Ebpf, pins: &Pins, connections: Arc<Connections>) -> Result<NatTables, DataplaneError> {
+    let indices = take_outer(ebpf, names::NAT_INDICES)?;
+    let records = take_outer(ebpf, names::NAT_RECORDS)?;
+    // Array maps round each element up to 8 bytes.
+    let word = maps::map_array(ebpf, names::NAT_TABLE, size_of::<u64>())?;
+    NatTables::open(indices, records, word, &pins.maps(), connections)
+}
+
+fn take_outer(ebpf: &mut Ebpf, name: &'static str) -> Result<MapData, DataplaneError> {
+    match ebpf.take_map(name) {
+        Some(Map::ArrayOfMaps(outer)) => Ok(outer),
+        _ => Err(DataplaneError::Missing { name }),
+    }
+}
+
+/// Lets packets of services that translate find their program.
+fn put_translate(ebpf: &mut Ebpf) -> Result<ProgramArray<MapData>, DataplaneError> {
+    let mut programs: ProgramArray<MapData> = maps::take(ebpf, names::PROGRAMS)?;
+    let translate = program_of(ebpf, names::TRANSLATE)?;
+    translate.load().map_err(DataplaneError::Verify)?;
+    let program = translate.fd().map_err(DataplaneError::Verify)?;
+    let name = names::PROGRAMS;
+    programs.set(0, program, 0).map_err(|source| DataplaneError::Map { name, source })?;
+    Ok(programs)
+}
+
+fn program_of<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut Xdp, DataplaneError> {
     ebpf.program_mut(name).ok_or(DataplaneError::Missing { name })?.try_into().map_err(DataplaneError::Verify)
 }
 

@@ -4,7 +4,7 @@ use lb_common::{BackendId, BackendRow, Condition, FlowState, RowIndex};
 
 use super::service::Admin;
 use crate::{
-    config::{self, OnDeath},
+    config::{self, Endpoint, OnDeath},
     health::{Health, Report},
     schedule::{self, Fate, Rising},
 };
@@ -16,6 +16,8 @@ pub type FlowCounts = [u32; FlowState::ALL.len()];
 #[derive(Debug, Clone)]
 pub(super) struct Backend {
     pub(super) spec: config::Backend,
+    /// What tells it from the others of its service.
+    pub(super) endpoint: Endpoint,
     pub(super) standing: Standing,
     /// Until when it may keep its flows, if it drains or is removed; `None` is until they end.
     pub(super) until: Option<Instant>,
@@ -69,9 +71,10 @@ pub(super) struct Ground {
 
 impl Backend {
     /// One of which nothing is known yet.
-    pub(super) fn new(spec: config::Backend, id: BackendId) -> Self {
+    pub(super) fn new(spec: config::Backend, endpoint: Endpoint, id: BackendId) -> Self {
         Self {
             spec,
+            endpoint,
             standing: Standing::Member(Admin::Enabled),
             until: None,
             id,
@@ -98,9 +101,9 @@ impl Backend {
 
     /// What it is called: one that was removed `name@address`, since by now the service may have another of its name.
     pub(super) fn shown_name(&self) -> String {
-        let config::Backend { name, address, .. } = &self.spec;
+        let (name, endpoint) = (&self.spec.name, self.endpoint.to_string());
         match self.standing {
-            Standing::Removed if *name != address.to_string() => format!("{name}@{address}"),
+            Standing::Removed if *name != endpoint => format!("{name}@{endpoint}"),
             Standing::Removed | Standing::Member(_) => name.clone(),
         }
     }
@@ -146,7 +149,7 @@ impl Backend {
     /// Its part in the slots that nobody else can take.
     pub(super) fn last_resort(&self) -> schedule::Member {
         let weight = u32::from(self.spec.weight).max(1);
-        schedule::Member { name: self.spec.address.to_string().into_bytes(), weight }
+        schedule::Member { name: self.endpoint.to_string().into_bytes(), weight }
     }
 
     /// Whether it is not known yet, and will be in a moment, if it can take new flows.
@@ -162,7 +165,7 @@ impl Backend {
             Some(Rising { sixteenths, .. }) => sixteenths,
             None => self.spec.weight.into(),
         };
-        schedule::Member { name: self.spec.address.to_string().into_bytes(), weight }
+        schedule::Member { name: self.endpoint.to_string().into_bytes(), weight }
     }
 
     /// How much of its weight counts, where weights rise slowly.

@@ -15,7 +15,7 @@ use super::{
     service::ServiceState,
 };
 use crate::{
-    config::{OnDeath, Tracking},
+    config::{NatTimeouts, OnDeath, Tracking},
     schedule,
 };
 
@@ -37,6 +37,8 @@ pub struct Subject {
     pub idle_timeout: Duration,
     /// All that its flows may belong to.
     pub backends: Vec<BackendId>,
+    /// How long its flows live otherwise, if they are translated.
+    pub nat: Option<NatTimeouts>,
     /// What is found out about its slots, if there is something to find out.
     pub slots: Option<schedule::Census>,
 }
@@ -64,6 +66,7 @@ impl Core {
             service: state.live,
             idle_timeout: state.desired.spec.idle_timeout(),
             backends: state.backends.iter().chain(&state.removed).map(|backend| backend.id).collect(),
+            nat: state.desired.spec.forwarding.translates().then_some(state.desired.spec.nat.timeouts),
             slots: state.mover.census_due().map(|_| state.mover.census(&state.pace(), now)),
         };
         Census { started: now, subjects: self.services.iter().map(subject).collect() }

@@ -11,7 +11,7 @@ use super::{
     core::ApplyError,
     service::{Admin, DesiredService, ServiceState},
 };
-use crate::config;
+use crate::config::{self, Endpoint};
 
 /// Names a backend by its name or its address, in one service or in all that have it. One that was removed is meant where the
 /// service has no other of that name.
@@ -160,7 +160,7 @@ fn set_deadline(service: &mut DesiredService, backend: &str, deadline: Option<In
     };
 }
 
-fn add(services: &[ServiceState], service: &str, backend: config::Backend) -> Result<Edit, ChangeError> {
+fn add(services: &[ServiceState], service: &str, mut backend: config::Backend) -> Result<Edit, ChangeError> {
     let refused = |problem: config::Problem| ChangeError::Refused(problem.to_string());
     let mut edited = services
         .iter()
@@ -168,6 +168,9 @@ fn add(services: &[ServiceState], service: &str, backend: config::Backend) -> Re
         .find(|candidate| candidate.spec.name == service)
         .ok_or_else(|| ChangeError::NoService(service.to_owned()))?
         .clone();
+    if backend.name == backend.address.to_string() {
+        backend.name = edited.spec.default_name(&backend);
+    }
     edited.spec.check_backend(&backend).map_err(refused)?;
     services.iter().try_for_each(|other| other.desired.spec.check_loop(&backend)).map_err(refused)?;
     let applied = Applied { service: service.to_owned(), backend: backend.name.clone(), address: backend.address };
@@ -187,17 +190,20 @@ impl Selector {
         let meant: Vec<&ServiceState> = services.iter().filter(is_meant).collect();
         let mut result = Edit::default();
         for state in &meant {
-            let Some(backend) = state.desired.spec.backends.iter().find(|backend| self.matches(backend)) else {
-                continue;
-            };
             let mut desired = state.desired.clone();
-            edit(&mut desired, &backend.name);
-            result.applied.push(Applied {
-                service: desired.spec.name.clone(),
-                backend: backend.name.clone(),
-                address: backend.address,
-            });
-            result.services.push(desired);
+            let before = result.applied.len();
+            // Where ports are translated, several may have the same address.
+            for backend in state.desired.spec.backends.iter().filter(|backend| self.matches(backend)) {
+                edit(&mut desired, &backend.name);
+                result.applied.push(Applied {
+                    service: desired.spec.name.clone(),
+                    backend: backend.name.clone(),
+                    address: backend.address,
+                });
+            }
+            if result.applied.len() > before {
+                result.services.push(desired);
+            }
         }
         let mut refused = None;
         // One that was removed is meant if nobody else is.
@@ -227,7 +233,8 @@ impl Selector {
     }
 
     fn matches(&self, backend: &config::Backend) -> bool {
-        backend.name == self.backend || self.backend.parse::<IpAddr>().is_ok_and(|address| address == backend.address)
+        let is_at = |endpoint: Endpoint| backend.is_at(endpoint, endpoint.port);
+        backend.name == self.backend || self.backend.parse().is_ok_and(is_at)
     }
 
     fn matches_removed(&self, backend: &Backend) -> bool {

@@ -14,10 +14,15 @@ use super::{
     quic::ServerIdInUse,
     recover::{Found, Leftovers, Memory},
     rotation::{Rotation, Run},
-    row::Shared,
+    row::shared,
     service::{Admin, DesiredService, ServiceState, chunk_count},
+    sources::Sources,
 };
-use crate::{config, health::Report, neighbour::Resolution};
+use crate::{
+    config::{self, Ports},
+    health::Report,
+    neighbour::Resolution,
+};
 
 /// The maps have no room. Nothing was changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -59,12 +64,17 @@ pub struct Core {
     pub(super) quarantine: HashMap<BackendId, Instant>,
     /// How many flows the flow table has lost, as of the last census.
     pub(super) losses: u64,
+    /// The ports that translated flows may have, unless their service says which.
+    pub(super) free_ports: Ports,
+    pub(super) sources: Sources,
+    /// The addresses that replies of translated flows come to or from, as the datapath knows them.
+    pub(super) translated: BTreeSet<IpAddr>,
 }
 
 impl Core {
     /// Starts from what an earlier daemon left in the datapath. What the first [`Core::apply`] does not want is removed.
     pub fn new(node: config::Node, found: Found, now: Instant) -> Self {
-        let Found { services: live, quic_servers, named, losses } = found;
+        let Found { services: live, quic_servers, named, losses, nat_sources, free_ports } = found;
         let services: BTreeSet<u32> = live.iter().map(|live| live.service.id.get()).collect();
         let with_row: BTreeSet<BackendId> = live.iter().flat_map(|live| &live.backends).map(|(id, ..)| *id).collect();
         let without_row: BTreeSet<BackendId> = named.difference(&with_row).copied().collect();
@@ -97,6 +107,9 @@ impl Core {
             quic_servers,
             quarantine: without_row.iter().map(|id| (*id, now)).collect(),
             losses,
+            free_ports,
+            sources: Sources::new(nat_sources),
+            translated: BTreeSet::new(),
         }
     }
 
@@ -109,6 +122,16 @@ impl Core {
     pub fn written_down(&self) -> impl Iterator<Item = (&DesiredService, Memory)> {
         let differing = self.services.iter().filter(|service| service.differs_from_declared());
         differing.map(|service| (&service.desired, service.memory()))
+    }
+
+    /// The node.
+    pub fn node(&self) -> &config::Node {
+        &self.node
+    }
+
+    /// The sources of translated flows.
+    pub fn sources(&self) -> &Sources {
+        &self.sources
     }
 
     /// The virtual IPs that are to be announced, and where.
@@ -134,6 +157,7 @@ impl Core {
         for leftover in self.leftovers.take_rest() {
             self.remove_leftover(leftover, now, &mut removals);
         }
+        self.expect_replies(&mut effects);
         self.refresh_shared(&mut effects);
         effects.append(&mut removals);
         effects.push(Effect::PersistDeclared);
@@ -148,6 +172,7 @@ impl Core {
         for (id, until) in deadlines {
             effects.extend(self.set_deadline(id, until, now));
         }
+        self.expect_replies(&mut effects);
         self.refresh_shared(&mut effects);
         effects.append(&mut removals);
         effects.push(Effect::Persist);
@@ -194,12 +219,14 @@ impl Core {
         };
         let affected: Vec<usize> =
             (0..self.services.len()).filter(|index| is_affected(&self.services[*index])).collect();
-        affected.into_iter().flat_map(|index| self.refresh(index, now)).collect()
+        let mut effects = affected.into_iter().flat_map(|index| self.refresh(index, now)).collect();
+        self.expect_replies(&mut effects);
+        effects
     }
 
     /// Does what has come due.
     pub fn on_time(&mut self, now: Instant) -> Vec<Effect> {
-        let mut shared = Shared { node: &self.node, next_hops: &self.next_hops, rows: &mut self.rows };
+        let mut shared = shared!(self);
         let mut effects: Vec<Effect> =
             self.services.iter_mut().flat_map(|service| service.on_time(&mut shared, now)).collect();
         let is_stored = |service: &ServiceState| self.stored.contains(&service.entry());
@@ -215,7 +242,7 @@ impl Core {
     }
 
     fn refresh(&mut self, index: usize, now: Instant) -> Vec<Effect> {
-        let mut shared = Shared { node: &self.node, next_hops: &self.next_hops, rows: &mut self.rows };
+        let mut shared = shared!(self);
         self.services[index].refresh(&mut shared, now)
     }
 

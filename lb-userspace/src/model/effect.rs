@@ -8,8 +8,9 @@ use crate::{config, health::Health};
 /// before its slots do.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Effect {
-    /// Make these the services in the datapath, all at once.
-    StoreServices(Vec<ServiceEntry>),
+    /// Make these the services in the datapath, all at once, and these the addresses that replies of translated flows come to or
+    /// from.
+    StoreServices(Vec<ServiceEntry>, Vec<IpAddr>),
     /// Store these slot words of a service.
     StoreSlots(Service, Vec<(u32, SlotWord)>),
     /// Store these turns of a rotation from that chunk of the slot array on.

@@ -23,6 +23,7 @@ mod rotation;
 mod row;
 mod service;
 mod settle;
+mod sources;
 mod view;
 
 pub use self::{

@@ -48,13 +48,14 @@ impl ServiceState {
         if !self.live.quic.is_in_use() || desired.spec.quic.is_none() {
             return Ok(());
         }
-        let is_wanted =
-            |backend: &&Backend| desired.spec.backends.iter().any(|other| other.address == backend.spec.address);
+        let is_wanted = |backend: &&Backend| {
+            desired.spec.backends.iter().any(|other| desired.spec.endpoint(other) == backend.endpoint)
+        };
         let leaving = self.backends.iter().filter(|backend| !is_wanted(backend)).chain(&self.removed);
         for backend in leaving.filter(|backend| !backend.is_cut_off(now)) {
             let Some(server_id) = &backend.spec.server_id else { continue };
             let changes = |wanted: &&config::Backend| {
-                let is_same = wanted.address == backend.spec.address;
+                let is_same = desired.spec.endpoint(wanted) == backend.endpoint;
                 is_same != (wanted.server_id.as_ref() == Some(server_id))
             };
             let Some(wanted) = desired.spec.backends.iter().find(changes) else { continue };
@@ -65,7 +66,7 @@ impl ServiceState {
                 service: desired.spec.name.clone(),
                 backend: backend.shown_name(),
                 remaining: until.map(|until| until.saturating_duration_since(now)),
-                is_its_own: wanted.address == backend.spec.address,
+                is_its_own: desired.spec.endpoint(wanted) == backend.endpoint,
             });
         }
         Ok(())

@@ -2,14 +2,16 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    net::IpAddr,
     time::Instant,
 };
 
-use lb_common::{BackendId, BackendRow, QuicServer, RowIndex, Scheduler, Service, ServiceKey, SlotWord};
+use lb_common::{
+    BackendId, BackendRow, Encapsulation, QuicServer, RowIndex, Scheduler, Service, ServiceKey, SlotWord,
+    nat::{NatSource, NatTarget},
+};
 
 use super::backend::{Backend, Standing};
-use crate::config;
+use crate::config::{self, Endpoint, Ports};
 
 /// What is found in the maps at a start.
 #[derive(Debug, Clone, Default)]
@@ -23,6 +25,10 @@ pub struct Found {
     pub named: BTreeSet<BackendId>,
     /// How many flows the flow table has lost so far.
     pub losses: u64,
+    /// The sources of translated flows, in the order of their numbers.
+    pub nat_sources: Vec<NatSource>,
+    /// The ports that translated flows may have, since the kernel does not use them.
+    pub free_ports: Ports,
 }
 
 /// A service found in the maps.
@@ -50,7 +56,7 @@ pub struct Memory {
     /// The backends that it had no more, and that had flows yet; until when they may keep those, if there is a limit.
     pub removed: Vec<(config::Backend, Option<Instant>)>,
     /// The backends whose weight was rising, and since when.
-    pub rising: BTreeMap<IpAddr, Instant>,
+    pub rising: BTreeMap<Endpoint, Instant>,
 }
 
 impl Memory {
@@ -59,24 +65,32 @@ impl Memory {
         Self { members: declared.backends.clone(), ..Self::default() }
     }
 
-    /// What is known of the backend at `address`, which has a row.
-    pub(super) fn backend(&self, address: IpAddr, id: BackendId) -> Backend {
-        let rising_since = self.rising.get(&address).copied();
-        if let Some((spec, until)) = self.removed.iter().find(|(spec, _)| spec.address == address) {
-            let removed = Backend::new(spec.clone(), id);
+    /// What is known of the backend at `endpoint`, which has a row, in a service with that port.
+    pub(super) fn backend(&self, endpoint: Endpoint, service_port: u16, id: BackendId) -> Backend {
+        let rising_since = self.rising.get(&endpoint).copied();
+        let is_it = |spec: &config::Backend| spec.is_at(endpoint, service_port);
+        if let Some((spec, until)) = self.removed.iter().find(|(spec, _)| is_it(spec)) {
+            let removed = Backend::new(spec.clone(), endpoint, id);
             return Backend { standing: Standing::Removed, until: *until, rising_since, ..removed };
         }
-        let member = self.members.iter().find(|spec| spec.address == address).cloned();
-        let unknown = || config::Backend {
-            name: address.to_string(),
-            address,
-            port: None,
-            weight: 0,
-            max_connections: None,
-            server_id: None,
+        let member = self.members.iter().find(|spec| is_it(spec)).cloned();
+        let unknown = || {
+            let Endpoint { address, port } = endpoint;
+            let port = Some(port).filter(|port| *port != 0);
+            let name = endpoint.to_string();
+            config::Backend { name, address, port, weight: 0, max_connections: None, server_id: None }
         };
-        Backend { rising_since, ..Backend::new(member.unwrap_or_else(unknown), id) }
+        Backend { rising_since, ..Backend::new(member.unwrap_or_else(unknown), endpoint, id) }
     }
+}
+
+/// The endpoint of a backend that has this row.
+pub(super) fn endpoint_of(row: &BackendRow) -> Endpoint {
+    let port = match row.encapsulation {
+        Encapsulation::TRANSLATED => NatTarget::of(&row.outer).port.get(),
+        _ => 0,
+    };
+    Endpoint { address: row.address.to_ip(), port }
 }
 
 /// The services found, and those of their parts that nobody has claimed yet.

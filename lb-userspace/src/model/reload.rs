@@ -4,7 +4,7 @@ use super::{
     core::Core,
     service::{Admin, DesiredService},
 };
-use crate::config::Tracking;
+use crate::config::{self, Endpoint, Tracking};
 
 impl Core {
     /// What is lost when `desired` become the services: connections, and live changes. In sentences.
@@ -22,10 +22,18 @@ fn lost(before: &DesiredService, after: Option<&DesiredService>) -> Vec<String> 
         )];
     };
     let mut lost = Vec::new();
-    if !after.is_changed() && before.is_changed() {
+    let changes = before.changes_dropped_by(after);
+    if !changes.is_empty() {
         lost.push(format!(
             "service {name:?} was edited in the configuration file, so the changes made with lbctl are dropped: {}",
-            before.live_changes().join(", ")
+            changes.join(", ")
+        ));
+    }
+    let [before_translates, after_translates] = [before, after].map(|service| service.spec.forwarding.translates());
+    if before_translates != after_translates || after_translates && before.spec.forwarding != after.spec.forwarding {
+        lost.push(format!(
+            "service {name:?} has forwarding = \"{}\" instead of \"{}\" from now on: its connections are cut",
+            after.spec.forwarding, before.spec.forwarding
         ));
     }
     if after.spec.tracking == Tracking::Never && before.spec.tracking != Tracking::Never {
@@ -37,23 +45,34 @@ fn lost(before: &DesiredService, after: Option<&DesiredService>) -> Vec<String> 
 }
 
 impl DesiredService {
-    /// What was changed with `lbctl`, in words.
-    fn live_changes(&self) -> Vec<String> {
-        let (spec, declared) = (&self.spec.backends, &self.declared.backends);
+    /// What was changed with `lbctl`, and is not so in `after`, in words.
+    fn changes_dropped_by(&self, after: &Self) -> Vec<String> {
+        let endpoint = |backend: &config::Backend| self.spec.endpoint(backend);
+        let at = |service: &config::Service, wanted: Endpoint| {
+            service.backends.iter().find(|backend| endpoint(backend) == wanted).cloned()
+        };
         let mut changes = Vec::new();
-        for backend in spec {
-            match declared.iter().find(|other| other.address == backend.address) {
-                None => changes.push(format!("{} was added", backend.name)),
-                Some(other) if other.weight != backend.weight => {
-                    changes.push(format!("{} had weight {}", backend.name, backend.weight));
-                }
-                Some(_) => {}
+        for backend in &self.spec.backends {
+            let [declared, after] = [&self.declared, &after.spec].map(|service| at(service, endpoint(backend)));
+            if declared.as_ref() == Some(backend) || after.as_ref() == Some(backend) {
+                continue;
             }
+            changes.push(match declared {
+                None => format!("{} was added", backend.name),
+                Some(declared) if declared.weight != backend.weight => {
+                    format!("{} had weight {}", backend.name, backend.weight)
+                }
+                Some(declared) => format!("{} was added in place of {}", backend.name, declared.name),
+            });
         }
-        let is_gone = |address| spec.iter().all(|backend| backend.address != address);
-        let gone = declared.iter().filter(|backend| is_gone(backend.address));
-        changes.extend(gone.map(|backend| format!("{} was removed", backend.name)));
-        changes.extend(self.admin.iter().filter_map(|(name, admin)| match admin {
+        let is_back = |backend: &&config::Backend| {
+            at(&self.spec, endpoint(backend)).is_none() && at(&after.spec, endpoint(backend)).is_some()
+        };
+        changes.extend(
+            self.declared.backends.iter().filter(is_back).map(|backend| format!("{} was removed", backend.name)),
+        );
+        let admin = self.admin.iter().filter(|(name, admin)| after.admin_of(name) != **admin);
+        changes.extend(admin.filter_map(|(name, admin)| match admin {
             Admin::Enabled => None,
             Admin::Draining => Some(format!("{name} drained")),
             Admin::Disabled => Some(format!("{name} was disabled")),

@@ -7,15 +7,17 @@ use std::{
 
 use lb_common::{
     Address, BackendRow, Encapsulation, NetU16, NetU32, OuterHeader, RowIndex, ServiceId, checksum::Sum, gue, layout,
+    nat::NatTarget,
 };
 
 use super::{
     backend::{Backend, Ground},
     effect::Effect,
     pool::Pool,
+    sources::Sources,
 };
 use crate::{
-    config::{self, Forwarding, TunnelSource},
+    config::{self, Endpoint, Forwarding, Ports, TunnelSource},
     neighbour::{Egress, NextHop, Resolution, Unresolved},
 };
 
@@ -23,12 +25,14 @@ use crate::{
 pub(super) fn refresh_row(
     backend: &mut Backend,
     context: RowContext<'_>,
-    Shared { next_hops, rows, .. }: &mut Shared<'_>,
+    Shared { next_hops, rows, sources, free_ports, .. }: &mut Shared<'_>,
     ground: Ground,
 ) -> Option<Effect> {
     let now = ground.now;
     let wanted = match (next_hops.get(&backend.spec.address), backend.row) {
-        (Some(Ok(next_hop)), _) => context.row(backend.spec.address, next_hop).map_err(|error| error.to_string()),
+        (Some(Ok(next_hop)), _) => {
+            context.row(backend.endpoint, next_hop, sources, *free_ports).map_err(|error| error.to_string())
+        }
         // The row of before goes on while the neighbour is asked for, or asked again.
         (Some(Err(Unresolved::Resolving { .. })) | None, Some((_, row))) => Ok(row),
         (Some(Err(Unresolved::Resolving { .. })) | None, None) => {
@@ -76,7 +80,23 @@ pub(super) struct Shared<'a> {
     pub(super) node: &'a config::Node,
     pub(super) next_hops: &'a HashMap<IpAddr, Resolution>,
     pub(super) rows: &'a mut Pool,
+    pub(super) sources: &'a mut Sources,
+    pub(super) free_ports: Ports,
 }
+
+/// Lends a [`Core`](super::core::Core)'s parts, beside its services.
+macro_rules! shared {
+    ($core:ident) => {
+        $crate::model::row::Shared {
+            node: &$core.node,
+            next_hops: &$core.next_hops,
+            rows: &mut $core.rows,
+            sources: &mut $core.sources,
+            free_ports: $core.free_ports,
+        }
+    };
+}
+pub(super) use shared;
 
 /// Time to live of an outer header. RFC 2003, section 3.1 asks for one that reaches the end of the tunnel.
 const OUTER_TTL: u8 = 64;
@@ -96,10 +116,18 @@ pub(super) struct RowContext<'a> {
 }
 
 impl RowContext<'_> {
-    /// The row of the backend at `address`, or why there is none.
-    pub(super) fn row(self, address: IpAddr, next_hop: &NextHop) -> Result<BackendRow, NoRow> {
+    /// The row of the backend at `endpoint`, or why there is none.
+    pub(super) fn row(
+        self,
+        endpoint: Endpoint,
+        next_hop: &NextHop,
+        sources: &mut Sources,
+        free_ports: Ports,
+    ) -> Result<BackendRow, NoRow> {
+        let address = endpoint.address;
         let identity = BackendRow { service: self.id, address: address.into(), ..BackendRow::default() };
         let egress = match next_hop {
+            NextHop::Local if self.service.forwarding.translates() => return Err(NoRow::Local),
             NextHop::Local => return Ok(BackendRow { encapsulation: Encapsulation::LOCAL, ..identity }),
             NextHop::Via(egress) => egress,
         };
@@ -119,6 +147,15 @@ impl RowContext<'_> {
         };
         let protocol = match forwarding {
             Forwarding::L2Dsr => return Ok(row),
+            Forwarding::Nat => return Ok(BackendRow { outer: target(endpoint).to_outer(), ..row }),
+            Forwarding::FullNat => {
+                let addresses = self.sources(address, egress)?;
+                let ports = self.service.nat.ports.unwrap_or(free_ports);
+                let first_source = sources.place(&addresses, ports).ok_or(NoRow::Sources)?;
+                let count = u16::try_from(addresses.len()).map_err(|_| NoRow::Sources)?;
+                let target = NatTarget { first_source, sources: count, ..target(endpoint) };
+                return Ok(BackendRow { outer: target.to_outer(), ..row });
+            }
             Forwarding::Ipip if self.service.address.is_ipv4() => PROTOCOL_IPV4,
             Forwarding::Ipip => PROTOCOL_IPV6,
             Forwarding::Gue => gue::UDP,
@@ -130,6 +167,20 @@ impl RowContext<'_> {
         };
         let gue_port = NetU16::new(self.service.gue_port().unwrap_or_default());
         Ok(BackendRow { entropy_bits: source.entropy_bits, gue_port, outer, ..row })
+    }
+
+    /// The sources of the backend's family that the service has, else those of the node, else the address that the kernel would
+    /// send from.
+    fn sources(self, backend: IpAddr, egress: &Egress) -> Result<Vec<IpAddr>, NoRow> {
+        let of_family = |addresses: &[IpAddr]| -> Vec<IpAddr> {
+            addresses.iter().copied().filter(|source| source.is_ipv4() == backend.is_ipv4()).collect()
+        };
+        let [own, node] = [of_family(&self.service.nat.sources), of_family(&self.node.nat_sources)];
+        let preferred: Vec<IpAddr> = of_family(egress.preferred_source.as_slice());
+        [own, node, preferred]
+            .into_iter()
+            .find(|addresses| !addresses.is_empty())
+            .ok_or_else(|| NoRow::NatSource { interface: egress.interface.clone() })
     }
 
     /// The configured source of the backend's family, else the address that the kernel would send from.
@@ -147,8 +198,20 @@ impl RowContext<'_> {
 pub(super) enum NoRow {
     #[error("{interface} has no address for the tunnel to start from; write tunnel_source in [node]")]
     TunnelSource { interface: String },
+    #[error(
+        "{interface} has no address of its family that flows could have as their source; write sources in [service.nat]"
+    )]
+    NatSource { interface: String },
+    #[error("there is no room for more sources of translated flows: `lbd unload` makes room, and cuts connections")]
+    Sources,
+    #[error("it is this host: its replies would not come by the balancer; use another forwarding for a backend here")]
+    Local,
     #[error("{interface} is interface number {ifindex}; numbers below {} can be used", layout::MAX_INTERFACES)]
     InterfaceNumber { interface: String, ifindex: u32 },
+}
+
+fn target(endpoint: Endpoint) -> NatTarget {
+    NatTarget { port: NetU16::new(endpoint.port), ..NatTarget::default() }
 }
 
 /// See [`OuterHeader`] for what is left open.

@@ -266,7 +266,7 @@ impl ServiceState {
         Memory {
             members: self.desired.spec.backends.clone(),
             removed: self.removed.iter().map(|backend| (backend.spec.clone(), backend.until)).collect(),
-            rising: rising.filter_map(|backend| Some((backend.spec.address, backend.rising_since?))).collect(),
+            rising: rising.filter_map(|backend| Some((backend.endpoint, backend.rising_since?))).collect(),
         }
     }
 
@@ -373,7 +373,12 @@ impl ServiceState {
     pub(super) fn pace(&self) -> Pace {
         let spec = &self.desired.spec;
         Pace {
-            handshake: if self.has_first_packets() { HANDSHAKE } else { Duration::ZERO },
+            // A first packet that comes again finds the record of its flow, where addresses are translated.
+            handshake: if self.has_first_packets() && !spec.forwarding.translates() {
+                HANDSHAKE
+            } else {
+                Duration::ZERO
+            },
             idle: spec.idle_timeout(),
             tracking: if self.is_rehashing() { Tracking::Always } else { spec.effective_tracking() },
         }

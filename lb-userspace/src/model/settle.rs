@@ -7,21 +7,25 @@ use std::{
 };
 
 use lb_common::{
-    Address, BackendId, BackendRow, Condition, QuicIds, RowIndex, Scheduler, Service, ServiceEntry, ServiceId,
-    ServiceKey,
+    Address, BackendId, BackendRow, Condition, Encapsulation, NatMode, QuicIds, RowIndex, Scheduler, Service,
+    ServiceEntry, ServiceId, ServiceKey, nat::NatTarget,
 };
 
 use super::{
     backend::{Backend, Checked, Standing},
     core::{ApplyError, Core, Full},
     effect::Effect,
-    recover::LiveService,
+    recover::{LiveService, endpoint_of},
     rehash,
     rotation::{self, Rotation, Run},
-    row::Shared,
+    row::shared,
     service::{Admin, DesiredService, ServiceState, chunk_count, wanted_slots},
 };
-use crate::{config, health::Health, schedule::SlotMover};
+use crate::{
+    config::{self, Endpoint, Forwarding, OnFull},
+    health::Health,
+    schedule::SlotMover,
+};
 
 /// Where a service and its backends are to be in the maps.
 struct Place {
@@ -43,7 +47,7 @@ struct Present {
     mover: Option<SlotMover>,
     rotation: Rotation,
     rehashed: Option<Instant>,
-    backends: HashMap<Address, Backend>,
+    backends: HashMap<Endpoint, Backend>,
 }
 
 impl Core {
@@ -81,13 +85,13 @@ impl Core {
     /// Reserves what `desired` needs and does not have.
     fn find_place(&mut self, desired: &DesiredService, now: Instant) -> Result<Place, Full> {
         let key = desired.key();
-        let (present, run, ids): (Option<Service>, Option<Run>, HashMap<Address, BackendId>) =
+        let (present, run, ids): (Option<Service>, Option<Run>, HashMap<Endpoint, BackendId>) =
             if let Some(state) = self.services.iter().find(|state| state.desired.key() == key) {
                 let backends = state.backends.iter().chain(&state.removed);
-                let ids = backends.map(|backend| (backend.spec.address.into(), backend.id));
+                let ids = backends.map(|backend| (backend.endpoint, backend.id));
                 (Some(state.live), state.rotation.run, ids.collect())
             } else if let Some(live) = self.leftovers.get(&key) {
-                let ids = live.backends.iter().map(|(id, _, row)| (row.address, *id));
+                let ids = live.backends.iter().map(|(id, _, row)| (endpoint_of(row), *id));
                 (Some(live.service), Rotation::take_over(live.scheduler).run, ids.collect())
             } else {
                 (None, None, HashMap::new())
@@ -99,6 +103,7 @@ impl Core {
                 slot_mask: slots - 1,
                 quic: desired.spec.quic.map_or(QuicIds::NONE, config::Quic::ids),
                 hash: rehash::inputs(&desired.spec, present),
+                nat: nat_mode(&desired.spec),
                 ..present.unwrap_or_default()
             },
             is_new: present.is_none(),
@@ -130,7 +135,7 @@ impl Core {
             place.has_new_rotation = true;
         }
         for backend in &desired.spec.backends {
-            let known = ids.get(&backend.address.into()).map(|id| (*id, false));
+            let known = ids.get(&desired.spec.endpoint(backend)).map(|id| (*id, false));
             let Some(id) = known.or_else(|| self.backend_ids.take(now).map(|id| (BackendId::truncate(id), true)))
             else {
                 self.give_up(&place, now);
@@ -193,7 +198,7 @@ impl Core {
             if *is_new {
                 effects.push(Effect::ResetBackendTraffic(*id));
             }
-            let present = present.backends.remove(&spec.address.into());
+            let present = present.backends.remove(&desired.spec.endpoint(spec));
             let backend = join(spec, *id, present, &desired, effects);
             backends.push(Backend { is_one_of_the_first: backend.is_one_of_the_first || begins, ..backend });
         }
@@ -226,7 +231,7 @@ impl Core {
         if is_leftover {
             state.skip_slow_start(now);
         }
-        let mut shared = Shared { node: &self.node, next_hops: &self.next_hops, rows: &mut self.rows };
+        let mut shared = shared!(self);
         let mut refreshed = state.refresh(&mut shared, now);
         if place.has_new_table {
             // What stands in the chunks of a new table is not known: all words are written.
@@ -304,9 +309,11 @@ impl Core {
     pub(super) fn refresh_shared(&mut self, effects: &mut Vec<Effect>) {
         let mut services: Vec<ServiceEntry> = self.services.iter().map(ServiceState::entry).collect();
         services.sort_unstable_by_key(|entry| entry.service.id);
-        if services != self.stored {
-            effects.push(Effect::StoreServices(services.clone()));
+        let translated = self.translated();
+        if services != self.stored || translated != self.translated {
+            effects.push(Effect::StoreServices(services.clone(), translated.iter().copied().collect()));
             self.stored = services;
+            self.translated = translated;
         }
 
         let specs = self.services.iter().map(|state| &state.desired.spec);
@@ -325,11 +332,43 @@ impl Core {
         self.watch_next_hops(effects);
     }
 
+    /// Makes sure that replies are known before there are any: the first of `effects` tells the datapath their addresses.
+    pub(super) fn expect_replies(&mut self, effects: &mut Vec<Effect>) {
+        let translated = self.translated();
+        if !translated.is_subset(&self.translated) {
+            self.translated.extend(translated);
+            effects.insert(0, Effect::StoreServices(self.stored.clone(), self.translated.iter().copied().collect()));
+        }
+    }
+
+    /// The addresses that replies of translated flows come to, or from where the client's address is kept.
+    fn translated(&self) -> BTreeSet<IpAddr> {
+        let backends = self.services.iter().flat_map(|state| state.backends.iter().chain(&state.removed));
+        let rows = backends.filter_map(|backend| backend.row).map(|(_, row)| row);
+        rows.filter(|row| row.encapsulation == Encapsulation::TRANSLATED)
+            .flat_map(|row| {
+                let NatTarget { first_source, sources, .. } = NatTarget::of(&row.outer);
+                let own = self.sources.run(first_source, sources).iter().map(|source| source.address);
+                own.chain((sources == 0).then_some(row.address))
+            })
+            .map(Address::to_ip)
+            .collect()
+    }
+
     pub(super) fn watch_next_hops(&self, effects: &mut Vec<Effect>) {
         let backends = self.services.iter().flat_map(|state| state.backends.iter().chain(&state.removed));
         let watched: BTreeSet<IpAddr> = backends.map(|backend| backend.spec.address).collect();
         effects.push(Effect::WatchNextHops(watched.into_iter().collect()));
     }
+}
+
+fn nat_mode(spec: &config::Service) -> NatMode {
+    let mode = match spec.forwarding {
+        Forwarding::Nat => NatMode::DESTINATION,
+        Forwarding::FullNat => NatMode::BOTH,
+        Forwarding::L2Dsr | Forwarding::Ipip | Forwarding::Gue => return NatMode::NONE,
+    };
+    if spec.on_full == OnFull::Reset { mode.resetting() } else { mode }
 }
 
 /// The backend `spec` with what is known of it from before.
@@ -341,7 +380,7 @@ fn join(
     effects: &mut Vec<Effect>,
 ) -> Backend {
     let admin = service.admin_of(&spec.name);
-    let present = present.unwrap_or_else(|| Backend::new(spec.clone(), id));
+    let present = present.unwrap_or_else(|| Backend::new(spec.clone(), service.spec.endpoint(spec), id));
     let known = present.known_health();
     let mut backend = Backend {
         spec: spec.clone(),
@@ -371,7 +410,10 @@ fn run_check(
     match check {
         Some(check) if backend.check.as_ref() != Some(check) => effects.push(Effect::StartCheck {
             id: backend.id,
-            target: SocketAddr::new(backend.spec.address, service.spec.port),
+            target: SocketAddr::new(
+                backend.spec.address,
+                if backend.endpoint.port == 0 { service.spec.port } else { backend.endpoint.port },
+            ),
             check: Box::new(check.clone()),
             initial: backend.known_health(),
         }),
@@ -407,7 +449,7 @@ impl Present {
             mover: Some(state.mover.clone()),
             rotation: state.rotation.clone(),
             rehashed: state.rehashed,
-            backends: backends.map(|backend| (backend.spec.address.into(), backend.clone())).collect(),
+            backends: backends.map(|backend| (backend.endpoint, backend.clone())).collect(),
         }
     }
 
@@ -422,11 +464,11 @@ impl Present {
                 Condition::SERVING => Health::Unknown,
                 _ => Health::Down,
             });
-            let address = row.address.to_ip();
-            let mut backend = live.memory.backend(address, id);
+            let endpoint = endpoint_of(&row);
+            let mut backend = live.memory.backend(endpoint, live.key.port.get(), id);
             backend.row = Some((index, row));
             backend.health = health;
-            (row.address, backend)
+            (endpoint, backend)
         };
         Self {
             service: live.service,

@@ -93,7 +93,7 @@ impl Datapath {
 
     fn run_one(&mut self, effect: Effect) {
         match effect {
-            Effect::StoreServices(services) => {
+            Effect::StoreServices(services, _) => {
                 self.services = services.into_iter().map(|entry| (entry.key, entry.service)).collect();
             }
             Effect::StoreSlots(service, words) => {
@@ -267,6 +267,7 @@ impl World {
             quic_servers: self.datapath.quic_servers.clone(),
             named: self.datapath.named.clone(),
             losses: self.datapath.losses,
+            ..Found::default()
         };
         let mut core = Core::new(config::Node::default(), found, self.now);
         let mut datapath = Datapath { checks: BTreeMap::new(), ..self.datapath };

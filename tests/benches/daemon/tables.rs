@@ -27,7 +27,7 @@ pub(crate) fn run() -> Result<Vec<CaseResult>> {
     let mut cases = Vec::new();
     for (flows, name) in [(0, "empty"), (524_288, "524,288-flows"), (943_718, "943,718-flows")] {
         fill(&tables.table(), flows);
-        let sweeps = (0..SAMPLES).map(|_| time(|| sweep(&tables.table(), &words, &mut subjects)).1);
+        let sweeps = (0..SAMPLES).map(|_| time(|| sweep(&tables.table(), None, &words, &mut subjects)).1);
         cases.push(CaseResult::new(format!("sweep/1,048,576-entries/{name}"), sweeps.collect()));
     }
     tables.table().clear();
@@ -56,7 +56,7 @@ fn subject() -> Result<Subject> {
     let id = ServiceId::new(1).context("1 is an id")?;
     let service = Service { id, slot_mask: 1023, ..Service::default() };
     let idle_timeout = std::time::Duration::from_secs(IDLE_SECONDS);
-    Ok(Subject { service, idle_timeout, backends: vec![backend()], slots: None })
+    Ok(Subject { service, idle_timeout, backends: vec![backend()], nat: None, slots: None })
 }
 
 /// Lets the table hold so many flows.

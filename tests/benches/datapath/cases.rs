@@ -13,7 +13,7 @@ use crate::{
     frames::{Kind, frame},
     measure::{Bench, PACKETS, Sample, Target, rounds},
     report::CaseResult,
-    services::{ALL_COMPARED, ONE_SERVICE, Scale, THOUSAND_SERVICES, fill},
+    services::{ALL_COMPARED, Forwarding, ONE_SERVICE, Scale, THOUSAND_SERVICES, fill},
     slots::{Slots, Table, misrouted},
 };
 
@@ -31,6 +31,7 @@ pub(crate) struct Case {
     pub(crate) name: String,
     pub(crate) frame: Vec<u8>,
     pub(crate) ipv4: bool,
+    pub(crate) kind: Kind,
     pub(crate) template: Template,
     pub(crate) target: Target,
     /// Packets per sample.
@@ -51,6 +52,7 @@ impl Case {
             name: format!("maglev/{mode}/{family}/{}/{flows}{services}", kind.name()),
             frame,
             ipv4,
+            kind,
             template: Template { source_mask: flows - 1, destination_mask: u32::from(scale.services) - 1, ..template },
             target: Target::Balance,
             packets: PACKETS,
@@ -66,6 +68,7 @@ impl Case {
             name: format!("not-ours/-/{family}/{}/1", kind.name()),
             frame,
             ipv4,
+            kind,
             template,
             target: Target::Balance,
             packets: PACKETS,
@@ -81,6 +84,7 @@ impl Case {
             name: name.to_owned(),
             frame,
             ipv4: true,
+            kind: Kind::Established,
             template: Template { source_mask: MANY - 1, ..template },
             target,
             packets: PACKETS,
@@ -107,6 +111,14 @@ impl Case {
         Self { name, packets, slots, algorithm, ..case }
     }
 
+    /// A case of a service that translates: of its flows' first packets, or of others.
+    fn translated(mode: &str, slots: Slots, kind: Kind, ipv4: bool, flows: u32) -> Self {
+        let case = Self::balanced(mode, kind, ipv4, flows, ONE_SERVICE);
+        // Of new flows each comes once.
+        let packets = if slots == Slots::First { flows } else { PACKETS };
+        Self { name: format!("{}/{}", case.name, slots.name()), packets, slots, ..case }
+    }
+
     /// Whether flows could be lost, and would be missed.
     fn is_flood_on_moving_slots(&self) -> bool {
         self.slots == Slots::AllMoving && self.template.flood_every != 0
@@ -123,7 +135,7 @@ struct Group {
     scale: Scale,
     hash: HashInputs,
     ipv4: bool,
-    encapsulation: Encapsulation,
+    forwarding: Forwarding,
     cases: Vec<Case>,
 }
 
@@ -147,8 +159,23 @@ fn scheduled(algorithms: &[Algorithm], scale: Scale) -> Vec<Case> {
 
 /// Cases of services whose packets go in IP of the same family.
 fn ipip(cases: Vec<Case>, ipv4: bool, scale: Scale) -> Group {
-    let encapsulation = if ipv4 { Encapsulation::IPV4 } else { Encapsulation::IPV6 };
-    Group { scale, hash: HashInputs::default(), ipv4, encapsulation, cases }
+    let forwarding = Forwarding::to(if ipv4 { Encapsulation::IPV4 } else { Encapsulation::IPV6 });
+    Group { scale, hash: HashInputs::default(), ipv4, forwarding, cases }
+}
+
+fn translating(mode: &str, ipv4: bool, forwarding: Forwarding) -> Group {
+    let flows = [1, MANY, VERY_MANY];
+    let each = |slots: Slots, kind: Kind, flows: &[u32]| -> Vec<Case> {
+        flows.iter().map(|flows| Case::translated(mode, slots, kind, ipv4, *flows)).collect()
+    };
+    let cases = [
+        each(Slots::First, Kind::Syn, &flows[1..]),
+        each(Slots::Found, Kind::Established, &flows),
+        each(Slots::First, Kind::Udp, &flows[1..2]),
+        each(Slots::Found, Kind::Udp, &flows[1..2]),
+    ];
+    let cases = cases.into_iter().flatten().collect();
+    Group { scale: ONE_SERVICE, hash: HashInputs::default(), ipv4, forwarding, cases }
 }
 
 fn groups() -> Vec<Group> {
@@ -169,7 +196,7 @@ fn groups() -> Vec<Group> {
         scale: ONE_SERVICE,
         hash: HashInputs::default(),
         ipv4,
-        encapsulation,
+        forwarding: Forwarding::to(encapsulation),
         cases: cases(mode, ipv4, ONE_SERVICE, kinds, &all),
     };
     let moving = || Case::tracked(Slots::AllMoving, Kind::Established, true, MANY);
@@ -207,6 +234,12 @@ fn groups() -> Vec<Group> {
         group("l2-dsr", true, Encapsulation::NONE, &every),
         group("l2-dsr", false, Encapsulation::NONE, &every),
         ipip(cases("ipip", true, THOUSAND_SERVICES, &[Kind::Syn, Kind::Established], &all), true, THOUSAND_SERVICES),
+        translating("full-nat", true, Forwarding::full_nat(true)),
+        translating("full-nat", false, Forwarding::full_nat(false)),
+        translating("full-nat-46", true, Forwarding::full_nat(false)),
+        translating("full-nat-64", false, Forwarding::full_nat(true)),
+        translating("nat", true, Forwarding::nat(true)),
+        translating("nat", false, Forwarding::nat(false)),
     ]
 }
 
@@ -220,11 +253,17 @@ pub(crate) fn run(only: &str) -> anyhow::Result<Vec<CaseResult>> {
         }
         let pins = Pins::new(number);
         let mut dataplane = Dataplane::load(&pins.0, KEY, None)?;
-        let slots = fill(&mut dataplane, group.scale, group.hash, group.ipv4, group.encapsulation)?;
+        let slots = fill(&mut dataplane, group.scale, group.hash, group.ipv4, group.forwarding)?;
         let bits = if group.has_scheduler() { LARGE_TABLE_BITS } else { TABLE_BITS };
         let (tables, _) = dataplane.open_flow_tables(bits, idle_ticks(IDLE_SECONDS))?;
         let mut bench = Bench::new(&mut dataplane)?;
-        let table = Table { slots, backends: group.scale.backends, maps: &dataplane.maps, flows: tables.table() };
+        let table = Table {
+            slots,
+            backends: group.scale.backends,
+            maps: &dataplane.maps,
+            flows: tables.table(),
+            nat: dataplane.nat.table(),
+        };
         let mut cases = vec![Case::floor("noop", Target::Noop), Case::floor("encap", Target::Encap)];
         cases.extend(group.cases);
         let samples: Vec<Sample> = rounds(&mut bench, &cases, |bench, case| table.prepare(bench, case))?;

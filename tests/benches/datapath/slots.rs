@@ -6,7 +6,7 @@ use anyhow::ensure;
 use lb_common::{BackendId, Scheduler, Service, SlotWord, bench::Template};
 use lb_userspace::{
     config::Algorithm,
-    dataplane::{FlowTable, Maps},
+    dataplane::{FlowTable, Maps, NatTable},
     schedule::plan,
 };
 
@@ -36,6 +36,10 @@ pub(crate) enum Slots {
     Known,
     /// One slot in a hundred moves, and its flows are put into the table.
     OnePercentMoving,
+    /// Nothing moves, and all flows are in the table of translated flows.
+    Found,
+    /// Nothing moves, and every flow is put into the table of translated flows, which is empty.
+    First,
     /// All slots move between two newcomers, and all flows are in the table, with others: a packet that a newcomer gets is on the
     /// wrong way.
     AllMoving,
@@ -50,6 +54,8 @@ impl Slots {
             Self::Known => "always-found",
             Self::OnePercentMoving => "1%-moving",
             Self::AllMoving => "all-moving-found",
+            Self::Found => "found",
+            Self::First => "first",
         }
     }
 
@@ -60,7 +66,7 @@ impl Slots {
             Self::Always | Self::Known => SlotWord::new(owner, owner, true, true),
             Self::OnePercentMoving if slot.is_multiple_of(100) => SlotWord::new(heir, owner, true, true),
             Self::AllMoving => SlotWord::new(NEWCOMERS[0], NEWCOMERS[1], true, true),
-            Self::Stable | Self::OnePercentMoving => SlotWord::stable(owner),
+            Self::Stable | Self::OnePercentMoving | Self::Found | Self::First => SlotWord::stable(owner),
         }
     }
 }
@@ -85,6 +91,8 @@ pub(crate) struct Table<'a> {
     pub(crate) backends: u16,
     pub(crate) maps: &'a Maps,
     pub(crate) flows: Arc<FlowTable>,
+    /// The table of translated flows, if there are any.
+    pub(crate) nat: Option<Arc<NatTable>>,
 }
 
 impl Table<'_> {
@@ -94,6 +102,9 @@ impl Table<'_> {
         if case.slots == Slots::Stable {
             self.store(Slots::Stable);
             return Ok(());
+        }
+        if let Some(nat) = &self.nat {
+            return self.translate(bench, case, nat);
         }
         self.flows.clear();
         if matches!(case.slots, Slots::Tracked | Slots::Known | Slots::AllMoving) {
@@ -118,6 +129,24 @@ impl Table<'_> {
             });
             self.maps.store_scheduler(service.id, scheduler);
         }
+    }
+
+    /// Puts all flows of `case`, or none, into the table of translated flows.
+    fn translate(&self, bench: &mut Bench, case: &Case, nat: &NatTable) -> anyhow::Result<()> {
+        self.store(Slots::Stable);
+        nat.clear();
+        if case.slots == Slots::First {
+            return Ok(());
+        }
+        let flows = case.template.source_mask + 1;
+        let kind = if case.kind == Kind::Udp { Kind::Udp } else { Kind::Syn };
+        let (frame, template) = frame(kind, case.ipv4, true);
+        let template = Template { source_mask: case.template.source_mask, ..template };
+        let first = Case { frame, template, packets: flows, name: case.name.clone(), ..*case };
+        bench.sample(&first, flows)?;
+        let found = nat.flows().count() as u64;
+        ensure!(found == u64::from(flows), "{}: {found} of {flows} flows are in the table", case.name);
+        Ok(())
     }
 
     fn store(&self, slots: Slots) {

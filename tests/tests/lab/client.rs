@@ -2,16 +2,18 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    io::{self, ErrorKind},
     net::{IpAddr, SocketAddr, UdpSocket},
     ops::Range,
-    time::Duration,
+    thread,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, bail};
 use lb_tests::lab::Lab;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpSocket,
+    net::{TcpSocket, TcpStream},
     time::timeout,
 };
 
@@ -21,6 +23,9 @@ pub(crate) const PORTS: Range<u16> = 300..400;
 
 /// The longest that an answer may take.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The time between two attempts to have an address that is still in use.
+const RETRY: Duration = Duration::from_millis(10);
 
 /// Who answered, by source port.
 pub(crate) type Owners = BTreeMap<u16, String>;
@@ -58,12 +63,15 @@ pub(crate) fn ask(lab: &Lab, service: SocketAddr, ports: Range<u16>) -> Result<B
 
 /// The body of the answer: the backend's name.
 async fn request(from: SocketAddr, to: SocketAddr) -> Result<String> {
-    let socket = if to.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    socket.set_reuseaddr(true)?;
-    // No TIME_WAIT: the next request comes from the same port.
-    socket.set_zero_linger()?;
-    socket.bind(from).with_context(|| format!("bind to {from}"))?;
-    let mut stream = socket.connect(to).await.context("connect")?;
+    let mut stream = loop {
+        match connect(from, to).await {
+            // See `bind_udp`; the caller's patience ends this.
+            Err(error) if matches!(error.kind(), ErrorKind::AddrInUse | ErrorKind::AddrNotAvailable) => {
+                tokio::time::sleep(RETRY).await;
+            }
+            stream => break stream.with_context(|| format!("connect from {from}"))?,
+        }
+    };
     stream.write_all(b"GET / HTTP/1.0\r\n\r\n").await.context("send")?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.context("receive")?;
@@ -73,13 +81,22 @@ async fn request(from: SocketAddr, to: SocketAddr) -> Result<String> {
     }
 }
 
+async fn connect(from: SocketAddr, to: SocketAddr) -> io::Result<TcpStream> {
+    let socket = if to.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_reuseaddr(true)?;
+    // No TIME_WAIT: the next request comes from the same port.
+    socket.set_zero_linger()?;
+    socket.bind(from)?;
+    socket.connect(to).await
+}
+
 /// Sends a UDP datagram from each source port; fails unless all come back, with the backend's name in front.
 pub(crate) fn udp_owners(lab: &Lab, service: SocketAddr, ports: Range<u16>) -> Result<Owners> {
     let from = source(lab, service);
     lab.node("client").namespace().inside(|| {
         let mut owners = Owners::new();
         for port in ports {
-            let socket = UdpSocket::bind((from, port))?;
+            let socket = bind_udp(SocketAddr::new(from, port))?;
             socket.set_read_timeout(Some(PATIENCE))?;
             // An answer from any other address would not be received.
             socket.connect(service)?;
@@ -92,6 +109,20 @@ pub(crate) fn udp_owners(lab: &Lab, service: SocketAddr, ports: Range<u16>) -> R
         }
         Ok(owners)
     })
+}
+
+/// A socket at an address that is free or will soon be: a process that another test is about to start has the socket
+/// before this one, as it has all files of the test, until it runs its own program.
+fn bind_udp(address: SocketAddr) -> Result<UdpSocket> {
+    let start = Instant::now();
+    loop {
+        match UdpSocket::bind(address) {
+            Err(error) if error.kind() == ErrorKind::AddrInUse && start.elapsed() < PATIENCE => {
+                thread::sleep(RETRY);
+            }
+            socket => return socket.with_context(|| format!("bind to {address}")),
+        }
+    }
 }
 
 /// The client's address of the service's family.

@@ -89,7 +89,7 @@ impl Datapath {
         let bits = BucketBits::new(SMALLEST).expect("a size");
         dataplane.open_flow_tables(bits, IDLE_TICKS).expect("there can be a flow table");
         dataplane.maps.put_interface(IFINDEX.into(), OWN_MAC).expect("the interface map takes it");
-        dataplane.maps.store_services(&services()).expect("the directory takes them");
+        dataplane.maps.store_services(&services(), &[]).expect("the directory takes them");
         put_quic_servers(&sandbox);
         let table = FlowTable::open(&sandbox, 0, SMALLEST);
         let mut datapath = Self { dataplane, clock, table, rows: 0, _sandbox: sandbox };

@@ -1,6 +1,6 @@
 //! The loaded balancer and its maps.
 
-use std::{net::IpAddr, path::Path, process::Command};
+use std::{net::IpAddr, path::Path, process::Command, sync::Arc};
 
 use aya::{
     maps::{Array, HashMap, Map, MapData, PerCpuArray},
@@ -15,13 +15,13 @@ use lb_common::{
 };
 use lb_tests::lab::run;
 use lb_userspace::{
-    dataplane::{Dataplane, DataplaneError, FlowTables, Maps, Sweep, VirtualMacs, sweep},
+    dataplane::{Dataplane, DataplaneError, FlowTables, Maps, NatTable, Sweep, VirtualMacs, sweep},
     model::Subject,
 };
 
 use crate::{
     backend::Backend,
-    case::{Datapath, Outcome, increments, test_run},
+    case::{Action, Datapath, Outcome, increments, test_run},
     flow_table::{FlowTable, SMALLEST},
     frame::Frame,
     sandbox::Sandbox,
@@ -48,6 +48,8 @@ pub(crate) struct Balancer {
     /// The counters after the last run.
     counted: Counted,
     services: Vec<ServiceEntry>,
+    /// The addresses that replies of translated flows come to or from.
+    translated: Vec<Address>,
     chunks: u32,
     rows: u32,
     sandbox: Sandbox,
@@ -90,6 +92,7 @@ impl Balancer {
             watched: Vec::new(),
             counted: Counted::default(),
             services: Vec::new(),
+            translated: Vec::new(),
             chunks: 0,
             rows: 0,
             sandbox,
@@ -122,7 +125,10 @@ impl Balancer {
 
     /// Makes packets for these keys belong to `service`.
     pub(crate) fn put_services(&mut self, keys: impl IntoIterator<Item = ServiceKey>, service: Service) {
-        self.services.extend(keys.into_iter().map(|key| ServiceEntry { key, service }));
+        for key in keys {
+            self.services.retain(|entry| entry.key != key);
+            self.services.push(ServiceEntry { key, service });
+        }
         self.store_services();
     }
 
@@ -132,7 +138,7 @@ impl Balancer {
     }
 
     fn store_services(&mut self) {
-        self.dataplane.maps.store_services(&self.services).expect("the directory takes them");
+        self.dataplane.maps.store_services(&self.services, &self.translated).expect("the directory takes them");
     }
 
     /// Replaces the row of a backend, as the daemon does: at a place that is not in use.
@@ -141,6 +147,30 @@ impl Balancer {
         self.rows = self.rows % (layout::BACKEND_ROWS - 1) + 1;
         self.dataplane.maps.put_row(backend, RowIndex(self.rows), row).expect("the row map takes it");
         self.watch(backend);
+    }
+
+    /// Makes the table of translated flows, in its smallest size, and lets replies come to, or from, these addresses.
+    pub(crate) fn translate(&mut self, replies: &[IpAddr]) {
+        let bits = BucketBits::new(SMALLEST).expect("a size");
+        self.dataplane.nat.ensure(bits).expect("there can be a table of translated flows");
+        self.translated.extend(replies.iter().map(|address| Address::from(*address)));
+        self.store_services();
+    }
+
+    /// The table of translated flows.
+    pub(crate) fn nat_table(&self) -> Arc<NatTable> {
+        self.dataplane.nat.table().expect("it was made")
+    }
+
+    /// What becomes of a frame, and the frame then; nothing is counted, so that it can be done often. Whoever counts after that
+    /// has to [`Balancer::recount`].
+    pub(crate) fn run_only(&mut self, frame: &[u8]) -> (Action, Vec<u8>) {
+        test_run(self.program(), frame)
+    }
+
+    /// Lets what was counted until now count for nothing.
+    pub(crate) fn recount(&mut self) {
+        self.counted = self.count();
     }
 
     /// The map of virtual routers, as another process opens it.
@@ -175,7 +205,7 @@ impl Balancer {
 
     /// Lets the daemon sweep the flow table.
     pub(crate) fn sweep(&self, subjects: &mut [Subject]) -> Sweep {
-        sweep(&self.tables.table(), &self.dataplane.maps.words(), subjects)
+        sweep(&self.tables.table(), self.dataplane.nat.table().as_deref(), &self.dataplane.maps.words(), subjects)
     }
 
     /// The folder of pins.

@@ -6,7 +6,7 @@
 //!
 //! | file | job |
 //! |---|---|
-//! | `balance/`, `decap/` | the tables, one file per topic |
+//! | `balance/`, `nat/`, `decap/` | the tables, one file per topic |
 //! | `case.rs`, `hexdiff.rs` | running a table, and saying what differs |
 //! | `fixture.rs`, `sandbox.rs` | the loaded balancer and its maps, of which nothing is left |
 //! | `flow_table.rs` | flow tables and their entries |
@@ -26,6 +26,7 @@ mod flow_table;
 mod frame;
 mod hexdiff;
 mod logging;
+mod nat;
 mod oracle;
 mod packet;
 mod sandbox;

@@ -22,6 +22,28 @@ pub(crate) struct Packet {
     /// The header of a TCP segment.
     pub(crate) segment: Segment,
     pub(crate) payload: Vec<u8>,
+    /// What else is in the IP header.
+    pub(crate) header: Header,
+}
+
+/// Fields of an IP header that the datapath has to carry through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Header {
+    /// Time to live, or hop limit.
+    pub(crate) hop_limit: u8,
+    /// Of IPv4.
+    pub(crate) identification: u16,
+    /// Of IPv4.
+    pub(crate) dont_fragment: bool,
+    /// Of IPv6.
+    pub(crate) flow_label: u32,
+}
+
+/// As a client sends it: no field has a usual value.
+impl Default for Header {
+    fn default() -> Self {
+        Self { hop_limit: CLIENT_TTL, identification: 0x4321, dont_fragment: false, flow_label: 0x5_4321 }
+    }
 }
 
 /// What differs in the headers of TCP segments (RFC 9293, section 3.1).
@@ -62,10 +84,7 @@ pub(crate) struct Extension {
     pub(crate) data: Vec<u8>,
 }
 
-/// Fields of an IP header that the datapath has to carry through: none of them has a usual value.
 pub(crate) const CLIENT_TTL: u8 = 61;
-const CLIENT_ID: u16 = 0x4321;
-const CLIENT_FLOW_LABEL: u32 = 0x5_4321;
 
 impl Packet {
     pub(crate) fn new(protocol: IpNumber, source: SocketAddr, destination: SocketAddr) -> Self {
@@ -78,6 +97,7 @@ impl Packet {
             extensions: Vec::new(),
             segment: Segment::default(),
             payload: b"hello".to_vec(),
+            header: Header::default(),
         }
     }
 
@@ -108,9 +128,9 @@ impl Packet {
         let mut header = Ipv4Header {
             dscp: dscp(self.traffic_class),
             ecn: ecn(self.traffic_class),
-            identification: CLIENT_ID,
-            dont_fragment: false,
-            time_to_live: CLIENT_TTL,
+            identification: self.header.identification,
+            dont_fragment: self.header.dont_fragment,
+            time_to_live: self.header.hop_limit,
             protocol: self.protocol,
             source: source.octets(),
             destination: destination.octets(),
@@ -135,10 +155,10 @@ impl Packet {
         let payload_len = extensions.len() + transport.header_len() + self.payload.len();
         let header = Ipv6Header {
             traffic_class: self.traffic_class,
-            flow_label: Ipv6FlowLabel::try_new(CLIENT_FLOW_LABEL).expect("twenty bits"),
+            flow_label: Ipv6FlowLabel::try_new(self.header.flow_label).expect("twenty bits"),
             payload_length: payload_len.try_into().expect("a short payload"),
             next_header: next,
-            hop_limit: CLIENT_TTL,
+            hop_limit: self.header.hop_limit,
             source,
             destination,
         };

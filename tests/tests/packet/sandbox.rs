@@ -8,18 +8,23 @@ use std::{
 use aya::maps::MapData;
 use lb_common::layout;
 use lb_tests::lab::{bpffs, require_root, unique_name};
-use nix::sched::{CloneFlags, unshare};
+use nix::{
+    sched::{CloneFlags, CpuSet, sched_getcpu, sched_setaffinity, unshare},
+    unistd::Pid,
+};
 
 /// The folder of the maps' pins; it goes when the test ends, however that happens.
 pub(crate) struct Sandbox(PathBuf);
 
 impl Sandbox {
-    /// Takes this thread to a network namespace that ends with it; `None`, and a loud notice, without root.
+    /// Takes this thread to a network namespace that ends with it, and lets it stay on its CPU, since each takes turns of its own;
+    /// `None`, and a loud notice, without root.
     pub(crate) fn enter() -> Option<Self> {
         if !require_root() {
             return None;
         }
         unshare(CloneFlags::CLONE_NEWNET).expect("root may create a network namespace");
+        stay_on_this_cpu().expect("a thread may stay where it is");
         bpffs::ensure_mounted().expect("bpffs can be mounted");
         Some(Self(PathBuf::from(bpffs::MOUNT).join(format!("lb-{}", unique_name("packet")))))
     }
@@ -38,6 +43,12 @@ impl Sandbox {
     pub(crate) fn map(&self, name: &str) -> MapData {
         MapData::from_pin(self.pin(name)).expect("the map is pinned")
     }
+}
+
+fn stay_on_this_cpu() -> nix::Result<()> {
+    let mut cpus = CpuSet::new();
+    cpus.set(sched_getcpu()?)?;
+    sched_setaffinity(Pid::from_raw(0), &cpus)
 }
 
 impl Drop for Sandbox {

@@ -187,7 +187,7 @@ impl Leave {
             say(output, &changed, |index| format!("{}; {hint}", standing(&changed[index])));
             return Ok(());
         }
-        warn(output, &changed);
+        warn(output, &warnings_of(&changed));
         let ended = leaving::wait(client, leaving, changed).await?;
         let outcome =
             |backend: &leaving::Waiting| Some(format!("{}, and {}", standing(&backend.seen), backend.outcome()?.ok()?));
@@ -239,9 +239,7 @@ async fn run(client: &Client, command: Command, output: Output) -> Result<(), Cl
         Command::Vrrp(command) => vrrp::run(client.socket(), command, output).await?,
         Command::Reload => {
             let reloaded: ReloadedView = client.send(Method::POST, "/v1/reload", &()).await?;
-            for warning in reloaded.warnings.iter().filter(|_| output == Output::Table) {
-                let _ = writeln!(io::stderr(), "WARNING: {warning}");
-            }
+            warn(output, &reloaded.warnings);
             show(output, &reloaded, |_| "reloaded".to_owned());
         }
     }
@@ -286,7 +284,7 @@ async fn backend(client: &Client, command: BackendCommand, output: Output) -> Re
 
 /// Says what was done to each backend, by its index, and what the operator should know besides.
 fn say(output: Output, changed: &[ChangedView], what: impl Fn(usize) -> String) {
-    warn(output, changed);
+    warn(output, &warnings_of(changed));
     show_changed(output, changed, what);
 }
 
@@ -300,12 +298,18 @@ fn show_changed(output: Output, changed: &[ChangedView], what: impl Fn(usize) ->
 }
 
 /// On standard error; programs find it in the JSON.
-fn warn(output: Output, changed: &[ChangedView]) {
-    for ChangedView { service, warning, .. } in changed.iter().filter(|_| output == Output::Table) {
-        if let Some(warning) = warning {
-            let _ = writeln!(io::stderr(), "WARNING: service {service}: {warning}");
+fn warn(output: Output, warnings: &[String]) {
+    if output == Output::Table {
+        for warning in warnings {
+            let _ = writeln!(io::stderr(), "WARNING: {warning}");
         }
     }
+}
+
+fn warnings_of(changed: &[ChangedView]) -> Vec<String> {
+    let warning =
+        |ChangedView { service, warning, .. }: &ChangedView| Some(format!("service {service}: {}", warning.as_ref()?));
+    changed.iter().filter_map(warning).collect()
 }
 
 async fn set_admin(client: &Client, which: &Which, admin: Admin) -> Result<Vec<ChangedView>, ClientError> {

@@ -15,17 +15,17 @@ pub(crate) fn run(pins: &Path) -> anyhow::Result<()> {
             "there are no maps of this lbd below {}: an older one finds what it has left, if anything",
             pins.display()
         ),
-        Downgraded::Done { flows, slots } => {
-            if slots > 0 {
+        Downgraded::Done { translating, by_source } => {
+            if translating > 0 {
                 log::warn!(
-                    "{slots} slots were on the move: flows of theirs that were known to nobody, and stayed with the backend of \
-                     before, change it now, and connections among them break. (`lbctl slots` shows when none move)"
+                    "{translating} services translate addresses, which the older lbd cannot: their packets are dropped from now on, \
+                     until its configuration gives them another forwarding"
                 );
             }
-            if flows > 0 {
+            if by_source > 0 {
                 log::warn!(
-                    "{flows} flows were with another backend than new ones like them: what was known of them is gone, so they \
-                     change their backend now, and connections among them break"
+                    "{by_source} services have algorithm = \"source-hash\", which the older lbd does not know: flows that are in no flow \
+                     table go to other backends from now on"
                 );
             }
             log::info!("start the older lbd now: it takes over. (Packets go on to be forwarded meanwhile)");

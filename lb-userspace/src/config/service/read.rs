@@ -12,6 +12,7 @@ use crate::config::{
     error::Problem,
     health::HealthCheck,
     interface::{Interface, interface_name},
+    nat::Nat,
     quic::Quic,
     table::{Place, Table, Taken},
     text,
@@ -49,7 +50,7 @@ impl Service {
         let health = table
             .table("health", "[service.health]", "health check")
             .and_then(|health| HealthCheck::read(health, address.map(|(_, port)| port)));
-        let tracking = read_tracking(&mut table, algorithm);
+        let tracking = read_tracking(&mut table, forwarding, algorithm);
         let on_death = table.word("on_death").unwrap_or_default();
         let idle_timeout = table.text("idle_timeout", text::duration(IDLE_TIMEOUTS));
         let drain_timeout = table
@@ -57,6 +58,7 @@ impl Service {
             .map_or_else(default_drain_timeout, |DrainTimeout(timeout)| timeout);
         let slow_start = table.text("slow_start", text::duration(SLOW_STARTS));
         let quic = read_quic(&mut table, protocol);
+        let nat = read_nat(&mut table, forwarding);
         check_slow_start(&table, algorithm);
         check_on_death(&table, tracking, on_death);
         let backends = table.tables("backend", "[[service.backend]]", "backend");
@@ -88,6 +90,7 @@ impl Service {
                 drain_timeout,
                 slow_start,
                 quic,
+                nat,
                 backends: Vec::with_capacity(backends.len()),
             }),
             _ => None,
@@ -106,7 +109,10 @@ impl Service {
         service
     }
 
-    fn read_backend(&mut self, table: &Table<'_>, backend: Backend, knows_server_ids: bool) {
+    fn read_backend(&mut self, table: &Table<'_>, mut backend: Backend, knows_server_ids: bool) {
+        if !table.has("name") {
+            backend.name = self.default_name(&backend);
+        }
         let server_id = if knows_server_ids && table.has("server_id") == backend.server_id.is_some() {
             self.check_server_id(&backend)
         } else {
@@ -125,6 +131,43 @@ impl Service {
             self.backends.push(backend);
         }
     }
+}
+
+/// Which flows are remembered: where addresses are translated, all.
+/// `forwarding` is unknown if it could not be read.
+fn read_tracking(table: &mut Table<'_>, forwarding: Option<Forwarding>, algorithm: Algorithm) -> Tracking {
+    let tracking = table.word("tracking");
+    let translating = forwarding.filter(|forwarding| forwarding.translates());
+    let reason = match translating {
+        Some(forwarding) => format!("forwarding = \"{forwarding}\": replies are known by their flows"),
+        None if algorithm.is_scheduler() => {
+            format!("algorithm = \"{algorithm}\": only the flow table knows whose a flow is")
+        }
+        None => return tracking.unwrap_or_default(),
+    };
+    if let Some(other) = tracking.filter(|tracking| *tracking != Tracking::Always) {
+        let what = format!("tracking = \"{other}\" does not go with {reason}");
+        table.reject("tracking", Problem::new(what, "remove it: each flow is remembered"));
+    }
+    Tracking::Always
+}
+
+/// Reads `[service.nat]`. `forwarding` is unknown if it could not be read.
+fn read_nat(table: &mut Table<'_>, forwarding: Option<Forwarding>) -> Nat {
+    let nat = table.table("nat", "[service.nat]", "translation").map(Nat::read);
+    let reject = |what: &str, help: &str| table.reject("nat", Problem::new(what, help));
+    match (&nat, forwarding) {
+        (Some(_), Some(other)) if !other.translates() => reject(
+            &format!("[service.nat] does not apply to forwarding = \"{other}\""),
+            "remove it, or write forwarding = \"full-nat\"",
+        ),
+        (Some(nat), Some(Forwarding::Nat)) if !nat.sources.is_empty() || nat.ports.is_some() => reject(
+            "sources and ports do not apply to forwarding = \"nat\", which keeps the client's",
+            "remove them, or write forwarding = \"full-nat\"",
+        ),
+        _ => {}
+    }
+    nat.unwrap_or_default()
 }
 
 /// What the services read so far have used up.
@@ -241,26 +284,6 @@ fn read_gue_port(table: &mut Table<'_>, forwarding: Option<Forwarding>) -> Optio
 }
 
 /// Reads `tracking`. A scheduler remembers every flow, whatever is written.
-fn read_tracking(table: &mut Table<'_>, algorithm: Algorithm) -> Tracking {
-    let tracking = table.word("tracking");
-    if !algorithm.is_scheduler() {
-        return tracking.unwrap_or_default();
-    }
-    if let Some(tracking) = tracking.filter(|tracking| *tracking != Tracking::Always) {
-        table.reject(
-            "tracking",
-            Problem::new(
-                format!(
-                    "tracking = \"{tracking}\" does not go with algorithm = \"{algorithm}\": only the flow table knows whose \
-                     a flow is"
-                ),
-                "remove it, or write \"always\"",
-            ),
-        );
-    }
-    Tracking::Always
-}
-
 fn read_source_prefix(table: &mut Table<'_>, algorithm: Algorithm, address: Option<IpAddr>) -> Option<u8> {
     let longest = if address.is_some_and(|address| address.is_ipv4()) { 32 } else { 128 };
     let prefix = table.number("source_prefix", 1..=longest)?;

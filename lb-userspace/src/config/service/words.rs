@@ -150,7 +150,8 @@ impl Word for OnDeath {
     const ALL: &'static [Self] = &[Self::Reschedule, Self::Reset, Self::Keep];
 }
 
-/// What becomes of a new flow when all backends have as many connections as they may have.
+/// What becomes of a new flow for which there is no room: all backends have as many connections as they may have, or no place or no
+/// source port is left for its translation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum OnFull {
@@ -174,7 +175,7 @@ impl Word for OnFull {
     const ALL: &'static [Self] = &[Self::Drop, Self::Reset];
 }
 
-/// How a packet gets to its backend. In each mode the backend answers the client directly.
+/// How a packet gets to its backend. In the first three modes the backend answers the client directly.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Forwarding {
@@ -184,9 +185,18 @@ pub enum Forwarding {
     Ipip,
     /// In a UDP datagram to the backend's address (Generic UDP Encapsulation): the backend unpacks it.
     Gue,
+    /// With the backend's address and port as its destination: the backend has its default route through the balancer.
+    Nat,
+    /// With an address of the balancer as its source, too: the backend answers to that.
+    FullNat,
 }
 
 impl Forwarding {
+    /// Whether addresses and ports are translated, and replies come back through the balancer.
+    pub const fn translates(self) -> bool {
+        matches!(self, Self::Nat | Self::FullNat)
+    }
+
     /// What stands around packets on their way to a backend at `address`.
     pub(crate) const fn encapsulation(self, address: IpAddr) -> Encapsulation {
         match (self, address) {
@@ -195,6 +205,7 @@ impl Forwarding {
             (Self::Ipip, IpAddr::V6(_)) => Encapsulation::IPV6,
             (Self::Gue, IpAddr::V4(_)) => Encapsulation::GUE_IPV4,
             (Self::Gue, IpAddr::V6(_)) => Encapsulation::GUE_IPV6,
+            (Self::Nat | Self::FullNat, _) => Encapsulation::TRANSLATED,
         }
     }
 }
@@ -205,11 +216,12 @@ impl fmt::Display for Forwarding {
             Self::L2Dsr => "l2-dsr",
             Self::Ipip => "ipip",
             Self::Gue => "gue",
+            Self::Nat => "nat",
+            Self::FullNat => "full-nat",
         })
     }
 }
 
 impl Word for Forwarding {
-    const ALL: &'static [Self] = &[Self::L2Dsr, Self::Ipip, Self::Gue];
-    const LATER: &'static [&'static str] = &["nat", "full-nat"];
+    const ALL: &'static [Self] = &[Self::L2Dsr, Self::Ipip, Self::Gue, Self::Nat, Self::FullNat];
 }

@@ -6,7 +6,7 @@ use lb_common::{BackendId, FlowEntry, FlowState, FlowTime, RowIndex, Tally, flow
 
 use super::{FlowTable, Lifetimes, flow_time, table::Place};
 use crate::{
-    dataplane::{Connections, Words, maps::wait_for_packets},
+    dataplane::{Connections, NatSweep, NatTable, Words, maps::wait_for_packets, sweep_nat},
     model::{FlowCounts, Subject},
 };
 
@@ -24,13 +24,30 @@ pub struct Sweep {
     pub drift: Vec<(BackendId, i64)>,
 }
 
-/// Counts all flows, tells the subjects of theirs, confirms those that they want confirmed, and removes those that are over.
+impl Sweep {
+    /// Counts translated flows among the others.
+    fn add(&mut self, NatSweep { flows, ended, freed }: NatSweep) {
+        self.removed += freed;
+        for (backend, counts) in flows {
+            let all = self.flows.entry(backend).or_default();
+            all.iter_mut().zip(counts).for_each(|(all, count)| *all += count);
+        }
+        for (backend, count) in ended {
+            *self.ended.entry(backend).or_default() += count;
+        }
+    }
+}
+
+/// Counts all flows, also those that are translated, if any are, tells the subjects of theirs, confirms those that they want confirmed, and removes those that are over.
 /// It takes some 10 ms and more: not for the main loop.
-pub fn sweep(table: &FlowTable, words: &Words, subjects: &mut [Subject]) -> Sweep {
+pub fn sweep(table: &FlowTable, nat: Option<&NatTable>, words: &Words, subjects: &mut [Subject]) -> Sweep {
     // What they remember, they remember by the slot words that they have read.
     wait_for_packets();
     let before = table.connections().tallies();
     let mut sweep = Sweeper::new(words, subjects, flow_time).run(table);
+    if let Some(nat) = nat {
+        sweep.add(sweep_nat(nat, words, subjects, flow_time));
+    }
     // Whoever has changed an entry that was counted here has counted it, too, by then.
     wait_for_packets();
     sweep.find_drift(&before, table.connections());

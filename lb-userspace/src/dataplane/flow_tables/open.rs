@@ -125,11 +125,13 @@ impl FlowTable {
     }
 }
 
-/// The names of the pins, by place.
-pub(in crate::dataplane) const PINS: [&str; layout::FLOW_TABLES as usize] = ["FLOW_TABLE_0", "FLOW_TABLE_1"];
+/// The names of the pins of flow tables, by their places.
+pub(in crate::dataplane) const fn flow_table_pins() -> [&'static str; layout::FLOW_TABLES as usize] {
+    ["FLOW_TABLE_0", "FLOW_TABLE_1"]
+}
 
 fn pin(folder: &Path, place: u32) -> PathBuf {
-    folder.join(PINS[place as usize % PINS.len()])
+    folder.join(flow_table_pins()[place as usize])
 }
 
 impl Places {

@@ -77,6 +77,7 @@ impl World {
             service,
             idle_timeout: Duration::from_mins(5),
             backends: vec![backend(1), backend(2)],
+            nat: None,
             slots: Some(slots()),
         };
         Ok(Self { table: table(), words, subjects: vec![subject], random: fastrand::Rng::with_seed(7) })

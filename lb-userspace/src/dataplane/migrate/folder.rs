@@ -1,5 +1,4 @@
 use std::{
-    collections::HashMap,
     fs, io,
     os::fd::AsFd as _,
     path::{Path, PathBuf},
@@ -7,13 +6,10 @@ use std::{
 
 use aya::maps::{Array, Map, MapData};
 use aya_obj::generated::bpf_map_type;
-use lb_common::{
-    BackendId, BackendRow, RowIndex,
-    layout::{self, MMAPABLE, names},
-};
+use lb_common::layout::{self, MMAPABLE, names};
 
 use crate::dataplane::{
-    DataplaneError, Pins, Words,
+    DataplaneError, Pins,
     attach::detach,
     bpf::{self, new_map},
     mapped::Mapped,
@@ -75,21 +71,6 @@ impl Folder {
         let name = names::DIRECTORY_IN_USE;
         let read = |map| Array::<_, u32>::try_from(Map::Array(map))?.get(&0, 0);
         read(self.map(name)?).map_err(|source| DataplaneError::Map { name, source })
-    }
-
-    /// The slots, and which row is whose.
-    pub(super) fn words(&self) -> Result<Words, DataplaneError> {
-        Ok(Words::new(self.mapped(names::SLOTS, Words::SLOTS_LEN)?, self.mapped(names::ROW_OF, Words::ROW_OF_LEN)?))
-    }
-
-    /// The rows of backends that have one.
-    pub(super) fn rows(&self) -> Result<HashMap<BackendId, BackendRow>, DataplaneError> {
-        let map_error = |source| DataplaneError::Map { name: names::ROWS, source };
-        let words = self.words()?;
-        let rows: Array<_, BackendRow> = Map::Array(self.map(names::ROWS)?).try_into().map_err(map_error)?;
-        let places = (0..BackendId::COUNT).map(BackendId::truncate).map(|backend| (backend, words.row(backend)));
-        let present = places.filter(|(_, row)| *row != RowIndex::NONE);
-        present.map(|(backend, row)| Ok((backend, rows.get(&row.0, 0).map_err(map_error)?))).collect()
     }
 
     pub(super) fn pin(&self, name: &str, map: &MapData) -> Result<(), DataplaneError> {

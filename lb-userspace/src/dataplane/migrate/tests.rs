@@ -10,8 +10,8 @@ use std::{
 
 use aya::maps::{Array, Map, PerCpuArray, PerCpuValues};
 use lb_common::{
-    BackendId, BackendRow, Directory, Encapsulation, FlowHash, FlowState, HashKey, NetU16, QuicIds, RowIndex, Service,
-    ServiceEntry, ServiceId, ServiceKey, SlotWord, Traffic, Verdict,
+    BackendId, BackendRow, Directory, Encapsulation, FlowHash, FlowState, HashInput, HashInputs, HashKey, NatMode,
+    NetU16, QuicIds, RowIndex, Service, ServiceEntry, ServiceId, ServiceKey, SlotWord, Traffic, Verdict,
     flow_table::{BucketBits, MIN_BUCKET_BITS},
     layout,
 };
@@ -27,6 +27,8 @@ use crate::{
 const LINK: &str = "generic-1";
 const FLOW_TABLE: BucketBits = BucketBits::new(MIN_BUCKET_BITS).unwrap();
 const IDLE_TICKS: u8 = 10;
+const NOW: u32 = layout::VERSION;
+const BEFORE: u32 = v3::VERSION;
 
 /// A folder for pins, gone with the test.
 struct Root(PathBuf);
@@ -37,7 +39,7 @@ impl Root {
     }
 
     fn old(&self) -> Folder {
-        Folder::of(&self.pins(), v2::VERSION)
+        Folder::of(&self.pins(), v3::VERSION)
     }
 
     fn current(&self) -> Folder {
@@ -121,8 +123,10 @@ fn row(mtu: u16) -> BackendRow {
 fn fill(root: &Root) {
     let mut dataplane = root.load();
     let quic = QuicIds::new(3, 4).unwrap();
-    let services = [service(1, QuicIds::NONE), service(2, quic)];
-    dataplane.maps.store_services(&services).unwrap();
+    let mut services = [service(1, QuicIds::NONE), service(2, quic)];
+    services[1].service.nat = NatMode::BOTH;
+    services[1].service.hash = HashInputs::new(HashInput::source(24).unwrap());
+    dataplane.maps.store_services(&services, &[]).unwrap();
     for (number, mtu) in [(1, 1500), (2, 9000)] {
         dataplane.maps.put_row(backend(number), RowIndex(number), &row(mtu)).unwrap();
     }
@@ -170,51 +174,42 @@ fn assert_taken_over(root: &Root) {
     let maps = &dataplane.maps;
     let mut services = maps.services();
     services.sort_by_key(|entry| entry.service.id);
-    assert_eq!(services, [service(1, QuicIds::NONE), service(2, QuicIds::NONE)]);
-    let stable = |slot| SlotWord::stable(backend(if slot == 7 { 2 } else { 1 }));
-    assert_eq!(maps.load_slots(&services[0].service), (0..1024).map(stable).collect::<Vec<_>>());
+    assert_eq!(services, [service(1, QuicIds::NONE), service(2, QuicIds::new(3, 4).unwrap())]);
+    let moving = SlotWord::new(backend(2), backend(1), true, true);
+    let word = |slot| if slot == 7 { moving } else { SlotWord::stable(backend(1)) };
+    assert_eq!(maps.load_slots(&services[0].service), (0..1024).map(word).collect::<Vec<_>>());
     let rows = [(1, 1500), (2, 9000)].map(|(number, mtu)| (backend(number), RowIndex(number), row(mtu)));
     assert_eq!(maps.rows().unwrap(), rows);
     assert_eq!(maps.retired_traffic(services[0].service.id).unwrap(), Traffic { packets: 4, bytes: 400 });
     assert_eq!(maps.backend_traffic(backend(2)).unwrap(), Traffic { packets: 3, bytes: 300 });
-    let expected = |verdict| match verdict {
-        Verdict::Reset | Verdict::DropBackendGone | Verdict::DropBackendsFull => 0,
-        Verdict::Transmitted => 2000 + Verdict::Transmitted as u64 + Verdict::Reset as u64,
-        Verdict::DropNoBackend => {
-            let all = [Verdict::DropNoBackend, Verdict::DropBackendGone, Verdict::DropBackendsFull];
-            all.map(|verdict| 1000 + verdict as u64).iter().sum()
+    let later = Verdict::DropBackendsFull as usize..Verdict::COUNT;
+    let expected = |verdict| match verdict as usize {
+        number if later.contains(&number) => 0,
+        number if verdict == Verdict::DropInternal => {
+            1000 * (1 + later.len()) as u64 + (number + later.clone().sum::<usize>()) as u64
         }
-        other => 1000 + other as u64,
+        number => 1000 + number as u64,
     };
     let expected: Vec<_> = Verdict::ALL.iter().map(|verdict| (*verdict, expected(*verdict))).collect();
     assert_eq!(maps.verdicts().unwrap(), expected);
     let (tables, opened) = dataplane.open_flow_tables(FLOW_TABLE, IDLE_TICKS).unwrap();
-    assert_eq!((opened, flows(&tables.table(), flow_time()).count()), (Opened::Created, 0));
+    assert_eq!((opened, flows(&tables.table(), flow_time()).count()), (Opened::TakenOver, 3));
     let attachments = attach(&mut dataplane);
     assert!(attachments[0].taken_over);
     dataplane.detach_all_but(&attachments).unwrap();
-    assert_eq!(root.names(2), [names::VIRTUAL_MACS]);
+    assert_eq!(root.names(BEFORE), [names::VIRTUAL_MACS]);
+    // Nobody has counted them.
+    let swept = sweep(&tables.table(), None, &dataplane.maps.words(), &mut []);
+    assert_eq!(swept.drift, [(backend(1), 2), (backend(2), 1)]);
 }
 
-/// Leaves what a daemon of version 3 leaves.
-fn go_back_to_3(root: &Root) {
-    let old = Folder::of(&root.pins(), v3::VERSION);
-    let new = root.current();
-    old.share_maps(&new, &v3::same_maps(&new)).unwrap();
-    verdicts::convert_to(&old, &v3::VERDICTS, &new).unwrap();
-    old.share_links(&new).unwrap();
-    old.share_maps(&new, &[names::DIRECTORY_IN_USE]).unwrap();
-    new.remove_maps().unwrap();
-    new.unpin_links().unwrap();
-}
-
-/// What [`upgrade`] pins, in its order, or [`downgrade`], with the counters of services in another map.
-fn steps(service_traffic: &str) -> Vec<PathBuf> {
+/// What [`upgrade`] and [`downgrade`] pin, in their order.
+fn steps() -> Vec<PathBuf> {
     let link = Path::new("links").join(LINK);
-    let converted = [names::VERDICTS, names::DIRECTORIES, service_traffic].map(PathBuf::from);
-    let same = v2::SAME_MAPS.map(PathBuf::from);
+    let same = v3::SAME_MAPS.into_iter().chain(["FLOW_TABLE_0"]).map(PathBuf::from);
+    let converted = [names::VERDICTS, names::TRACKING, names::DIRECTORIES].map(PathBuf::from);
     let last = [link, names::DIRECTORY_IN_USE.into()];
-    same.into_iter().chain(converted).chain(last).collect()
+    same.chain(converted).chain(last).collect()
 }
 
 /// How the older lbd sees a directory.
@@ -232,6 +227,8 @@ struct OldEntry {
     id: ServiceId,
     first_chunk: u32,
     slot_mask: u32,
+    quic: QuicIds,
+    unused: u16,
 }
 
 #[test]
@@ -246,7 +243,7 @@ fn after_a_downgrade_an_older_lbd_finds_what_it_knows_and_the_program_in_its_lin
                 .collect::<Vec<_>>()
         };
         let before = places(&root.current(), size_of::<Directory>());
-        assert_eq!(downgrade(&root.pins()).unwrap(), Downgraded::Done { flows: 1, slots: 1 });
+        assert_eq!(downgrade(&root.pins()).unwrap(), Downgraded::Done { translating: 1, by_source: 1 });
         let old = root.old();
         let mapped = old.mapped(names::DIRECTORIES, 2 * size_of::<OldDirectory>()).unwrap();
         assert_eq!(old.directory_in_use().unwrap(), 0);
@@ -255,24 +252,21 @@ fn after_a_downgrade_an_older_lbd_finds_what_it_knows_and_the_program_in_its_lin
         let entries = directory.entries.iter().enumerate().filter(|(_, entry)| entry.id != ServiceId::default());
         let [one, two] = entries.collect::<Vec<_>>()[..] else { panic!("there are two services") };
         for (place, entry) in [one, two] {
-            let ServiceEntry { key, service } = service(entry.id.get(), QuicIds::NONE);
-            let expected =
-                OldEntry { key, id: service.id, first_chunk: service.first_chunk, slot_mask: service.slot_mask };
+            let quic = if entry.id.get() == 2 { QuicIds::new(3, 4).unwrap() } else { QuicIds::NONE };
+            let ServiceEntry { key, service } = service(entry.id.get(), quic);
+            let Service { id, first_chunk, slot_mask, .. } = service;
+            let expected = OldEntry { key, id, first_chunk, slot_mask, quic, unused: 0 };
             assert_eq!(*entry, expected);
-            let word_before = (8192 + 8 + place * 36 + 20) / 4;
+            let word_before = (8192 + 8 + place * 40 + 20) / 4;
             assert_eq!(before[word_before], entry.id.get(), "it has another place");
         }
         assert_eq!(directory.filter.map(u64::count_ones).iter().sum::<u32>(), 1);
         assert_eq!(u64::from(before[2048]) | u64::from(before[2049]) << 32, directory.seed);
 
-        let counted: PerCpuArray<_, Traffic> =
-            Map::PerCpuArray(old.map(traffic::SERVICE_TRAFFIC).unwrap()).try_into().unwrap();
-        let counted = counted.get(&1, 0).unwrap().iter().copied().sum::<Traffic>();
-        assert_eq!(counted, Traffic { packets: 4 + 2 + 3, bytes: 900 });
         let verdicts = old.map(names::VERDICTS).unwrap().info().unwrap();
-        assert_eq!(verdicts.max_entries(), 12);
-        assert_eq!(root.names(layout::VERSION), [names::VIRTUAL_MACS]);
-        assert!(root.link(2).exists());
+        assert_eq!(verdicts.max_entries(), 14);
+        assert_eq!(root.names(NOW), [names::VIRTUAL_MACS]);
+        assert!(root.link(BEFORE).exists());
     });
 }
 
@@ -285,61 +279,16 @@ fn a_daemon_takes_over_what_an_older_one_has_left() {
 }
 
 #[test]
-fn flows_outlive_an_upgrade_and_what_was_not_counted_is_recounted() {
-    with_maps("v3", |root| {
-        go_back_to_3(root);
-        let old = root.0.join(format!("v{}", v3::VERSION));
-        assert!(!root.current().is_whole() && !root.link(layout::VERSION).exists());
-        let mut dataplane = root.load();
-        let mut services = dataplane.maps.services();
-        services.sort_by_key(|entry| entry.service.id);
-        assert_eq!(services, [service(1, QuicIds::NONE), service(2, QuicIds::new(3, 4).unwrap())]);
-        let moving = dataplane.maps.load_slot(&services[0].service, 7);
-        assert_eq!(moving, SlotWord::new(backend(2), backend(1), true, true));
-        let counted = |verdict: Verdict| match verdict {
-            Verdict::DropBackendsFull => 0,
-            Verdict::DropNoBackend => 2000 + verdict as u64 + Verdict::DropBackendsFull as u64,
-            other => 1000 + other as u64,
-        };
-        for (verdict, count) in dataplane.maps.verdicts().unwrap() {
-            assert_eq!(count, counted(verdict), "{verdict:?}");
-        }
-        let (tables, opened) = dataplane.open_flow_tables(FLOW_TABLE, IDLE_TICKS).unwrap();
-        assert_eq!((opened, flows(&tables.table(), flow_time()).count()), (Opened::TakenOver, 3));
-        let attachments = attach(&mut dataplane);
-        assert!(attachments[0].taken_over);
-        dataplane.detach_all_but(&attachments).unwrap();
-        assert_eq!(sorted_names(old), [names::VIRTUAL_MACS]);
-        let swept = sweep(&tables.table(), &dataplane.maps.words(), &mut []);
-        assert_eq!(swept.drift, [(backend(1), 2), (backend(2), 1)]);
-    });
-}
-
-#[test]
-fn a_row_that_an_older_lbd_has_written_says_the_same_now() {
-    with_maps("rows", |root| {
-        downgrade(&root.pins()).unwrap();
-        let mut rows: Array<_, [u8; 128]> = Map::Array(root.old().map(names::ROWS).unwrap()).try_into().unwrap();
-        let mut row = rows.get(&1, 0).unwrap();
-        // The index of the interface, in 32 bits then.
-        row[4..8].copy_from_slice(&(layout::MAX_INTERFACES - 1).to_ne_bytes());
-        rows.set(1, row, 0).unwrap();
-        let (_, _, read) = root.load().maps.rows().unwrap()[0];
-        assert_eq!((u32::from(read.egress_ifindex), read.gue_port.get()), (layout::MAX_INTERFACES - 1, 0));
-    });
-}
-
-#[test]
 fn an_upgrade_that_was_interrupted_is_begun_again() {
     with_maps("upgrade", |root| {
         downgrade(&root.pins()).unwrap();
-        for done in 0..=steps(names::RETIRED_TRAFFIC).len() {
+        for done in 0..=steps().len() {
             assert!(upgrade(&root.pins()).unwrap());
-            for step in &steps(names::RETIRED_TRAFFIC)[done..] {
+            for step in &steps()[done..] {
                 fs::remove_file(root.current().path().join(step)).unwrap();
             }
             // An older daemon could still start.
-            assert!(root.old().is_whole() && root.link(2).exists());
+            assert!(root.old().is_whole() && root.link(BEFORE).exists());
         }
         assert_taken_over(root);
     });
@@ -359,9 +308,11 @@ fn the_end_of_an_upgrade_that_was_interrupted_is_brought_about_later() {
 /// What [`downgrade`] does first: so many of the pins of the older folder are made.
 fn begin_downgrade(root: &Root, done: usize) {
     let (old, new) = (root.old(), root.current());
-    v2::convert_to(&old, &new).unwrap();
+    v3::share_maps(&new, &old).unwrap();
+    v3::convert_counters_to(&old, &new).unwrap();
+    v3::convert_directory_to(&old, &new).unwrap();
     old.share_links(&new).unwrap();
-    for step in &steps(traffic::SERVICE_TRAFFIC)[done..steps(traffic::SERVICE_TRAFFIC).len() - 1] {
+    for step in &steps()[done..steps().len() - 1] {
         fs::remove_file(old.path().join(step)).unwrap();
     }
 }
@@ -369,14 +320,14 @@ fn begin_downgrade(root: &Root, done: usize) {
 #[test]
 fn a_downgrade_that_was_interrupted_is_forgotten_by_the_daemon() {
     with_maps("forgotten", |root| {
-        let before = root.names(layout::VERSION);
-        for done in 0..steps(traffic::SERVICE_TRAFFIC).len() {
+        let before = root.names(NOW);
+        for done in 0..steps().len() {
             begin_downgrade(root, done);
             assert!(!upgrade(&root.pins()).unwrap());
-            assert_eq!(root.names(layout::VERSION), before);
-            assert!(!root.old().is_whole() && !root.link(2).exists());
+            assert_eq!(root.names(NOW), before);
+            assert!(!root.old().is_whole() && !root.link(BEFORE).exists());
         }
-        assert_eq!(downgrade(&root.pins()).unwrap(), Downgraded::Done { flows: 1, slots: 1 });
+        assert_eq!(downgrade(&root.pins()).unwrap(), Downgraded::Done { translating: 1, by_source: 1 });
         assert_taken_over(root);
     });
 }
@@ -384,10 +335,10 @@ fn a_downgrade_that_was_interrupted_is_forgotten_by_the_daemon() {
 #[test]
 fn a_downgrade_that_was_interrupted_is_begun_again_by_the_next() {
     with_maps("again", |root| {
-        for done in 0..steps(traffic::SERVICE_TRAFFIC).len() {
+        for done in 0..steps().len() {
             begin_downgrade(root, done);
             assert!(matches!(downgrade(&root.pins()).unwrap(), Downgraded::Done { .. }));
-            assert!(root.old().is_whole() && root.link(2).exists());
+            assert!(root.old().is_whole() && root.link(BEFORE).exists());
             upgrade(&root.pins()).unwrap();
             finish(&root.pins()).unwrap();
         }
@@ -401,8 +352,8 @@ fn the_end_of_a_downgrade_that_was_interrupted_is_brought_about_later() {
     with_maps("end-of-downgrade", |root| {
         downgrade(&root.pins()).unwrap();
         upgrade(&root.pins()).unwrap();
-        assert_eq!(downgrade(&root.pins()).unwrap(), Downgraded::Done { flows: 0, slots: 0 });
-        assert_eq!(root.names(layout::VERSION), [names::VIRTUAL_MACS]);
+        assert_eq!(downgrade(&root.pins()).unwrap(), Downgraded::Done { translating: 0, by_source: 0 });
+        assert_eq!(root.names(NOW), [names::VIRTUAL_MACS]);
         assert_eq!(downgrade(&root.pins()).unwrap(), Downgraded::NothingThere);
         assert_taken_over(root);
     });
@@ -412,7 +363,7 @@ fn the_end_of_a_downgrade_that_was_interrupted_is_brought_about_later() {
 fn what_an_older_lbd_makes_beside_a_newer_one_is_removed() {
     with_maps("stranger", |root| {
         let (old, new) = (root.old(), root.current());
-        let others: Vec<_> = v2::SAME_MAPS.into_iter().filter(|name| *name != names::SLOTS).collect();
+        let others: Vec<_> = v3::SAME_MAPS.into_iter().filter(|name| *name != names::SLOTS).collect();
         old.share_maps(&new, &others).unwrap();
         let slots = new.map(names::SLOTS).unwrap().info().unwrap();
         let array = aya_obj::generated::bpf_map_type::BPF_MAP_TYPE_ARRAY;
@@ -420,10 +371,10 @@ fn what_an_older_lbd_makes_beside_a_newer_one_is_removed() {
             bpf::new_map(names::SLOTS, array, slots.value_size() as usize, slots.max_entries(), layout::MMAPABLE);
         old.pin(names::SLOTS, &slots.unwrap()).unwrap();
         old.make_whole().unwrap();
-        let before = root.names(layout::VERSION);
+        let before = root.names(NOW);
         assert!(!upgrade(&root.pins()).unwrap());
-        assert_eq!(root.names(layout::VERSION), before);
-        assert_eq!(root.names(2), [names::VIRTUAL_MACS]);
+        assert_eq!(root.names(NOW), before);
+        assert_eq!(root.names(BEFORE), [names::VIRTUAL_MACS]);
     });
 }
 
@@ -441,7 +392,7 @@ fn an_unload_takes_the_program_of_an_older_lbd_off() {
     with_maps("unload", |root| {
         downgrade(&root.pins()).unwrap();
         let link = PathBuf::from(format!("{}-link", root.0.display()));
-        bpf::pin_again(&root.link(2), &link).unwrap();
+        bpf::pin_again(&root.link(BEFORE), &link).unwrap();
         root.pins().remove().unwrap();
         assert!(!root.0.exists());
         // There would be no place for a second program.

@@ -235,6 +235,13 @@ fn what_a_reload_takes_away_is_said() {
     service "web" was edited in the configuration file, so the changes made with lbctl are dropped: 10.0.0.1 had weight 7, 10.0.0.9 was added, 10.0.0.2 was removed
     service "checked" was edited in the configuration file, so the changes made with lbctl are dropped: 10.0.0.1 had weight 7, 10.0.0.3 drained
     "#);
+    // What is in the file by now is not lost.
+    let written_down: Vec<_> =
+        as_it_is.iter().map(|service| DesiredService::as_declared(service.spec.clone())).collect();
+    insta::assert_snapshot!(
+        world.core.lost_by(&written_down).join("\n"),
+        @r#"service "checked" was edited in the configuration file, so the changes made with lbctl are dropped: 10.0.0.3 drained"#
+    );
     let moved = desired(&CONFIG.replace("192.0.2.1:80", "192.0.2.1:81"));
     insta::assert_snapshot!(
         world.core.lost_by(&moved)[0],
@@ -245,6 +252,24 @@ fn what_a_reload_takes_away_is_said() {
     service "web" has tracking = "never" from now on: connections are cut that are not with the owner of their slot
     service "checked" has tracking = "never" from now on: connections are cut that are not with the owner of their slot
     "#);
+}
+
+#[test]
+fn a_backend_that_was_added_in_place_of_another_is_named_when_the_file_brings_that_back() {
+    let mut world = World::ready(CONFIG);
+    let in_web = Selector { service: Some("web".to_owned()), ..selector("10.0.0.1") };
+    world.change(Change::Remove(in_web, None)).unwrap();
+    // As it was, and then with another name.
+    let same = desired(CONFIG)[0].spec.backends.iter().find(|backend| backend.name == "10.0.0.1").cloned().unwrap();
+    let added = |backend: &config::Backend| Change::Add("web".to_owned(), backend.clone());
+    world.change(added(&same)).unwrap();
+    assert!(world.core.lost_by(&desired(CONFIG)).is_empty(), "it is as the file has it but for the order");
+    world.change(Change::Remove(Selector { service: Some("web".to_owned()), ..selector("10.0.0.1") }, None)).unwrap();
+    world.change(added(&config::Backend { name: "other".to_owned(), ..same })).unwrap();
+    insta::assert_snapshot!(
+        world.core.lost_by(&desired(CONFIG)).join("\n"),
+        @r#"service "web" was edited in the configuration file, so the changes made with lbctl are dropped: other was added in place of 10.0.0.1"#
+    );
 }
 
 #[test]

@@ -88,7 +88,9 @@ impl<'a> World<'a> {
         let maps = self.balancer.maps();
         for effect in effects {
             match effect {
-                Effect::StoreServices(services) => maps.store_services(&services).expect("the directory takes them"),
+                Effect::StoreServices(services, _) => {
+                    maps.store_services(&services, &[]).expect("the directory takes them")
+                }
                 Effect::StoreSlots(service, words) => {
                     for (slot, word) in words {
                         maps.store_slot(&service, slot, word);

@@ -73,8 +73,8 @@ fn carry_out(balancer: &mut Balancer, effects: Vec<Effect>) -> BackendId {
     for effect in effects {
         let maps = balancer.maps();
         match effect {
-            Effect::StoreServices(services) => {
-                maps.store_services(&services).expect("the directory takes them");
+            Effect::StoreServices(services, _) => {
+                maps.store_services(&services, &[]).expect("the directory takes them");
             }
             Effect::StoreSlots(service, words) => {
                 for (slot, word) in words {

@@ -151,6 +151,7 @@ fn sweep(scene: &mut Scene) -> Sweep {
     let mut subjects = [Subject {
         service: scene.service,
         idle_timeout: Duration::from_mins(1),
+        nat: None,
         backends: (1..=OWNER).map(|number| BackendId::truncate(number.into())).collect(),
         slots: None,
     }];

@@ -88,7 +88,7 @@ fn a_backend_port_with_a_sign_is_refused() {
 fn a_backend_port_that_is_not_the_services_is_refused() {
     assert_snapshot!(refusal_with("192.168.1.101:80", "192.168.1.101:8080"), @r#"
     lb.toml:44: service "crm-web", backend "spare": port 8080 is not the service's, and l2-dsr does not translate ports
-        write port 80, or the address alone
+        write port 80, or the address alone, or forwarding = "full-nat" in the service
     "#);
 }
 
@@ -104,7 +104,7 @@ fn a_backend_port_in_a_service_with_all_ports_is_refused() {
 fn a_backend_of_the_other_family_in_l2_dsr_is_refused() {
     assert_snapshot!(refusal_with(r#""192.168.1.100""#, r#""2001:db8::100""#), @r#"
     lb.toml:39: service "crm-web", backend "2001:db8::100": 2001:db8::100 is not of the address family of 192.168.1.10, and l2-dsr leaves packets as they are
-        write an address of the same family, or forwarding = "ipip" or "gue" in the service
+        write an address of the same family, or forwarding = "ipip", "gue" or "full-nat" in the service
     "#);
 }
 

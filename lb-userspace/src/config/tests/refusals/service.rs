@@ -132,18 +132,10 @@ fn a_misspelt_algorithm_is_refused() {
 }
 
 #[test]
-fn a_forwarding_mode_that_is_not_in_this_version_is_refused() {
-    assert_snapshot!(refusal_with(r#""ipip""#, r#""full-nat""#), @r#"
-    lb.toml:51: service "dns": forwarding "full-nat" is not in this version
-        write "l2-dsr", "ipip" or "gue": this version has no other
-    "#);
-}
-
-#[test]
 fn an_unknown_forwarding_mode_is_refused() {
     assert_snapshot!(refusal_with(r#""ipip""#, r#""vxlan""#), @r#"
     lb.toml:51: service "dns": forwarding "vxlan" is not known
-        write "l2-dsr", "ipip" or "gue"
+        write "l2-dsr", "ipip", "gue", "nat" or "full-nat"
     "#);
 }
 

@@ -1,0 +1,117 @@
+//! The table of translated flows: what the datapath has to know to send both directions of a flow on (RFC 3022, RFC 4787 and
+//! RFC 5382 have the terms).
+//!
+//! A flow is one [`NatRecord`], found by two indices of set-associative buckets, as the flow table's:
+//!
+//! | index | by | its word is |
+//! |---|---|---|
+//! | forward | the hash of the packets from the client | that hash; the record stands at the same place as the word |
+//! | reverse | the hash of the packets from the backend | a part of that hash, and where the record stands |
+//!
+//! Words of an index are claimed by compare-and-swap. Whoever has claimed one looks again, and withdraws if the same key stands
+//! elsewhere in the two buckets, too: of two that claim the same key at the same time, at least one sees the other. So keys are
+//! unique, and with those of the reverse index so are source ports.
+//!
+//! A record is written by whoever has claimed its forward word, then its [`NatState`] makes it a flow. From then on only the
+//! state changes, by compare-and-swap, until it says that the flow is over; the daemon frees the place when no packet can have it in
+//! its hands any more.
+
+mod index;
+mod phase;
+mod record;
+
+pub use index::{Claim, Index, ReverseWord, Ways, claim, find, forward_word};
+pub use phase::{Event, Phase, Side};
+pub use record::{NatRecord, NatState, Neighbour, RecordIndex};
+
+use crate::{Address, FlowHash, NetU16, NetU32, OuterHeader, flow_table::BucketBits};
+
+/// The largest table: 16,777,216 flows.
+pub const MAX_BUCKET_BITS: u32 = 21;
+/// How many ports are tried for a new flow before it is refused.
+pub const PORT_ATTEMPTS: u32 = 16;
+
+/// How large the table is; zero: there is none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(transparent)]
+pub struct NatTable(pub u32);
+
+impl NatTable {
+    /// A table of this size.
+    pub const fn new(bits: BucketBits) -> Self {
+        Self(bits.get())
+    }
+
+    /// Its size, unless there is no table.
+    #[inline(always)]
+    pub const fn bits(self) -> Option<BucketBits> {
+        if self.0 > MAX_BUCKET_BITS { None } else { BucketBits::new(self.0) }
+    }
+}
+
+/// An address that flows are given as their source, with ports that nobody else uses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct NatSource {
+    /// The address; unspecified: there is none.
+    pub address: Address,
+    /// The lowest port, in the host's byte order.
+    pub first_port: u16,
+    /// How many ports from there on.
+    pub ports: u16,
+}
+
+impl NatSource {
+    /// The port to try for a flow at an attempt. Flows that want the same one at first want others next.
+    #[inline(always)]
+    pub const fn port(&self, flow: FlowHash, attempt: u32) -> NetU16 {
+        let ports = if self.ports == 0 { 1 } else { self.ports as u32 };
+        let step = (flow.0 >> 16) as u16 | 1;
+        let offset = (flow.entropy() as u64 + attempt as u64 * step as u64) % ports as u64;
+        NetU16::new((self.first_port as u32 + offset as u32) as u16)
+    }
+}
+
+/// What a backend's row holds in place of an outer header, where addresses are translated.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NatTarget {
+    /// The backend's port; zero: that of the service.
+    pub port: NetU16,
+    /// The first of its sources in the map of sources.
+    pub first_source: u16,
+    /// How many they are; zero: the client's address and port are kept.
+    pub sources: u16,
+}
+
+impl NatTarget {
+    /// The port that a packet to this port of the service goes to.
+    #[inline(always)]
+    pub const fn port_for(&self, service_port: NetU16) -> NetU16 {
+        if self.port.get() == 0 { service_port } else { self.port }
+    }
+
+    /// The source to try for a flow at an attempt, by its number.
+    #[inline(always)]
+    pub const fn source_at(&self, flow: FlowHash, attempt: u32) -> u16 {
+        let sources = if self.sources == 0 { 1 } else { self.sources as u32 };
+        let first = flow.0 as u32 & 0xffff;
+        self.first_source.wrapping_add(((first + attempt) % sources) as u16)
+    }
+
+    /// As it stands in a row.
+    pub const fn to_outer(self) -> OuterHeader {
+        let mut words = [NetU32::new(0); 10];
+        words[0] = NetU32::new(self.port.get() as u32);
+        words[1] = NetU32::new((self.first_source as u32) << 16 | self.sources as u32);
+        OuterHeader(words)
+    }
+
+    /// From a row.
+    #[inline(always)]
+    pub const fn of(outer: &OuterHeader) -> Self {
+        let OuterHeader([port, sources, ..]) = *outer;
+        let [_, port] = port.halves();
+        let [first_source, sources] = sources.halves();
+        Self { port, first_source: first_source.get(), sources: sources.get() }
+    }
+}

@@ -1,0 +1,205 @@
+use super::{Event, Phase, ReverseWord, Side};
+use crate::{Address, BackendId, FlowTime, MacAddress, NetU16, NetU32};
+
+/// Where a record stands: the number of its bucket in the forward index, and its way there. 24 bits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(transparent)]
+pub struct RecordIndex(pub u32);
+
+/// What changes of a flow with its packets, in one word, so that it is changed by compare-and-swap: backend, phase, and the time
+/// of its last packet.
+///
+/// | bits | what |
+/// |---|---|
+/// | 0–7 | phase |
+/// | 8–22 | backend |
+/// | 32–63 | time, in ticks |
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(transparent)]
+pub struct NatState(u64);
+
+impl NatState {
+    /// No flow.
+    pub const FREE: Self = Self(0);
+
+    /// A tick is 2 to the power of this many nanoseconds: 1.07 s.
+    const TICK_BITS: u32 = 30;
+
+    /// A flow.
+    #[inline(always)]
+    pub const fn new(backend: BackendId, phase: Phase, now: FlowTime) -> Self {
+        Self(Self::ticks(now) << 32 | (backend.get() as u64) << 8 | phase.0 as u64)
+    }
+
+    /// From the word.
+    #[inline(always)]
+    pub const fn from_bits(bits: u64) -> Self {
+        Self(bits)
+    }
+
+    /// The word.
+    #[inline(always)]
+    pub const fn to_bits(self) -> u64 {
+        self.0
+    }
+
+    /// What the flow is doing.
+    #[inline(always)]
+    pub const fn phase(self) -> Phase {
+        Phase(self.0 as u8)
+    }
+
+    /// Whose it is.
+    #[inline(always)]
+    pub const fn backend(self) -> BackendId {
+        BackendId::truncate((self.0 >> 8) as u32)
+    }
+
+    /// Whose active connection it is; nobody's if it is none.
+    #[inline(always)]
+    pub const fn holder(self) -> BackendId {
+        // Calculated, because the verifier of eBPF programs follows each branch on its own.
+        BackendId::truncate(self.backend().get() * self.phase().is_active() as u32)
+    }
+
+    /// How long it has had no packet, in nanoseconds, to within a tick.
+    pub const fn idle_ns(self, now: FlowTime) -> u64 {
+        let ticks = (Self::ticks(now) as u32).wrapping_sub((self.0 >> 32) as u32);
+        // A packet on another CPU may have seen a later time.
+        if ticks > u32::MAX / 2 { 0 } else { (ticks as u64) << Self::TICK_BITS }
+    }
+
+    /// The state after a packet of `side`.
+    #[inline(always)]
+    #[must_use]
+    pub fn after(self, side: Side, event: Event, now: FlowTime) -> Self {
+        Self::new(self.backend(), self.phase().after(side, event), now)
+    }
+
+    /// The state of a flow that has ended, and whose place is to be freed.
+    #[inline(always)]
+    #[must_use]
+    pub const fn over(self) -> Self {
+        Self(self.0 & !0xff | Phase::OVER.0 as u64)
+    }
+
+    #[inline(always)]
+    const fn ticks(now: FlowTime) -> u64 {
+        now.0 >> Self::TICK_BITS & 0xffff_ffff
+    }
+}
+
+/// Whose frames bring a client's packets: the link-layer address, and the VLAN tag, of which zero is none; in one word, so that the
+/// datapath compares and changes them at once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(transparent)]
+pub struct Neighbour(u64);
+
+impl Neighbour {
+    /// From both.
+    #[inline(always)]
+    pub const fn new(mac: MacAddress, vlan: NetU16) -> Self {
+        let [a, b, c, d, e, f] = mac;
+        let [g, h] = vlan.to_wire();
+        Self(u64::from_ne_bytes([a, b, c, d, e, f, g, h]))
+    }
+
+    /// The address in a word and a half.
+    #[inline(always)]
+    pub const fn mac(self) -> (NetU32, NetU16) {
+        let [a, b, c, d, e, f, ..] = self.0.to_ne_bytes();
+        (NetU32::from_wire([a, b, c, d]), NetU16::from_wire([e, f]))
+    }
+
+    /// The tag.
+    #[inline(always)]
+    pub const fn vlan(self) -> NetU16 {
+        let [.., g, h] = self.0.to_ne_bytes();
+        NetU16::from_wire([g, h])
+    }
+}
+
+/// A translated flow: one cache line.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C, align(64))]
+pub struct NatRecord {
+    /// See [`NatState`].
+    pub state: NatState,
+    /// The hash of the client's packets.
+    pub hash: u64,
+    /// The client.
+    pub client: Address,
+    /// The client's port, then the service's.
+    pub ports: NetU32,
+    /// Where its word in the reverse index stands: bucket and way, as in [`RecordIndex`].
+    pub reverse: RecordIndex,
+    /// The id of the service.
+    pub service: u16,
+    /// Which of the sources it has, by its number in the map of sources.
+    pub source: u16,
+    /// The port that the backend sees.
+    pub source_port: NetU16,
+    /// The interface that the client's packets come in by.
+    pub ifindex: u16,
+    /// Where they come from on the link: replies go there.
+    pub neighbour: Neighbour,
+    /// About up to where the client has acknowledged what the backend has sent, and the backend what the client has.
+    pub acknowledged: [u32; 2],
+}
+
+impl NatRecord {
+    /// How far behind an acknowledgement may be that the record knows: so it is not written with each packet.
+    const ACKNOWLEDGED_GRAIN: u32 = 1 << 15;
+    /// How far before an acknowledgement a reset may stand: what was sent meanwhile, and not acknowledged. RFC 5961 allows a
+    /// window, which is not known here without its scale.
+    const RESET_WINDOW: u32 = 1 << 20;
+
+    /// Whether `acknowledgment` is so much newer than `known` that it is to be written down.
+    #[inline(always)]
+    pub const fn is_news(known: u32, acknowledgment: u32) -> bool {
+        let ahead = acknowledgment.wrapping_sub(known);
+        ahead >= Self::ACKNOWLEDGED_GRAIN
+    }
+
+    /// Whether a reset with this sequence number can be one, to somebody who has acknowledged what comes before `acknowledged`.
+    #[inline(always)]
+    pub const fn may_reset(acknowledged: u32, sequence: u32) -> bool {
+        sequence.wrapping_sub(acknowledged) < Self::RESET_WINDOW
+    }
+
+    /// Whether the word of the reverse index that stands at `at` is that of this record, which stands at `index`.
+    pub const fn owns(&self, at: RecordIndex, word: ReverseWord, index: RecordIndex) -> bool {
+        self.reverse.0 == at.0 && word.record().0 == index.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use core::mem::size_of;
+
+    use super::*;
+
+    #[test]
+    fn a_record_is_a_cache_line() {
+        assert_eq!(size_of::<NatRecord>(), 64);
+    }
+
+    #[test]
+    fn a_state_is_what_it_was_made_of() {
+        let (backend, seconds) = (BackendId::truncate(0x7fff), 1_000_000_000);
+        let state = NatState::new(backend, Phase::TIME_WAIT, FlowTime(5 * seconds));
+        assert_eq!((state.backend(), state.phase()), (backend, Phase::TIME_WAIT));
+        assert!((54 * seconds..=66 * seconds).contains(&state.idle_ns(FlowTime(65 * seconds))));
+        assert_eq!(state.idle_ns(FlowTime(3 * seconds)), 0, "seen a moment later by another CPU");
+        assert_eq!(state.over().backend(), backend);
+        assert!(!state.over().phase().is_alive());
+    }
+
+    #[test]
+    fn a_reset_counts_at_what_was_acknowledged_and_a_little_beyond() {
+        assert!(NatRecord::may_reset(u32::MAX - 5, 10), "round the corner");
+        assert!(NatRecord::may_reset(7, 7));
+        assert!(!NatRecord::may_reset(7, 6));
+        assert!(!NatRecord::may_reset(0, 1 << 20));
+    }
+}

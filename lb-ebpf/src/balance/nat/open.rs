@@ -1,0 +1,154 @@
+//! Making a record for a new flow: a place, a backend, a source, and the way back to the client.
+
+use aya_ebpf::programs::XdpContext;
+use lb_common::{
+    BackendId, Flow, FlowHash, NetU16, Service, Tracking, Verdict,
+    nat::{NatState, NatTarget, Neighbour, PORT_ATTEMPTS, Phase, RecordIndex, ReverseWord, forward_word},
+};
+use lb_ebpf::packet::read;
+use network_types::{eth::EthHdr, vlan::VlanHdr};
+
+use super::{
+    TCP, ports,
+    table::{self, FORWARD, REVERSE},
+};
+use crate::{
+    flow,
+    maps::{self, MapRecord},
+    parse::Packet,
+    schedule,
+};
+
+/// The record of a flow that had none. A segment that does not open its connection is of one that was made elsewhere.
+#[inline(always)]
+pub fn open(
+    ctx: &XdpContext,
+    packet: &Packet,
+    service: &Service,
+    hash: FlowHash,
+    opens: bool,
+) -> Result<RecordIndex, Verdict> {
+    let backend = choose(packet, service, hash, opens)?;
+    let word = forward_word(hash);
+    let index = table::claim(FORWARD, hash, word).map_err(refused)?;
+    let record = maps::nat_record(index).ok_or(Verdict::DropInternal)?;
+    record.update(|record| {
+        record.hash = hash.0;
+        record.client = packet.flow.source;
+        record.ports = packet.flow.ports;
+        record.service = service.id.get() as u16;
+        record.acknowledged = [0; 2];
+    });
+    learn_way_back(ctx, packet, record);
+    if let Err(verdict) = assign_source(index, record, backend, packet.flow.protocol) {
+        table::withdraw(FORWARD, index, word);
+        return Err(verdict);
+    }
+    let phase = match (packet.flow.protocol, opens) {
+        (TCP, true) => Phase::OPENING,
+        (TCP, false) => Phase::ESTABLISHED,
+        _ => Phase::UNREPLIED,
+    };
+    record.replace_state(NatState::FREE, NatState::new(backend, phase, maps::now()));
+    maps::count_tracking(Tracking::Translated);
+    Ok(index)
+}
+
+/// Who gets a new flow: the one that the scheduler chooses, and of a connection that was made elsewhere the owner of the slot.
+#[inline(always)]
+fn choose(packet: &Packet, service: &Service, hash: FlowHash, opens: bool) -> Result<BackendId, Verdict> {
+    let hash = flow::hash_by(packet, hash, service.hash.now());
+    let word = flow::word_of(service, hash)?;
+    if word.current() == BackendId::NONE {
+        return Err(Verdict::DropNoBackend);
+    }
+    if !opens {
+        return Ok(word.current());
+    }
+    match schedule::backend_of_new_flow(service, hash, word) {
+        BackendId::NONE => Err(Verdict::DropBackendsFull),
+        backend => Ok(backend),
+    }
+}
+
+/// Finds a source for the flow of a record that is not yet alive, and writes it there: one whose replies nobody else gets.
+#[inline(always)]
+fn assign_source(index: RecordIndex, record: MapRecord, backend: BackendId, protocol: u8) -> Result<(), Verdict> {
+    let mut refusal = Verdict::DropNoPort;
+    for attempt in 0..PORT_ATTEMPTS {
+        let hash = FlowHash(nat_reply(index.0, backend.get(), protocol.into(), attempt));
+        if hash.0 == NO_MORE {
+            break;
+        }
+        match table::claim(REVERSE, hash, ReverseWord::new(hash, index).to_bits()) {
+            Ok(reverse) => {
+                record.update(|record| record.reverse = reverse);
+                return Ok(());
+            }
+            Err(true) => {}
+            Err(false) => refusal = Verdict::DropNatFull,
+        }
+    }
+    Err(refusal)
+}
+
+const NO_MORE: u64 = 0;
+
+/// Gives the flow of a record the source that is to be tried at `attempt`; what the replies to it hash to, or [`NO_MORE`]. A global
+/// function, see [`table`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn nat_reply(index: u32, backend: u32, protocol: u32, attempt: u32) -> u64 {
+    let (Some(record), Some(row)) = (maps::nat_record(RecordIndex(index)), maps::row(BackendId::truncate(backend)))
+    else {
+        return NO_MORE;
+    };
+    let target = NatTarget::of(&row.outer);
+    let known = record.get();
+    let [client_port, service_port] = known.ports.halves();
+    let mut reply = Flow {
+        source: row.address,
+        destination: known.client,
+        ports: ports(target.port_for(service_port), client_port),
+        protocol: protocol as u8,
+        ipv4: row.address.is_mapped(),
+    };
+    let mut chosen = (0, client_port);
+    if target.sources == 0 {
+        // There is one way only to keep the client's address and port.
+        if attempt > 0 {
+            return NO_MORE;
+        }
+    } else {
+        let flow = FlowHash(known.hash);
+        let number = target.source_at(flow, attempt);
+        let Some(source) = maps::nat_source(number) else { return NO_MORE };
+        chosen = (number, source.port(flow, attempt));
+        reply.destination = source.address;
+        reply.ports = ports(target.port_for(service_port), chosen.1);
+    }
+    record.update(|record| (record.source, record.source_port) = chosen);
+    reply.hash(maps::hash_key()).0
+}
+
+#[inline(always)]
+fn refused(is_taken: bool) -> Verdict {
+    if is_taken { Verdict::DropNatRace } else { Verdict::DropNatFull }
+}
+
+/// Writes down where the client's packets come from, if that is not known yet: its replies go there.
+#[inline(always)]
+pub fn learn_way_back(ctx: &XdpContext, packet: &Packet, record: MapRecord) {
+    let Some(ethernet) = read::<EthHdr>(ctx, 0) else { return };
+    let vlan = if packet.ip_offset == EthHdr::LEN {
+        NetU16::new(0)
+    } else {
+        read::<VlanHdr>(ctx, EthHdr::LEN).map_or(NetU16::new(0), |tag| NetU16::from_wire(tag.tci))
+    };
+    let ifindex = ctx.ingress_ifindex() as u16;
+    let neighbour = Neighbour::new(ethernet.src_addr, vlan);
+    let known = record.get();
+    if known.neighbour != neighbour || known.ifindex != ifindex {
+        record.update(|record| (record.neighbour, record.ifindex) = (neighbour, ifindex));
+    }
+}

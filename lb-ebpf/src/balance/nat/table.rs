@@ -1,0 +1,145 @@
+//! The two indices of translated flows.
+//!
+//! In the interface of C and with numbers only: so these are *global functions*, which the verifier checks once, by themselves,
+//! and not for each way that leads to them (<https://docs.kernel.org/bpf/btf.html>, `BTF_FUNC_GLOBAL`). They do not call each
+//! other: all that is on the stack at a time has to fit 512 bytes.
+
+use lb_common::{
+    FlowHash,
+    flow_table::WAYS,
+    nat::{Claim, Index, RecordIndex, ReverseWord, Ways as _, claim as claim_in, find as find_in, forward_word},
+};
+
+use crate::maps::{self, NatBucket};
+
+/// The index by the packets of clients.
+pub const FORWARD: u32 = 0;
+/// The index by the packets of backends.
+pub const REVERSE: u32 = 1;
+
+/// How often an end is tried when packets change the flow at the same time.
+const ATTEMPTS: usize = 4;
+
+/// No record, or no place.
+const NONE: u32 = u32::MAX;
+const TAKEN: u32 = u32::MAX - 1;
+
+/// The live record of a flow whose packets have this hash.
+#[inline(always)]
+pub fn find(index: u32, hash: FlowHash) -> Option<RecordIndex> {
+    let found = nat_find(index, hash.0);
+    (found != NONE).then_some(RecordIndex(found))
+}
+
+/// Claims a place for `word`: `Err(true)` if somebody else has the key, `Err(false)` if there is no room.
+#[inline(always)]
+pub fn claim(index: u32, hash: FlowHash, word: u64) -> Result<RecordIndex, bool> {
+    match nat_claim(index, hash.0, word) {
+        NONE => Err(false),
+        TAKEN => Err(true),
+        place => Ok(RecordIndex(place)),
+    }
+}
+
+/// Gives a place back whose record never was alive.
+#[inline(always)]
+pub fn withdraw(index: u32, at: RecordIndex, word: u64) {
+    if let Some(bucket) = bucket_at(index, at, word) {
+        bucket.replace(at.0 as usize % WAYS, word, Index::FREE);
+    }
+}
+
+/// Ends a flow: its keys are nobody's from now on, and the daemon frees its place.
+#[inline(always)]
+pub fn end(record: RecordIndex) {
+    nat_end(record.0);
+}
+
+#[inline(always)]
+fn bucket_at(index: u32, at: RecordIndex, unknown: u64) -> Option<NatBucket> {
+    maps::nat_bucket(index, at.0 / WAYS as u32, unknown)
+}
+
+#[inline(always)]
+const fn kind_of(index: u32) -> Index {
+    if index == FORWARD { Index::FORWARD } else { Index::REVERSE }
+}
+
+/// The number of a place, counted through both buckets.
+#[inline(always)]
+const fn numbered([first, second]: [u32; 2], place: usize) -> RecordIndex {
+    let bucket = if place < WAYS { first } else { second };
+    RecordIndex(bucket * WAYS as u32 + (place % WAYS) as u32)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn nat_find(index: u32, hash: u64) -> u32 {
+    let flow = FlowHash(hash);
+    let Some(bits) = maps::nat_bits() else { return NONE };
+    let word = if index == FORWARD { forward_word(flow) } else { ReverseWord::new(flow, RecordIndex(0)).to_bits() };
+    let Some((at, found)) = place_of(index, bits.buckets_of(flow), word) else { return NONE };
+    let record = if index == FORWARD { at } else { ReverseWord::from_bits(found).record() };
+    let Some(known) = maps::nat_record(record) else { return NONE };
+    // Between the look at the word and this one, the place may have been given back and claimed anew.
+    let is_it = if index == FORWARD { known.get().hash == hash } else { known.get().reverse == at };
+    if is_it && known.state().phase().is_alive() { record.0 } else { NONE }
+}
+
+/// Where a word with the key of `word` stands, and that word.
+#[inline(always)]
+fn place_of(index: u32, [first, second]: [u32; 2], word: u64) -> Option<(RecordIndex, u64)> {
+    let mut number = first;
+    let mut place = find_in(kind_of(index), &maps::nat_bucket(index, first, word)?, word);
+    if place.is_none() {
+        number = second;
+        place = find_in(kind_of(index), &maps::nat_bucket(index, second, word)?, word);
+    }
+    let (way, found) = place?;
+    Some((RecordIndex(number * WAYS as u32 + way as u32), found))
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn nat_claim(index: u32, hash: u64, word: u64) -> u32 {
+    let Some(bits) = maps::nat_bits() else { return NONE };
+    let numbers = bits.buckets_of(FlowHash(hash));
+    let [first, second] = numbers;
+    let (Some(first), Some(second)) = (maps::nat_bucket(index, first, hash), maps::nat_bucket(index, second, hash))
+    else {
+        return NONE;
+    };
+    match claim_in(kind_of(index), [&first, &second], word) {
+        Claim::At(place) => numbered(numbers, place).0,
+        Claim::Taken => TAKEN,
+        Claim::Full => NONE,
+    }
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn nat_end(record: u32) -> u32 {
+    let index = RecordIndex(record);
+    let Some(known) = maps::nat_record(index) else { return 0 };
+    for _ in 0..ATTEMPTS {
+        let state = known.state();
+        if !state.phase().is_alive() {
+            return 0;
+        }
+        if known.replace_state(state, state.over()) {
+            bury(FORWARD, index, index);
+            bury(REVERSE, known.get().reverse, index);
+            return 1;
+        }
+    }
+    0
+}
+
+/// Makes a flow's word in an index nobody's. Whoever has ended the flow does this, and nobody else.
+#[inline(always)]
+fn bury(index: u32, at: RecordIndex, record: RecordIndex) {
+    let Some(bucket) = bucket_at(index, at, u64::from(record.0)) else { return };
+    let way = at.0 as usize % WAYS;
+    let word = bucket.load(way);
+    bucket.replace(way, word, Index::OVER);
+}

@@ -1,0 +1,134 @@
+//! Counting translated flows, and ending those that are over.
+
+use std::{collections::HashMap, time::Duration};
+
+use lb_common::{
+    BackendId, FlowState, FlowTime, RowIndex,
+    nat::{NatState, Phase, RecordIndex},
+};
+
+use super::NatTable;
+use crate::{
+    config::NatTimeouts,
+    dataplane::{Words, maps::wait_for_packets},
+    model::{FlowCounts, Subject},
+};
+
+/// What was found in the table of translated flows.
+#[derive(Debug, Default)]
+pub struct NatSweep {
+    /// Flows of each backend that has any, as if they were in the flow table.
+    pub flows: HashMap<BackendId, FlowCounts>,
+    /// How many active ones of each backend the sweep has ended.
+    pub ended: HashMap<BackendId, u64>,
+    /// Flows that were over, and whose places are free now.
+    pub freed: u64,
+}
+
+/// How long a connection may be opening when the table fills up: a handshake takes no longer.
+const OPENING_UNDER_PRESSURE: Duration = Duration::from_secs(3);
+
+/// Counts all flows, and ends those that are over. Not for the main loop: it waits for packets that are on their way.
+pub fn sweep_nat(table: &NatTable, words: &Words, subjects: &[Subject], clock: impl Fn() -> FlowTime) -> NatSweep {
+    let lifetimes = Lifetimes::new(subjects, is_pressed(table));
+    let (mut found, mut over, now) = (NatSweep::default(), Vec::new(), clock());
+    let mut taken = 0;
+    for at in table.taken_places() {
+        let state = table.state(at);
+        taken += 1;
+        if state.phase() == Phase::FREE {
+            // It is being made.
+            continue;
+        }
+        if state.phase() == Phase::OVER {
+            over.push(at);
+        } else if end(table, at, state, words, &lifetimes, now) {
+            over.push(at);
+            *found.ended.entry(state.backend()).or_default() += u64::from(state.phase().is_active());
+        } else {
+            found.flows.entry(state.backend()).or_default()[counts_as(state.phase()) as usize] += 1;
+        }
+    }
+    found.freed = over.len() as u64;
+    if !over.is_empty() {
+        wait_for_packets();
+        for at in &over {
+            table.free(*at);
+        }
+    }
+    table.set_taken(taken - found.freed);
+    found
+}
+
+/// Whether the table is so full that new flows soon find no room.
+fn is_pressed(table: &NatTable) -> bool {
+    table.taken() > table.bits().entries() / 4 * 3
+}
+
+/// Ends a flow if it is over. A packet may bring it back to life first.
+fn end(
+    table: &NatTable,
+    at: RecordIndex,
+    state: NatState,
+    words: &Words,
+    lifetimes: &Lifetimes,
+    now: FlowTime,
+) -> bool {
+    let is_over = match lifetimes.of(state) {
+        Some(lifetime) => state.idle_ns(now) >= lifetime,
+        // One without an owner and with a row is younger than the subjects.
+        None => words.row(state.backend()) == RowIndex::NONE,
+    };
+    let has_ended = is_over && table.replace_state(at, state, state.over());
+    if has_ended {
+        table.bury(at);
+    }
+    has_ended
+}
+
+/// The state of the flow table that is nearest.
+const fn counts_as(phase: Phase) -> FlowState {
+    match phase {
+        Phase::OPENING | Phase::ANSWERED | Phase::UNREPLIED => FlowState::Opening,
+        // Its other half goes on.
+        Phase::ESTABLISHED | Phase::CLIENT_CLOSED | Phase::BACKEND_CLOSED | Phase::REPLIED => FlowState::Established,
+        _ => FlowState::Closing,
+    }
+}
+
+/// How long flows live without a packet, by backend and phase, in nanoseconds.
+struct Lifetimes {
+    owners: HashMap<BackendId, usize>,
+    by_owner: Vec<Vec<u64>>,
+}
+
+impl Lifetimes {
+    fn new(subjects: &[Subject], is_pressed: bool) -> Self {
+        let numbered = || subjects.iter().enumerate().filter(|(_, subject)| subject.nat.is_some());
+        let owners = numbered().flat_map(|(number, subject)| subject.backends.iter().map(move |id| (*id, number)));
+        let lifetimes = |subject: &Subject| {
+            let timeouts = subject.nat.unwrap_or_default();
+            let phases = (0..Phase::OVER.0).map(Phase);
+            phases.map(|phase| of_phase(phase, subject.idle_timeout, &timeouts, is_pressed)).collect()
+        };
+        Self { owners: owners.collect(), by_owner: subjects.iter().map(lifetimes).collect() }
+    }
+
+    fn of(&self, state: NatState) -> Option<u64> {
+        let owner = self.owners.get(&state.backend())?;
+        self.by_owner[*owner].get(usize::from(state.phase().0)).copied()
+    }
+}
+
+fn of_phase(phase: Phase, established: Duration, timeouts: &NatTimeouts, is_pressed: bool) -> u64 {
+    let opening = if is_pressed { timeouts.opening.min(OPENING_UNDER_PRESSURE) } else { timeouts.opening };
+    let lifetime = match phase {
+        Phase::OPENING | Phase::ANSWERED => opening,
+        Phase::CLIENT_CLOSED | Phase::BACKEND_CLOSED => timeouts.half_closed,
+        Phase::TIME_WAIT => timeouts.time_wait,
+        Phase::RESET => timeouts.reset,
+        Phase::UNREPLIED => timeouts.unreplied,
+        _ => established,
+    };
+    u64::try_from(lifetime.as_nanos()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,139 @@
+//! The daemon's side of the table, without a datapath.
+
+use std::{net::Ipv4Addr, sync::atomic::Ordering, time::Duration};
+
+use lb_common::{
+    BackendId, FlowHash, FlowState, FlowTime, RowIndex, Service,
+    flow_table::{BucketBits, MIN_BUCKET_BITS},
+    nat::{Claim, Index, NatRecord, NatState, Phase, RecordIndex, ReverseWord, claim, forward_word},
+};
+
+use super::{NatSweep, NatTable, sweep_nat};
+use crate::{config::NatTimeouts, dataplane::Words, model::Subject};
+
+const SECOND: u64 = 1_000_000_000;
+const NOW: u64 = 1_000_000 * SECOND;
+const IDLE: u64 = 300;
+
+fn backend(number: u32) -> BackendId {
+    BackendId::truncate(number)
+}
+
+/// A table, and two backends with rows, of which the service has the first.
+struct World {
+    table: NatTable,
+    words: Words,
+    subjects: Vec<Subject>,
+}
+
+impl World {
+    fn new() -> Self {
+        let words = Words::in_memory().unwrap();
+        words.store_row(backend(1), RowIndex(1));
+        words.store_row(backend(2), RowIndex(2));
+        let subject = Subject {
+            service: Service::default(),
+            idle_timeout: Duration::from_secs(IDLE),
+            backends: vec![backend(1)],
+            nat: Some(NatTimeouts::default()),
+            slots: None,
+        };
+        let table = NatTable::in_memory(BucketBits::new(MIN_BUCKET_BITS).unwrap()).unwrap();
+        Self { table, words, subjects: vec![subject] }
+    }
+
+    /// Makes a flow as the datapath does.
+    fn open(&self, number: u64, owner: u32, phase: Phase, idle: u64) -> RecordIndex {
+        let [flow, reply] = [number, !number].map(|seed| FlowHash(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15)));
+        let place = |index: Index, hash: FlowHash, word: u64| {
+            let buckets = self.table.bits().buckets_of(hash);
+            match claim(index, self.table.pair(index, buckets), word) {
+                Claim::At(place) => {
+                    let place = u32::try_from(place).unwrap();
+                    RecordIndex(buckets[place as usize / 8] * 8 + place % 8)
+                }
+                other => panic!("{other:?}"),
+            }
+        };
+        let at = place(Index::FORWARD, flow, forward_word(flow));
+        let reverse = place(Index::REVERSE, reply, ReverseWord::new(reply, at).to_bits());
+        let state = NatState::new(backend(owner), phase, FlowTime(NOW - idle * SECOND));
+        let client = Ipv4Addr::LOCALHOST.into();
+        self.table.write(at, NatRecord { state, hash: flow.0, client, reverse, ..NatRecord::default() });
+        at
+    }
+
+    fn sweep(&self) -> NatSweep {
+        sweep_nat(&self.table, &self.words, &self.subjects, || FlowTime(NOW))
+    }
+}
+
+#[test]
+fn a_flow_lives_as_long_as_its_phase_says() {
+    let timeouts = NatTimeouts::default();
+    for (phase, lifetime, counts_as) in [
+        (Phase::OPENING, timeouts.opening.as_secs(), FlowState::Opening),
+        (Phase::ANSWERED, timeouts.opening.as_secs(), FlowState::Opening),
+        (Phase::ESTABLISHED, IDLE, FlowState::Established),
+        (Phase::CLIENT_CLOSED, timeouts.half_closed.as_secs(), FlowState::Closing),
+        (Phase::BACKEND_CLOSED, timeouts.half_closed.as_secs(), FlowState::Closing),
+        (Phase::TIME_WAIT, timeouts.time_wait.as_secs(), FlowState::Closing),
+        (Phase::RESET, timeouts.reset.as_secs(), FlowState::Closing),
+        (Phase::UNREPLIED, timeouts.unreplied.as_secs(), FlowState::Opening),
+        (Phase::REPLIED, IDLE, FlowState::Established),
+    ] {
+        let world = World::new();
+        world.open(1, 1, phase, lifetime - 2);
+        world.open(2, 1, phase, lifetime + 2);
+        let found = world.sweep();
+        let mut counts = [0; FlowState::ALL.len()];
+        counts[counts_as as usize] = 1;
+        assert_eq!((found.freed, found.flows[&backend(1)]), (1, counts), "{phase:?}");
+    }
+}
+
+#[test]
+fn of_a_flow_that_is_over_nothing_is_left_in_either_index() {
+    let world = World::new();
+    let at = world.open(1, 1, Phase::RESET, 1000);
+    let stays = world.open(2, 1, Phase::ESTABLISHED, 0);
+    assert_eq!(world.table.taken_places().count(), 2);
+    world.sweep();
+    assert_eq!(world.table.taken_places().collect::<Vec<_>>(), [stays]);
+    assert_eq!(world.table.record(at).state, NatState::FREE);
+    let reverse: Vec<u64> = world.table.reverse_words().iter().map(|word| word.load(Ordering::Relaxed)).collect();
+    assert_eq!(reverse.iter().filter(|word| **word != Index::FREE).count(), 1);
+    // The place and the keys can be had again.
+    assert_eq!(world.open(1, 1, Phase::OPENING, 0), at);
+    assert_eq!(world.table.taken(), 1, "as of the sweep");
+}
+
+#[test]
+fn a_flow_of_a_backend_without_a_row_ends_and_of_one_that_is_younger_than_the_census_does_not() {
+    let world = World::new();
+    world.open(1, 3, Phase::ESTABLISHED, 0);
+    world.open(2, 2, Phase::ESTABLISHED, 10_000);
+    let found = world.sweep();
+    assert_eq!(found.freed, 1);
+    assert_eq!(found.flows.keys().collect::<Vec<_>>(), [&backend(2)]);
+}
+
+#[test]
+fn a_place_that_is_being_made_is_left_alone() {
+    let world = World::new();
+    let at = world.open(1, 1, Phase::ESTABLISHED, 0);
+    world.table.write(at, NatRecord { state: NatState::FREE, ..world.table.record(at) });
+    assert_eq!(world.sweep().freed, 0);
+    assert_eq!(world.table.taken_places().collect::<Vec<_>>(), [at]);
+}
+
+#[test]
+fn when_the_table_fills_up_connections_that_do_not_open_go_first() {
+    let world = World::new();
+    world.open(1, 1, Phase::OPENING, 10);
+    world.open(2, 1, Phase::ESTABLISHED, 10);
+    assert_eq!(world.sweep().freed, 0);
+    world.table.set_taken(world.table.bits().entries() / 4 * 3 + 1);
+    let found = world.sweep();
+    assert_eq!((found.freed, found.flows[&backend(1)][FlowState::Established as usize]), (1, 1));
+}

@@ -1,0 +1,89 @@
+//! The addresses and ports that translated flows are given as their source.
+
+use std::net::IpAddr;
+
+use lb_common::{layout, nat::NatSource};
+
+use crate::config::Ports;
+
+/// The sources in the datapath, each by its number. Those of a backend stand next to each other. None is taken out while the daemon
+/// runs, since flows may have it; what nothing needs is found out at the next start.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Sources(Vec<NatSource>);
+
+impl Sources {
+    /// What an earlier daemon left, in the order of the numbers.
+    pub(super) fn new(mut left: Vec<NatSource>) -> Self {
+        let used = left.iter().rposition(|source| *source != NatSource::default()).map_or(0, |last| last + 1);
+        left.truncate(used);
+        Self(left)
+    }
+
+    /// The number of the first of these sources, which is `None` if there is no room for them.
+    pub(super) fn place(&mut self, addresses: &[IpAddr], ports: Ports) -> Option<u16> {
+        let source =
+            |address: &IpAddr| NatSource { address: (*address).into(), first_port: ports.first, ports: ports.count() };
+        let wanted: Vec<NatSource> = addresses.iter().map(source).collect();
+        let known = self.0.windows(wanted.len()).position(|present| present == wanted);
+        let first = known.unwrap_or(self.0.len());
+        if known.is_none() {
+            if first + wanted.len() > layout::NAT_SOURCES as usize {
+                return None;
+            }
+            self.0.extend(wanted);
+        }
+        u16::try_from(first).ok()
+    }
+
+    /// So many of them, from this number on.
+    pub fn run(&self, first: u16, count: u16) -> &[NatSource] {
+        self.0.get(usize::from(first)..).and_then(|rest| rest.get(..usize::from(count))).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn addresses(texts: &[&str]) -> Vec<IpAddr> {
+        texts.iter().map(|text| text.parse().unwrap()).collect()
+    }
+
+    #[test]
+    fn the_same_sources_stand_once_and_others_beside_them() {
+        let (mut sources, ports) = (Sources::default(), Ports::default());
+        let pair = addresses(&["10.0.0.1", "10.0.0.2"]);
+        assert_eq!(sources.place(&pair, ports), Some(0));
+        assert_eq!(sources.place(&addresses(&["10.0.0.3"]), ports), Some(2));
+        assert_eq!(sources.place(&pair, ports), Some(0));
+        assert_eq!(
+            sources.place(&addresses(&["10.0.0.2", "10.0.0.3"]), ports),
+            Some(1),
+            "they happen to be neighbours"
+        );
+        let run: Vec<IpAddr> = sources.run(1, 2).iter().map(|source| source.address.to_ip()).collect();
+        assert_eq!(run, addresses(&["10.0.0.2", "10.0.0.3"]));
+        assert_eq!(sources.run(2, 2), []);
+    }
+
+    #[test]
+    fn what_an_earlier_daemon_left_keeps_its_numbers() {
+        let (mut sources, ports) = (Sources::default(), Ports::default());
+        sources.place(&addresses(&["10.0.0.1", "10.0.0.2"]), ports);
+        let mut left = sources.0.clone();
+        left.resize(layout::NAT_SOURCES as usize, NatSource::default());
+        let mut sources = Sources::new(left);
+        assert_eq!(sources.place(&addresses(&["10.0.0.2"]), ports), Some(1));
+        assert_eq!(sources.place(&addresses(&["10.0.0.9"]), ports), Some(2));
+    }
+
+    #[test]
+    fn there_is_room_for_so_many_and_no_more() {
+        let (mut sources, ports) = (Sources::default(), Ports::default());
+        for (number, bits) in (0..).zip(1..=layout::NAT_SOURCES) {
+            let address = IpAddr::from(std::net::Ipv4Addr::from_bits(bits));
+            assert_eq!(sources.place(&[address], ports), Some(number));
+        }
+        assert_eq!(sources.place(&addresses(&["10.0.0.1"]), ports), None);
+    }
+}

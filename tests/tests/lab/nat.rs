@@ -1,0 +1,228 @@
+//! Services that translate addresses and ports: backends need nothing, or a route.
+
+use std::{
+    collections::BTreeSet,
+    io::{Read as _, Write as _},
+    net::{IpAddr, SocketAddr, TcpListener, TcpStream},
+    thread,
+};
+
+use anyhow::{Context as _, Result, ensure};
+use lb_tests::lab::{
+    Lab, Limit, Load, Node, Server, require_root, require_root_and, run,
+    topology::{virtual_ipv4, virtual_ipv6},
+    unique_name, wait_for,
+};
+
+use crate::{
+    client::{PORTS, names, owners, udp_owners},
+    config::{self, Service},
+    support::{Balanced, SOON, lbctl, service, wait_for_state},
+};
+
+/// Name, virtual IP, mode, and whether the backends' addresses are IPv4.
+fn modes() -> [(&'static str, IpAddr, &'static str, bool); 6] {
+    let (v4, v6) = (|index| virtual_ipv4(index).into(), |index| virtual_ipv6(index).into());
+    [
+        ("full44", v4(0), "full-nat", true),
+        ("full66", v6(0), "full-nat", false),
+        ("full46", v4(1), "full-nat", false),
+        ("full64", v6(1), "full-nat", true),
+        ("nat44", v4(2), "nat", true),
+        ("nat66", v6(2), "nat", false),
+    ]
+}
+
+fn address_of(node: &Node, is_ipv4: bool) -> IpAddr {
+    if is_ipv4 { node.ipv4().into() } else { node.ipv6().into() }
+}
+
+/// Services of `protocol` on `port`, one for each mode, with all backends.
+fn services(lab: &Lab, protocol: &'static str, port: u16) -> Vec<Service> {
+    let of = |(name, virtual_ip, forwarding, is_ipv4): (&str, IpAddr, &'static str, bool)| {
+        let new = Service::new(name, &SocketAddr::new(virtual_ip, port).to_string());
+        let new = Service { protocol, forwarding, tracking: "always", ..new };
+        lab.backends().iter().fold(new, |service, node| service.backend(node.name(), address_of(node, is_ipv4), 1))
+    };
+    modes().map(of).into()
+}
+
+/// Lets replies to the client go by the balancer, as `nat` needs it.
+fn route_back(lab: &Lab) -> Result<()> {
+    let (client, lb) = (lab.node("client"), lab.node("lb"));
+    for backend in lab.backends() {
+        backend.ip(&format!("route add {}/32 via {}", client.ipv4(), lb.ipv4()))?;
+        backend.ip(&format!("route add {}/128 via {}", client.ipv6(), lb.ipv6()))?;
+    }
+    Ok(())
+}
+
+#[test]
+fn requests_and_uploads_get_through_in_every_mode_and_family() -> Result<()> {
+    if !require_root_and(&["nginx", "curl", "wrk"]) {
+        return Ok(());
+    }
+    let lab = Lab::builder(&unique_name("nat")).backends(2).server(Server::Nginx).build()?;
+    route_back(&lab)?;
+    let checked: Vec<Service> = services(&lab, "tcp", 80).into_iter().map(Service::checked).collect();
+    let balanced = Balanced::with(lab, &checked)?;
+    let lab = &balanced.lab;
+    for (name, virtual_ip, ..) in modes() {
+        let address = SocketAddr::new(virtual_ip, 80);
+        let owners = owners(lab, address, PORTS).context(name)?;
+        ensure!(names(&owners).into_iter().eq(["b1", "b2"]), "{name}: {owners:?}");
+        lab.load(&Load::new(format!("http://{address}/"), Limit::Requests(500)))?
+            .ensure_all_answered()
+            .context(name)?;
+        let mut curl = lab.node("client").command("curl");
+        curl.args(["--silent", "--show-error", "--fail", "--globoff", "--max-time", "20", "--output", "/dev/null"])
+            .args(["--write-out", "%{size_upload}", "--data-binary"])
+            .arg("x".repeat(100_000))
+            .arg(format!("http://{address}/"));
+        let sent = String::from_utf8(run(&mut curl).context(name)?.stdout)?;
+        ensure!(sent == "100000", "{name}: {sent} bytes of 100000 arrived");
+        ensure!(service(lab, name)?.packets > 500, "{name} has not gone through the balancer");
+    }
+    let verdicts = lbctl(lab, &["stats"])?;
+    println!("{verdicts}");
+    Ok(())
+}
+
+#[test]
+fn datagrams_come_back_in_every_mode_and_family() -> Result<()> {
+    if !require_root() {
+        return Ok(());
+    }
+    let lab = Lab::builder(&unique_name("nat-udp")).backends(2).build()?;
+    route_back(&lab)?;
+    let services = services(&lab, "udp", 53);
+    lab.write_config(&config::file(&lab, &services))?;
+    let mut echoes = Vec::new();
+    for backend in lab.backends() {
+        for is_ipv4 in [true, false] {
+            echoes.push(lab.start_udp_echo(backend.name(), SocketAddr::new(address_of(backend, is_ipv4), 53))?);
+        }
+    }
+    let _lbd = lab.start_lbd()?;
+    lab.wait_until_healthy(SOON)?;
+    for (name, virtual_ip, ..) in modes() {
+        let owners = udp_owners(&lab, SocketAddr::new(virtual_ip, 53), PORTS).context(name)?;
+        ensure!(names(&owners).into_iter().eq(["b1", "b2"]), "{name}: {owners:?}");
+    }
+    Ok(())
+}
+
+/// Answers on a port of a node with a name, to each connection, until the test ends; a line for each line.
+fn name_server(node: &Node, port: u16, name: &'static str) -> Result<()> {
+    let listener = node.namespace().inside(|| Ok(TcpListener::bind((node.ipv4(), port))?))?;
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let Ok(mut stream) = stream else { return };
+            thread::spawn(move || {
+                let mut byte = [0; 1];
+                while matches!(stream.read(&mut byte), Ok(1)) {
+                    if writeln!(stream, "{name}").is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    Ok(())
+}
+
+/// A connection from the client.
+struct Connection(TcpStream);
+
+impl Connection {
+    fn open(lab: &Lab, to: SocketAddr) -> Result<Self> {
+        let stream = lab.node("client").namespace().inside(|| Ok(TcpStream::connect_timeout(&to, SOON)?))?;
+        stream.set_read_timeout(Some(SOON))?;
+        Ok(Self(stream))
+    }
+
+    /// Who answers.
+    fn ask(&mut self) -> Result<String> {
+        self.0.write_all(b"?")?;
+        let mut answer = String::new();
+        let mut byte = [0; 1];
+        while self.0.read(&mut byte)? == 1 && byte != *b"\n" {
+            answer.push(byte[0].into());
+        }
+        Ok(answer)
+    }
+}
+
+/// Two servers on one host: with `full-nat` a backend is an address and a port.
+#[test]
+fn two_servers_on_one_host_are_two_backends() -> Result<()> {
+    if !require_root() {
+        return Ok(());
+    }
+    let lab = Lab::builder(&unique_name("nat-ports")).backends(1).build()?;
+    let host = &lab.backends()[0];
+    name_server(host, 8080, "one")?;
+    name_server(host, 8081, "two")?;
+    let vip = SocketAddr::from((virtual_ipv4(0), 7000));
+    let web = Service { forwarding: "full-nat", tracking: "always", ..Service::new("web", &vip.to_string()) };
+    let [one, two] = [8080, 8081].map(|port| SocketAddr::from((host.ipv4(), port)));
+    let web = web.backend("one", one, 1).backend("two", two, 1);
+    lab.write_config(&config::file(&lab, &[web]))?;
+    let _lbd = lab.start_lbd()?;
+    lab.wait_until_healthy(SOON)?;
+    let ask = |lab: &Lab| -> Result<BTreeSet<String>> { (0..40).map(|_| Connection::open(lab, vip)?.ask()).collect() };
+    ensure!(ask(&lab)? == BTreeSet::from(["one".to_owned(), "two".to_owned()]));
+    // Each can be named by its address and port.
+    lbctl(&lab, &["backend", "disable", &two.to_string()])?;
+    wait_for_state(&lab, "web", "two", "disabled")?;
+    ensure!(ask(&lab)? == BTreeSet::from(["one".to_owned()]));
+    lbctl(&lab, &["backend", "enable", "two"])?;
+    lbctl(&lab, &["backend", "remove", "one", "--deadline", "0s"])?;
+    wait_for("only two has new connections", SOON, || {
+        Ok((ask(&lab)? == BTreeSet::from(["two".to_owned()])).then_some(()))
+    })
+}
+
+#[test]
+fn connections_outlive_a_restart_a_drain_and_a_removal() -> Result<()> {
+    if !require_root() {
+        return Ok(());
+    }
+    let lab = Lab::builder(&unique_name("nat-restart")).backends(2).build()?;
+    let [b1, b2] = [&lab.backends()[0], &lab.backends()[1]];
+    name_server(b1, 8080, "b1")?;
+    name_server(b2, 8080, "b2")?;
+    let vip = SocketAddr::from((virtual_ipv4(0), 7000));
+    let web = Service { forwarding: "full-nat", tracking: "always", ..Service::new("web", &vip.to_string()) };
+    let web = [b1, b2].iter().fold(web, |web, node| web.backend(node.name(), SocketAddr::from((node.ipv4(), 8080)), 1));
+    lab.write_config(&config::file(&lab, &[web]))?;
+    let mut lbd = lab.start_lbd()?;
+    lab.wait_until_healthy(SOON)?;
+    let mut connections: Vec<(String, Connection)> = Vec::new();
+    for _ in 0..40 {
+        let mut connection = Connection::open(&lab, vip)?;
+        connections.push((connection.ask()?, connection));
+    }
+    let mut check = |when: &str| -> Result<()> {
+        for (owner, connection) in &mut connections {
+            let answer = connection.ask().with_context(|| format!("{when}: a connection of {owner}"))?;
+            ensure!(answer == *owner, "{when}: {answer} answers on a connection of {owner}");
+        }
+        Ok(())
+    };
+    check("at first")?;
+    lbd.kill(nix::sys::signal::Signal::SIGKILL)?;
+    lbd.wait(SOON)?;
+    check("without lbd")?;
+    let _lbd = lab.start_lbd()?;
+    lab.wait_until_healthy(SOON)?;
+    check("after a restart")?;
+    lbctl(&lab, &["backend", "drain", "b1"])?;
+    check("while b1 drains")?;
+    ensure!(Connection::open(&lab, vip)?.ask()? == "b2", "b1 drains");
+    lbctl(&lab, &["backend", "remove", "b1"])?;
+    check("when b1 is removed")?;
+    let flows = lbctl(&lab, &["backend", "list"])?;
+    println!("{flows}");
+    Ok(())
+}

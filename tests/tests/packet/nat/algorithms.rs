@@ -1,0 +1,179 @@
+//! Who gets the flows of a service that translates, and how they are counted.
+
+use std::time::Duration;
+
+use etherparse::IpNumber;
+use lb_common::{BackendId, HashInput, HashInputs, NatMode, Policy, Scheduler, Service, SlotWord, Verdict, layout};
+use lb_userspace::{config::NatTimeouts, dataplane::Sweep, model::Subject};
+
+use super::scene::{BACKEND_PORT, Scene, Setup, endpoints};
+use crate::{
+    case::Action,
+    packet::flags::{ACK, FIN, RST, SYN},
+    world::{BACKEND, FAMILIES, SERVICE},
+};
+
+/// Where the rotation stands: behind the slots.
+const ROTATION_CHUNK: u32 = 100;
+const SECOND: BackendId = BackendId::truncate(BACKEND.get() + 1);
+const PORT: u16 = 2000;
+
+impl Scene {
+    /// Lets a scheduler choose between the backend and a second one, which has the port after.
+    fn schedule(&mut self, turns: &[BackendId], policy: Policy) -> Scheduler {
+        self.add_second();
+        let maps = self.balancer.maps();
+        for backend in [BACKEND, SECOND] {
+            maps.connections().store_capacity(backend, 1, 0);
+        }
+        maps.store_turns(ROTATION_CHUNK, turns);
+        let scheduler = Scheduler::new(policy, ROTATION_CHUNK, u32::try_from(turns.len()).expect("few turns"));
+        maps.store_scheduler(SERVICE, scheduler);
+        scheduler
+    }
+
+    /// How many connections both backends have, as they are counted.
+    fn active(&mut self) -> [u32; 2] {
+        let connections = self.balancer.maps().connections();
+        [BACKEND, SECOND].map(|backend| connections.tally(backend).active())
+    }
+
+    /// The port of the backend that gets this new flow, as a number from 0 on.
+    fn chosen(&mut self, port: u16) -> u16 {
+        let outcome = self.send(&self.request_from(IpNumber::TCP, port).with_flags(SYN, 1, 0));
+        assert_eq!((outcome.action, &outcome.verdicts[..]), (Action::Transmit, &[(Verdict::Transmitted, 1)][..]));
+        endpoints(&outcome.frame).1.port() - BACKEND_PORT
+    }
+
+    /// What the daemon finds when flows may not be silent for so long.
+    fn sweep(&self, timeout: Duration) -> Sweep {
+        let timeouts =
+            NatTimeouts { opening: timeout, half_closed: timeout, time_wait: timeout, ..NatTimeouts::default() };
+        let mut subjects = [Subject {
+            service: self.service,
+            idle_timeout: timeout,
+            backends: vec![BACKEND, SECOND],
+            nat: Some(NatTimeouts { reset: timeout, unreplied: timeout, ..timeouts }),
+            slots: None,
+        }];
+        self.balancer.sweep(&mut subjects)
+    }
+}
+
+fn scenes() -> impl Iterator<Item = Scene> {
+    Setup::all().into_iter().map_while(Scene::new)
+}
+
+#[test]
+fn new_flows_go_by_turns_and_stay_where_they_are() {
+    for mut scene in scenes() {
+        scene.schedule(&[BACKEND, SECOND, SECOND], Policy::NEXT);
+        let chosen: Vec<u16> = (PORT..PORT + 6).map(|port| scene.chosen(port)).collect();
+        assert_eq!(chosen, [0, 1, 1, 0, 1, 1], "{:?}", scene.setup);
+        let again: Vec<u16> = (PORT..PORT + 6).map(|port| scene.chosen(port)).collect();
+        assert_eq!(again, chosen, "repeated packets");
+        assert_eq!(scene.active(), [2, 4]);
+    }
+}
+
+#[test]
+fn the_fewest_connections_are_those_that_neither_side_has_ended() {
+    for mut scene in scenes() {
+        scene.schedule(&[BACKEND, SECOND], Policy::LEAST);
+        let chosen: Vec<u16> = (PORT..PORT + 4).map(|port| scene.chosen(port)).collect();
+        assert_eq!(chosen, [0, 1, 0, 1]);
+        assert_eq!(scene.active(), [2, 2]);
+        // Those of the first backend are reset, and one of the second's is closed by one side only.
+        for port in [PORT, PORT + 2] {
+            scene.send(&scene.request_from(IpNumber::TCP, port).with_flags(RST, 2, 0));
+        }
+        scene.send(&scene.request_from(IpNumber::TCP, PORT + 1).with_flags(FIN | ACK, 2, 1));
+        assert_eq!(scene.active(), [0, 2]);
+        assert_eq!([scene.chosen(PORT + 4), scene.chosen(PORT + 5)], [0, 0], "{:?}", scene.setup);
+    }
+}
+
+#[test]
+fn what_both_sides_have_closed_is_not_active_and_what_begins_anew_is() {
+    for mut scene in scenes() {
+        scene.add_second();
+        let source = scene.establish(PORT);
+        assert_eq!(scene.active(), [1, 0]);
+        scene.send(&scene.request_from(IpNumber::TCP, PORT).with_flags(FIN | ACK, 0x1234_5679, 5001));
+        assert_eq!(scene.active(), [1, 0]);
+        let end = scene.reply(IpNumber::TCP, source).with_flags(FIN | ACK, 5001, 0x1234_567a);
+        scene.answer(&end);
+        assert_eq!(scene.active(), [0, 0]);
+        scene.send(&scene.request_from(IpNumber::TCP, PORT).with_flags(SYN, 7, 0));
+        assert_eq!(scene.active(), [1, 0]);
+    }
+}
+
+#[test]
+fn nothing_was_miscounted_when_all_is_over() {
+    for mut scene in scenes() {
+        scene.schedule(&[BACKEND, SECOND], Policy::NEXT);
+        for port in PORT..PORT + 40 {
+            scene.chosen(port);
+            scene.send(&scene.request_from(IpNumber::UDP, port));
+        }
+        assert_eq!(scene.active(), [40, 40]);
+        let swept = scene.sweep(Duration::from_hours(1));
+        assert_eq!((swept.removed, &swept.drift[..]), (0, &[][..]));
+        let swept = scene.sweep(Duration::ZERO);
+        assert_eq!((swept.removed, &swept.drift[..]), (80, &[][..]));
+        assert_eq!(scene.active(), [0, 0]);
+        // Whoever dies in the middle of something leaves a miscount.
+        scene.balancer.maps().connections().correct(SECOND, 3);
+        assert_eq!(scene.sweep(Duration::ZERO).drift, [(SECOND, -3)]);
+    }
+}
+
+#[test]
+fn who_is_full_is_passed_over_and_if_all_are_the_client_is_told_or_not() {
+    for setup in Setup::all() {
+        for (mode, resets, verdict) in
+            [(setup.mode, false, Verdict::DropBackendsFull), (setup.mode.resetting(), true, Verdict::Reset)]
+        {
+            let Some(mut scene) = Scene::new(Setup { mode, ..setup }) else { return };
+            let scheduler = scene.schedule(&[BACKEND, SECOND], Policy::NEXT);
+            scene.balancer.maps().connections().store_capacity(BACKEND, 1, 1);
+            scene.balancer.maps().connections().store_capacity(SECOND, 1, 3);
+            scene.balancer.maps().store_scheduler(SERVICE, scheduler.limited(resets));
+            let chosen: Vec<u16> = (PORT..PORT + 4).map(|port| scene.chosen(port)).collect();
+            assert_eq!(chosen, [0, 1, 1, 1]);
+            let refused = scene.send(&scene.request_from(IpNumber::TCP, PORT + 4).with_flags(SYN, 1, 0));
+            assert_eq!(refused.verdicts, [(verdict, 1)]);
+            assert_eq!(scene.chosen(PORT + 1), 1, "who was there before goes on");
+            scene.send(&scene.request_from(IpNumber::TCP, PORT).with_flags(RST, 2, 0));
+            assert_eq!(scene.chosen(PORT + 4), 0);
+        }
+    }
+}
+
+#[test]
+fn by_the_source_all_flows_of_a_client_go_to_one_backend() {
+    for mut scene in scenes() {
+        scene.add_second();
+        let hash = HashInputs::new(HashInput::source(24).expect("a length"));
+        scene.put_service(Service { hash, ..scene.service });
+        for slot in (1..layout::MIN_SLOTS).step_by(2) {
+            scene.balancer.maps().store_slot(&scene.service, slot, SlotWord::stable(SECOND));
+        }
+        let first = scene.chosen(PORT);
+        assert!((PORT..PORT + 64).all(|port| scene.chosen(port) == first), "{:?}", scene.setup);
+    }
+}
+
+/// A segment in the middle of a connection that nobody knows is of one that was made before, by the slots.
+#[test]
+fn what_was_made_elsewhere_goes_by_its_slot() {
+    for family in FAMILIES {
+        let Some(mut scene) = Scene::new(Setup::destination(family)) else { return };
+        assert_eq!(scene.setup.mode, NatMode::DESTINATION);
+        scene.schedule(&[SECOND], Policy::NEXT);
+        let outcome = scene.send(&scene.request_from(IpNumber::TCP, PORT).with_flags(ACK, 1, 1));
+        assert_eq!(endpoints(&outcome.frame).1.port(), BACKEND_PORT);
+        assert_eq!(scene.chosen(PORT + 1), 1);
+    }
+}

@@ -1,0 +1,11 @@
+//! Translating addresses and ports (`nat`, `full-nat`).
+//!
+//! What has to come out is built by etherparse, checksums and all, from the addresses and ports that it has to have.
+
+mod algorithms;
+mod both_ways;
+mod fields;
+mod phases;
+mod ports;
+mod scene;
+mod strangers;

@@ -1,0 +1,181 @@
+//! What a flow is doing, as its packets tell.
+
+use etherparse::IpNumber;
+use lb_common::{Condition, Verdict, nat::Phase};
+
+use super::scene::{Scene, Setup, endpoints, opened};
+use crate::{
+    case::Action,
+    packet::flags::{ACK, FIN, PSH, RST, SYN},
+    world::Family,
+};
+
+const CLIENT: u32 = 0x1234_5679;
+const BACKEND_SEQUENCE: u32 = 5001;
+const PORT: u16 = 2000;
+
+fn scenes() -> impl Iterator<Item = Scene> {
+    Setup::all().into_iter().map_while(Scene::new)
+}
+
+/// Segments after the handshake, by whom, with which flags; the sequence numbers are right.
+fn after(scene: &mut Scene, port: u16, segments: &[(char, u8)]) -> Vec<Phase> {
+    let source = scene.establish(port);
+    for (side, flags) in segments {
+        let outcome = if *side == 'c' {
+            let segment = scene.request_from(IpNumber::TCP, port).with_flags(*flags, CLIENT, BACKEND_SEQUENCE);
+            scene.send(&segment)
+        } else {
+            let segment = scene.reply(IpNumber::TCP, source).with_flags(*flags, BACKEND_SEQUENCE, CLIENT);
+            scene.answer(&segment)
+        };
+        assert_eq!(outcome.verdicts, [(Verdict::Transmitted, 1)]);
+    }
+    scene.phases_of(port)
+}
+
+#[test]
+fn both_sides_open_and_close_a_connection() {
+    let table: &[(&[(char, u8)], Phase)] = &[
+        (&[], Phase::ESTABLISHED),
+        (&[('c', ACK | PSH), ('b', ACK | PSH)], Phase::ESTABLISHED),
+        (&[('c', FIN | ACK)], Phase::CLIENT_CLOSED),
+        (&[('c', FIN | ACK), ('b', ACK), ('b', ACK | PSH)], Phase::CLIENT_CLOSED),
+        (&[('b', FIN | ACK)], Phase::BACKEND_CLOSED),
+        (&[('b', FIN | ACK), ('c', FIN | ACK), ('b', ACK)], Phase::TIME_WAIT),
+        (&[('c', FIN | ACK), ('b', FIN | ACK), ('c', ACK)], Phase::TIME_WAIT),
+        (&[('c', FIN | ACK), ('c', ACK | PSH)], Phase::ESTABLISHED),
+        (&[('c', RST)], Phase::RESET),
+        (&[('b', RST | ACK)], Phase::RESET),
+        (&[('c', RST), ('b', ACK | PSH)], Phase::ESTABLISHED),
+    ];
+    for mut scene in scenes() {
+        for (port, (segments, expected)) in (PORT..).zip(table) {
+            let setup = scene.setup;
+            assert_eq!(after(&mut scene, port, segments), [*expected], "{segments:?}, {setup:?}");
+        }
+    }
+}
+
+#[test]
+fn a_handshake_is_seen_from_both_sides() {
+    for mut scene in scenes() {
+        let source = scene.source_of(&scene.request(IpNumber::TCP));
+        assert_eq!(scene.phases(), [Phase::OPENING]);
+        scene.answer(&scene.reply(IpNumber::TCP, source).with_flags(SYN | ACK, 5000, CLIENT));
+        assert_eq!(scene.phases(), [Phase::ANSWERED]);
+    }
+}
+
+/// RFC 5961, section 3: a reset has to be near what the other side expects.
+#[test]
+fn a_reset_out_of_the_window_changes_nothing() {
+    for mut scene in scenes() {
+        let source = scene.establish(PORT);
+        for distance in [1 << 21, 1 << 30, 1 << 31, u32::MAX - 5] {
+            let forged = scene.request_from(IpNumber::TCP, PORT).with_flags(RST, CLIENT.wrapping_add(distance), 0);
+            assert_eq!(scene.send(&forged).verdicts, [(Verdict::Transmitted, 1)], "the backend decides");
+            let sequence = BACKEND_SEQUENCE.wrapping_add(distance);
+            let forged = scene.reply(IpNumber::TCP, source).with_flags(RST | ACK, sequence, CLIENT);
+            scene.answer(&forged);
+            assert_eq!(scene.phases(), [Phase::ESTABLISHED], "{distance}, {:?}", scene.setup);
+        }
+    }
+}
+
+#[test]
+fn the_window_goes_with_the_connection() {
+    let Some(mut scene) = Scene::new(Setup::full(Family::V4, Family::V4)) else { return };
+    let source = scene.establish(PORT);
+    // The backend acknowledges three gigabytes, bit by bit.
+    for megabyte in (0..3000_u32).step_by(10) {
+        let acknowledgment = CLIENT.wrapping_add(megabyte << 20);
+        scene.answer(&scene.reply(IpNumber::TCP, source).with_flags(ACK, BACKEND_SEQUENCE, acknowledgment));
+    }
+    let end = CLIENT.wrapping_add(2990 << 20);
+    scene.send(&scene.request_from(IpNumber::TCP, PORT).with_flags(RST, CLIENT, 0));
+    assert_eq!(scene.phases(), [Phase::ESTABLISHED], "long acknowledged");
+    scene.send(&scene.request_from(IpNumber::TCP, PORT).with_flags(RST, end, 0));
+    assert_eq!(scene.phases(), [Phase::RESET]);
+}
+
+#[test]
+fn what_opens_a_connection_that_is_over_opens_another_one() {
+    let ends: [&[(char, u8)]; 2] = [&[('c', FIN | ACK), ('b', FIN | ACK)], &[('c', RST)]];
+    for mut scene in scenes() {
+        for (port, ends) in (PORT..).zip(ends) {
+            after(&mut scene, port, ends);
+            let outcome = scene.send(&scene.request_from(IpNumber::TCP, port));
+            assert_eq!(opened(&outcome), 1, "{ends:?}, {:?}", scene.setup);
+            assert_eq!(scene.phases_of(port), [Phase::OPENING]);
+            // Its reply finds it.
+            let source = endpoints(&outcome.frame).0;
+            let answer = scene.reply(IpNumber::TCP, source).with_flags(SYN | ACK, 7000, CLIENT);
+            assert_eq!(scene.answer(&answer).verdicts, [(Verdict::Transmitted, 1)]);
+            assert_eq!(scene.phases_of(port), [Phase::ANSWERED]);
+        }
+    }
+}
+
+#[test]
+fn what_opens_a_connection_that_lives_belongs_to_it() {
+    for mut scene in scenes() {
+        let source = scene.establish(PORT);
+        let outcome = scene.send(&scene.request_from(IpNumber::TCP, PORT));
+        assert_eq!((endpoints(&outcome.frame).0, opened(&outcome)), (source, 0), "it may be forged");
+        assert_eq!(scene.phases(), [Phase::ESTABLISHED]);
+    }
+}
+
+#[test]
+fn a_datagram_is_replied_to_or_not() {
+    for mut scene in scenes() {
+        let source = scene.source_of(&scene.request(IpNumber::UDP));
+        assert_eq!(scene.phases(), [Phase::UNREPLIED]);
+        scene.answer(&scene.reply(IpNumber::UDP, source));
+        assert_eq!(scene.phases(), [Phase::REPLIED]);
+    }
+}
+
+#[test]
+fn a_connection_of_a_backend_that_is_gone_is_reset_and_a_new_one_goes_elsewhere() {
+    for mut scene in scenes() {
+        let old = scene.setup.backend_address();
+        scene.establish(PORT);
+        scene.put_condition(Condition::RESCHEDULE);
+        scene.move_to_another_backend();
+        let outcome = scene.send(&scene.request_from(IpNumber::TCP, PORT).with_flags(ACK | PSH, CLIENT, 5001));
+        assert_eq!((outcome.action, &outcome.verdicts[..]), (Action::Transmit, &[(Verdict::Reset, 1)][..]));
+        assert_eq!(scene.phases(), []);
+        let outcome = scene.send(&scene.request_from(IpNumber::TCP, PORT));
+        assert_eq!(endpoints(&outcome.frame).1, scene.setup.backend_address());
+        assert_ne!(scene.setup.backend_address(), old);
+    }
+}
+
+#[test]
+fn a_datagram_of_a_backend_that_is_gone_goes_elsewhere() {
+    for mut scene in scenes() {
+        let request = scene.request(IpNumber::UDP);
+        scene.source_of(&request);
+        scene.put_condition(Condition::RESCHEDULE);
+        scene.move_to_another_backend();
+        let outcome = scene.send(&request);
+        assert_eq!(endpoints(&outcome.frame).1, scene.setup.backend_address());
+        let answer = scene.reply(IpNumber::UDP, endpoints(&outcome.frame).0);
+        assert_eq!(endpoints(&scene.answer(&answer).frame).1, request.source);
+    }
+}
+
+#[test]
+fn a_flow_stays_where_it_is_when_its_slot_moves() {
+    for mut scene in scenes() {
+        let before = scene.setup.backend_address();
+        scene.establish(PORT);
+        scene.move_to_another_backend();
+        let outcome = scene.send(&scene.request_from(IpNumber::TCP, PORT).with_flags(ACK | PSH, CLIENT, 5001));
+        assert_eq!(endpoints(&outcome.frame).1, before);
+        let outcome = scene.send(&scene.request_from(IpNumber::TCP, PORT + 1));
+        assert_eq!(endpoints(&outcome.frame).1, scene.setup.backend_address());
+    }
+}

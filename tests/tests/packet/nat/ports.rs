@@ -1,0 +1,93 @@
+//! Source ports: no two flows to the same backend have the same, and when there are no more, that is said.
+
+use std::{
+    collections::HashSet,
+    net::{Ipv4Addr, SocketAddr},
+};
+
+use etherparse::IpNumber;
+use lb_common::Verdict;
+
+use super::scene::{Scene, Setup, endpoints};
+use crate::{case::Action, packet::Packet, world::Family};
+
+const FAMILIES: [(Family, Family); 4] =
+    [(Family::V4, Family::V4), (Family::V6, Family::V6), (Family::V4, Family::V6), (Family::V6, Family::V4)];
+
+#[test]
+fn no_two_flows_have_the_same_source() {
+    for (client, backend) in FAMILIES {
+        let Some(mut scene) = Scene::new(Setup { ports: 6000, ..Setup::full(client, backend) }) else { return };
+        let mut sources = HashSet::new();
+        for port in 1000..6000 {
+            if let Some(source) = scene.try_source_of(&scene.request_from(IpNumber::UDP, port)) {
+                assert!(sources.insert(source), "one source twice");
+            }
+        }
+        // With sixteen attempts a flow is refused with a chance of one in eighteen where five of six ports are taken, and hardly
+        // before: of all, one in three hundred (the sum of the sixteenth powers).
+        assert!(sources.len() > 4960, "{} of 5,000 flows found one of 6,000 ports", sources.len());
+    }
+}
+
+#[test]
+fn without_a_port_the_packet_is_dropped_or_answered_as_the_service_says() {
+    for (client, backend) in FAMILIES {
+        let setup = Setup { ports: 4, ..Setup::full(client, backend) };
+        for (mode, verdict, action) in [
+            (setup.mode, Verdict::DropNoPort, Action::Drop),
+            (setup.mode.resetting(), Verdict::Reset, Action::Transmit),
+        ] {
+            let Some(mut scene) = Scene::new(Setup { mode, ..setup }) else { return };
+            for port in 1000..1004 {
+                scene.source_of(&scene.request_from(IpNumber::TCP, port));
+            }
+            let outcome = scene.send(&scene.request_from(IpNumber::TCP, 1004));
+            assert_eq!((outcome.action, &outcome.verdicts[..]), (action, &[(verdict, 1)][..]));
+            // Nothing of it is left, and the others go on.
+            assert_eq!(scene.phases().len(), 4);
+            scene.source_of(&scene.request_from(IpNumber::TCP, 1002));
+            let outcome = scene.send(&scene.request_from(IpNumber::UDP, 1004));
+            assert_eq!(outcome.verdicts, [(Verdict::Transmitted, 1)], "the ports of UDP are others");
+        }
+    }
+}
+
+#[test]
+fn a_second_backend_has_the_same_ports_again() {
+    let Some(mut scene) = Scene::new(Setup { ports: 1, ..Setup::full(Family::V4, Family::V4) }) else { return };
+    scene.source_of(&scene.request_from(IpNumber::TCP, 1000));
+    scene.move_to_another_backend();
+    scene.source_of(&scene.request_from(IpNumber::TCP, 1001));
+    assert_eq!(scene.send(&scene.request_from(IpNumber::TCP, 1002)).verdicts, [(Verdict::DropNoPort, 1)]);
+}
+
+/// The table has 65,536 places, each flow 16 of them to choose from.
+#[test]
+fn a_full_table_refuses_new_flows_and_keeps_the_others() {
+    let Some(mut scene) = Scene::new(Setup { sources: 4, ports: 60_000, ..Setup::full(Family::V4, Family::V4) }) else {
+        return;
+    };
+    let client = |number: u32| {
+        SocketAddr::from((Ipv4Addr::from_bits(0xc633_6400 + number / 60_000), (number % 60_000) as u16 + 1))
+    };
+    let mut sent = Vec::new();
+    for number in 0..70_000 {
+        let request = Packet { source: client(number), ..scene.request(IpNumber::UDP) };
+        if let Some(source) = scene.try_source_of(&request) {
+            sent.push((request, source));
+        }
+    }
+    assert!((60_000..65_536).contains(&sent.len()), "{} were sent", sent.len());
+    scene.balancer.recount();
+    let refused: Vec<Verdict> = (70_000..71_000)
+        .flat_map(|number| scene.send(&Packet { source: client(number), ..scene.request(IpNumber::UDP) }).verdicts)
+        .map(|(verdict, _)| verdict)
+        .collect();
+    assert!(refused.contains(&Verdict::DropNatFull) && !refused.contains(&Verdict::DropNoPort), "{refused:?}");
+    for (request, source) in sent.iter().step_by(97) {
+        assert_eq!(scene.source_of(request), *source);
+        let outcome = scene.answer(&scene.reply(IpNumber::UDP, *source));
+        assert_eq!(endpoints(&outcome.frame).1, request.source);
+    }
+}
