@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{error::Problem, table::Table, text};
 
 /// How addresses and ports are translated.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Nat {
     /// The addresses that backends see as the source of flows, with `full-nat`. Without any it is the address of the egress
     /// interface.
@@ -16,12 +16,6 @@ pub struct Nat {
     pub ports: Option<Ports>,
     /// How long flows may be silent.
     pub timeouts: NatTimeouts,
-}
-
-impl Default for Nat {
-    fn default() -> Self {
-        Self { sources: Vec::new(), ports: None, timeouts: NatTimeouts::default() }
-    }
 }
 
 /// How long a flow lives without a packet, by what it is doing. One that is established lives for the service's `idle_timeout`, as
@@ -60,7 +54,7 @@ const MAX_SOURCES: usize = 64;
 
 impl Nat {
     pub(super) fn read(mut table: Table<'_>) -> Self {
-        let default = Self::default();
+        let default = NatTimeouts::default();
         let sources = table.texts("sources", source).unwrap_or_default();
         if sources.len() > MAX_SOURCES {
             let count = sources.len();
@@ -72,11 +66,11 @@ impl Nat {
         let ports = table.text("ports", Ports::from_str);
         let mut timeout = |key, default| table.text(key, text::duration(TIMEOUTS)).unwrap_or(default);
         let timeouts = NatTimeouts {
-            opening: timeout("opening_timeout", default.timeouts.opening),
-            half_closed: timeout("half_closed_timeout", default.timeouts.half_closed),
-            time_wait: timeout("time_wait_timeout", default.timeouts.time_wait),
-            reset: timeout("reset_timeout", default.timeouts.reset),
-            unreplied: timeout("unreplied_timeout", default.timeouts.unreplied),
+            opening: timeout("opening_timeout", default.opening),
+            half_closed: timeout("half_closed_timeout", default.half_closed),
+            time_wait: timeout("time_wait_timeout", default.time_wait),
+            reset: timeout("reset_timeout", default.reset),
+            unreplied: timeout("unreplied_timeout", default.unreplied),
         };
         table.finish();
         Self { sources, ports, timeouts }

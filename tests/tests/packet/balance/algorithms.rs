@@ -89,7 +89,7 @@ impl<'a> World<'a> {
         for effect in effects {
             match effect {
                 Effect::StoreServices(services, _) => {
-                    maps.store_services(&services, &[]).expect("the directory takes them")
+                    maps.store_services(&services, &[]).expect("the directory takes them");
                 }
                 Effect::StoreSlots(service, words) => {
                     for (slot, word) in words {

@@ -217,7 +217,7 @@ fn a_scheduler_that_is_not_to_remember_flows_is_refused() {
     let text = service("a", "10.0.0.1:80") + "algorithm = \"random\"\ntracking = \"when-needed\"";
     assert_snapshot!(refusal(&text), @r#"
     lb.toml:7: service "a": tracking = "when-needed" does not go with algorithm = "random": only the flow table knows whose a flow is
-        remove it, or write "always"
+        remove it: each flow is remembered
     "#);
 }
 
