@@ -42,11 +42,12 @@ struct Tool {
     level: Level,
 }
 
-const TOOLS: [Tool; 10] = [
+const TOOLS: [Tool; 11] = [
     tool("ip", "iproute2", Level::Run),
     tool("nsenter", "util-linux", Level::Run),
     tool("curl", "curl", Level::Test),
     tool("ethtool", "ethtool", Level::Test),
+    tool("iperf3", "iperf3", Level::Test),
     tool("keepalived", "keepalived", Level::Test),
     tool("nft", "nftables", Level::Test),
     tool("nginx", "nginx-light", Level::Test),

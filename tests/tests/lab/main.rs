@@ -5,6 +5,7 @@
 //! | `traffic.rs` | requests by curl and wrk to nginx in all modes and families; UDP; services of all ports; counters |
 //! | `gue.rs` | services whose packets are tunnelled in UDP |
 //! | `nat.rs` | services that translate addresses and ports |
+//! | `modes.rs` | the same traffic in every mode and family |
 //! | `health.rs` | backends that die and come back |
 //! | `takeover.rs` | `lbd` that dies and starts again, with traffic going on |
 //! | `changes.rs` | live changes by `lbctl`, reloads, and what of them outlives `lbd` |
@@ -25,6 +26,7 @@ mod config;
 mod gue;
 mod health;
 mod leaving;
+mod modes;
 mod nat;
 mod placement;
 mod support;
