@@ -1,5 +1,7 @@
 //! Installs what is missing. With nothing missing it takes well under a second, so that every other command begins with it.
 
+mod kernel;
+
 use std::{
     env, fs,
     path::{Path, PathBuf},
@@ -42,9 +44,11 @@ struct Tool {
     level: Level,
 }
 
-const TOOLS: [Tool; 11] = [
+const TOOLS: [Tool; 14] = [
     tool("ip", "iproute2", Level::Run),
     tool("nsenter", "util-linux", Level::Run),
+    tool("busybox", "busybox-static", Level::Test),
+    tool("cpio", "cpio", Level::Test),
     tool("curl", "curl", Level::Test),
     tool("ethtool", "ethtool", Level::Test),
     tool("iperf3", "iperf3", Level::Test),
@@ -52,6 +56,7 @@ const TOOLS: [Tool; 11] = [
     tool("nft", "nftables", Level::Test),
     tool("nginx", "nginx-light", Level::Test),
     tool("openssl", "openssl", Level::Test),
+    tool("qemu-system-x86_64", "qemu-system-x86", Level::Test),
     tool("tcpdump", "tcpdump", Level::Test),
     tool("wrk", "wrk", Level::Test),
 ];
@@ -77,7 +82,8 @@ pub(crate) fn ensure(level: Level) -> Result<bool> {
     if mounted {
         println!("mounted bpffs at {}", bpffs::MOUNT);
     }
-    Ok(packages || components || linker || mounted)
+    let kernel = level >= Level::Test && kernel::ensure()?;
+    Ok(packages || components || linker || mounted || kernel)
 }
 
 fn ensure_packages(level: Level) -> Result<bool> {

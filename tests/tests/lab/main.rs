@@ -5,6 +5,7 @@
 //! | `traffic.rs` | requests by curl and wrk to nginx in all modes and families; UDP; services of all ports; counters |
 //! | `gue.rs` | services whose packets are tunnelled in UDP |
 //! | `nat.rs` | services that translate addresses and ports |
+//! | `kernel.rs` | a kernel in a virtual machine as the receiver of tunnelled packets |
 //! | `modes.rs` | the same traffic in every mode and family |
 //! | `health.rs` | backends that die and come back |
 //! | `takeover.rs` | `lbd` that dies and starts again, with traffic going on |
@@ -25,6 +26,7 @@ mod client;
 mod config;
 mod gue;
 mod health;
+mod kernel;
 mod leaving;
 mod modes;
 mod nat;
