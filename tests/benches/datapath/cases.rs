@@ -22,6 +22,10 @@ const KEY: HashKey = HashKey::from_bytes(*b"a key for speed!");
 const TABLE_BITS: BucketBits = BucketBits::new(17).expect("that is a size");
 /// One in which as many flows have room.
 const LARGE_TABLE_BITS: BucketBits = BucketBits::new(18).expect("that is a size");
+/// A table of 262,144 translated flows, as a node has it unless it says otherwise.
+const NAT_TABLE_BITS: BucketBits = BucketBits::new(15).expect("that is a size");
+/// One of 2,097,152.
+const LARGE_NAT_TABLE_BITS: BucketBits = BucketBits::new(18).expect("that is a size");
 const IDLE_SECONDS: u64 = 900;
 const MANY: u32 = 1 << 16;
 const VERY_MANY: u32 = 1 << 20;
@@ -143,6 +147,12 @@ impl Group {
     fn has_scheduler(&self) -> bool {
         self.cases.iter().any(|case| case.algorithm.is_scheduler())
     }
+
+    /// How large the table of translated flows is, if there is one.
+    fn nat_table(&self) -> Option<BucketBits> {
+        let has_very_many = self.cases.iter().any(|case| case.template.source_mask >= MANY);
+        self.forwarding.translates().then_some(if has_very_many { LARGE_NAT_TABLE_BITS } else { NAT_TABLE_BITS })
+    }
 }
 
 /// The algorithms that choose for each new flow.
@@ -163,19 +173,19 @@ fn ipip(cases: Vec<Case>, ipv4: bool, scale: Scale) -> Group {
     Group { scale, hash: HashInputs::default(), ipv4, forwarding, cases }
 }
 
-fn translating(mode: &str, ipv4: bool, forwarding: Forwarding) -> Group {
-    let flows = [1, MANY, VERY_MANY];
-    let each = |slots: Slots, kind: Kind, flows: &[u32]| -> Vec<Case> {
-        flows.iter().map(|flows| Case::translated(mode, slots, kind, ipv4, *flows)).collect()
-    };
-    let cases = [
-        each(Slots::First, Kind::Syn, &flows[1..]),
-        each(Slots::Found, Kind::Established, &flows),
-        each(Slots::First, Kind::Udp, &flows[1..2]),
-        each(Slots::Found, Kind::Udp, &flows[1..2]),
+/// Cases of services that translate: a table of the size that nodes have, and one for very many flows.
+fn translating(mode: &str, ipv4: bool, forwarding: Forwarding) -> [Group; 2] {
+    let case = |slots, kind, flows| Case::translated(mode, slots, kind, ipv4, flows);
+    let few = vec![
+        case(Slots::First, Kind::Syn, MANY),
+        case(Slots::Found, Kind::Established, 1),
+        case(Slots::Found, Kind::Established, MANY),
+        case(Slots::First, Kind::Udp, MANY),
+        case(Slots::Found, Kind::Udp, MANY),
     ];
-    let cases = cases.into_iter().flatten().collect();
-    Group { scale: ONE_SERVICE, hash: HashInputs::default(), ipv4, forwarding, cases }
+    let many = vec![case(Slots::First, Kind::Syn, VERY_MANY), case(Slots::Found, Kind::Established, VERY_MANY)];
+    let group = |cases| Group { scale: ONE_SERVICE, hash: HashInputs::default(), ipv4, forwarding, cases };
+    [group(few), group(many)]
 }
 
 fn groups() -> Vec<Group> {
@@ -217,7 +227,7 @@ fn groups() -> Vec<Group> {
     let by_source = |case: Case| Case { name: case.name.replacen("maglev", "source-hash", 1), ..case };
     let source_hash =
         cases("ipip", true, ONE_SERVICE, &[Kind::Syn, Kind::Established], &all).into_iter().map(by_source).collect();
-    vec![
+    let mut groups = vec![
         ipip(ipip_v4, true, ONE_SERVICE),
         ipip(tracked_v4, true, ONE_SERVICE),
         ipip(tracked_v6, false, ONE_SERVICE),
@@ -234,13 +244,20 @@ fn groups() -> Vec<Group> {
         group("l2-dsr", true, Encapsulation::NONE, &every),
         group("l2-dsr", false, Encapsulation::NONE, &every),
         ipip(cases("ipip", true, THOUSAND_SERVICES, &[Kind::Syn, Kind::Established], &all), true, THOUSAND_SERVICES),
-        translating("full-nat", true, Forwarding::full_nat(true)),
-        translating("full-nat", false, Forwarding::full_nat(false)),
-        translating("full-nat-46", true, Forwarding::full_nat(false)),
-        translating("full-nat-64", false, Forwarding::full_nat(true)),
-        translating("nat", true, Forwarding::nat(true)),
-        translating("nat", false, Forwarding::nat(false)),
-    ]
+    ];
+    groups.extend(
+        [
+            translating("full-nat", true, Forwarding::full_nat(true)),
+            translating("full-nat", false, Forwarding::full_nat(false)),
+            translating("full-nat-46", true, Forwarding::full_nat(false)),
+            translating("full-nat-64", false, Forwarding::full_nat(true)),
+            translating("nat", true, Forwarding::nat(true)),
+            translating("nat", false, Forwarding::nat(false)),
+        ]
+        .into_iter()
+        .flatten(),
+    );
+    groups
 }
 
 /// Measures every case with `only` in its name. Each group runs beside the floors, in turn with them.
@@ -253,6 +270,9 @@ pub(crate) fn run(only: &str) -> anyhow::Result<Vec<CaseResult>> {
         }
         let pins = Pins::new(number);
         let mut dataplane = Dataplane::load(&pins.0, KEY, None)?;
+        if let Some(bits) = group.nat_table() {
+            dataplane.nat.ensure(bits)?;
+        }
         let slots = fill(&mut dataplane, group.scale, group.hash, group.ipv4, group.forwarding)?;
         let bits = if group.has_scheduler() { LARGE_TABLE_BITS } else { TABLE_BITS };
         let (tables, _) = dataplane.open_flow_tables(bits, idle_ticks(IDLE_SECONDS))?;

@@ -5,9 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use anyhow::Context as _;
 use lb_common::{
     Address, BackendId, BackendRow, Encapsulation, HashInputs, NatMode, NetU16, NetU32, OuterHeader, RowIndex, Service,
-    ServiceEntry, ServiceId, ServiceKey, SlotWord,
-    flow_table::BucketBits,
-    gue, layout,
+    ServiceEntry, ServiceId, ServiceKey, SlotWord, gue, layout,
     nat::{NatSource, NatTarget},
 };
 use lb_userspace::{
@@ -53,13 +51,15 @@ impl Forwarding {
         Self { encapsulation: Encapsulation::TRANSLATED, nat: NatMode::BOTH, over_ipv4 }
     }
 
+    pub(crate) const fn translates(self) -> bool {
+        self.nat.is_in_use()
+    }
+
     pub(crate) const fn nat(over_ipv4: bool) -> Self {
         Self { encapsulation: Encapsulation::TRANSLATED, nat: NatMode::DESTINATION, over_ipv4 }
     }
 }
 
-/// A table of 2,097,152 translated flows.
-const NAT_BITS: BucketBits = BucketBits::new(18).expect("that is a size");
 /// The addresses that flows get as their source, with all ports from 1,024 on.
 const NAT_SOURCES: u16 = 4;
 
@@ -81,9 +81,6 @@ pub(crate) fn fill(
     ipv4: bool,
     forwarding: Forwarding,
 ) -> anyhow::Result<Vec<(Service, Vec<BackendId>)>> {
-    if forwarding.nat.is_in_use() {
-        dataplane.nat.ensure(NAT_BITS)?;
-    }
     let maps = &mut dataplane.maps;
     maps.put_nat_sources(0, &sources(forwarding.over_ipv4))?;
     maps.put_interface(INGRESS.into(), INTERFACE_MAC)?;
