@@ -37,7 +37,7 @@ pub use self::{
 use crate::{
     config::DrainTimeout,
     dataplane::Attachment,
-    model::{Admin, Applied, BackendState, BackendView, ServiceView},
+    model::{Admin, Applied, BackendState, BackendView, ServiceView, SourceView},
 };
 
 /// The daemon and what it stands on.
@@ -61,6 +61,9 @@ pub struct StatusView {
     pub backends: BTreeMap<String, usize>,
     /// The table of flows that are remembered.
     pub flow_table: FlowTableView,
+    /// The table of translated flows, if there is one.
+    #[serde(default)]
+    pub nat: Option<NatView>,
     /// What is not as it should be, in words for the operator.
     pub problems: Vec<String>,
 }
@@ -74,6 +77,17 @@ pub struct FlowTableView {
     pub flows: Option<u64>,
 }
 
+/// The table of translated flows, and their sources.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NatView {
+    /// How many flows it can hold.
+    pub size: u64,
+    /// How many it holds, as of the last census; absent before the first one of this `lbd`.
+    pub flows: Option<u64>,
+    /// The sources, with `full-nat`.
+    pub sources: Vec<SourceView>,
+}
+
 /// Counters.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StatsView {
@@ -83,6 +97,9 @@ pub struct StatsView {
     pub verdicts: BTreeMap<String, u64>,
     /// What became of flows that were looked up in the flow table.
     pub tracking: BTreeMap<String, u64>,
+    /// The table of translated flows, if there is one.
+    #[serde(default)]
+    pub nat: Option<NatView>,
     /// Services and backends with their counters.
     pub services: Vec<ServiceView>,
 }
@@ -108,9 +125,12 @@ pub struct FlowView {
     pub new_flow: Option<String>,
     /// The flow in the flow table, if it is there.
     pub entry: Option<EntryView>,
+    /// The flow in the table of translated flows, if it is there.
+    #[serde(default)]
+    pub translated: Option<TranslatedView>,
 }
 
-/// Which flows of the flow table to show.
+/// Which flows to show, of those in the flow table and those that are translated.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FlowFilter {
@@ -118,7 +138,7 @@ pub struct FlowFilter {
     pub service: Option<String>,
     /// Those of backends with this name or address.
     pub backend: Option<String>,
-    /// Those in this state: `opening`, `sighted`, `established` or `closing`.
+    /// Those in this state: see [`EntryView`] and [`TranslatedView`].
     pub state: Option<String>,
     /// Those of this slot.
     pub slot: Option<u32>,
@@ -126,15 +146,18 @@ pub struct FlowFilter {
     pub limit: Option<usize>,
 }
 
-/// Flows of the flow table. Those of slots that are stable are not there: where they go is not for the table to say.
+/// Flows that are remembered. Those of slots that are stable are not in the flow table: where they go is not for it to say.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FlowsView {
     /// How many match.
     pub total: u64,
     /// How many match, by service, backend and state.
     pub counts: Vec<FlowCount>,
-    /// Some of them.
+    /// Some of them, in the flow table.
     pub flows: Vec<EntryView>,
+    /// Some of them that are translated.
+    #[serde(default)]
+    pub translated: Vec<TranslatedView>,
 }
 
 /// How many flows of a backend are in a state.
@@ -166,6 +189,28 @@ pub struct EntryView {
     pub idle: Duration,
     /// What tells it apart: 39 bits of its hash, in hexadecimal. The table does not know addresses.
     pub tag: String,
+}
+
+/// A flow whose addresses are translated.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TranslatedView {
+    /// The service.
+    pub service: String,
+    /// The backend.
+    pub backend: String,
+    /// `opening`, `answered`, `established`, `client-closed`, `backend-closed`, `time-wait` or `reset` (TCP); `unreplied` or
+    /// `replied`.
+    pub state: String,
+    /// The client.
+    pub client: SocketAddr,
+    /// The virtual IP and port that it sends to.
+    pub destination: SocketAddr,
+    /// Where the backend sees the packets come from: the client's own address with `nat`.
+    pub source: SocketAddr,
+    /// Where the backend gets them.
+    pub target: SocketAddr,
+    /// For how long no packet of it has come, to within a second.
+    pub idle: Duration,
 }
 
 /// What the slots of a service do.
@@ -255,8 +300,11 @@ pub struct ChangedView {
     pub service: String,
     /// The backend.
     pub backend: String,
-    /// Its address. Unlike the name, nobody else in the service has it while the backend leaves.
+    /// Its address. Unlike the name, nobody else in the service has it, with the port, while the backend leaves.
     pub address: IpAddr,
+    /// See [`BackendView`].
+    #[serde(default)]
+    pub port: u16,
     /// What it can do; `removed` also if nothing is left of it.
     pub state: BackendState,
     /// See [`BackendView`].
@@ -279,13 +327,14 @@ impl ChangedView {
     /// The backend as it is, given its service as it is.
     pub fn new(applied: &Applied, service: Option<&ServiceView>) -> Self {
         let backends = service.map_or(&[][..], |service| &service.backends);
-        let backend = backends.iter().find(|backend| backend.address == applied.address);
+        let backend = backends.iter().find(|backend| applied.is(backend));
         let takes_no_more = backend.is_none_or(|backend| backend.admin != Some(Admin::Enabled) || backend.weight == 0);
         let outage = service.filter(|_| takes_no_more).and_then(ServiceView::outage);
         let view = Self {
             service: applied.service.clone(),
             backend: applied.backend.clone(),
             address: applied.address,
+            port: applied.port,
             state: BackendState::Removed,
             admin: None,
             flows: Some(0),

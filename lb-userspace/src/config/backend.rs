@@ -130,9 +130,11 @@ impl Backend {
 
     /// Checks that the name is no other backend's address: operators may name a backend by either.
     fn check_name(&self) -> Result<(), Problem> {
+        let own = Endpoint { address: self.address, port: self.port.unwrap_or(0) };
+        let is_another_port = |port| port != 0 && own.port != 0 && port != own.port;
         match self.name.parse::<Endpoint>() {
-            Ok(other) if other.address != self.address => Err(Problem::new(
-                format!("{:?} is an address, and not the one of this backend, {}", self.name, self.address),
+            Ok(other) if other.address != own.address || is_another_port(other.port) => Err(Problem::new(
+                format!("{:?} is an address, and not the one of this backend, {own}", self.name),
                 "write another name, or none: lbctl finds backends by name and by address",
             )),
             _ => Ok(()),

@@ -16,6 +16,7 @@ mod quic;
 mod service;
 mod table;
 mod text;
+mod translation;
 mod vrrp;
 mod word;
 
@@ -88,6 +89,11 @@ impl Config {
         }
     }
 
+    /// What may not work, and cannot be known from this file alone. In sentences.
+    pub fn warnings(&self) -> Vec<String> {
+        translation::warnings(self)
+    }
+
     /// Reads and validates the file at `path`.
     pub fn load(path: &Path) -> Result<Self, LoadError> {
         let text =
@@ -106,7 +112,7 @@ impl Config {
             .collect();
 
         let mut tally = Tally::default();
-        let services = root
+        let services: Vec<_> = root
             .tables("service", "[[service]]", "service")
             .into_iter()
             .filter_map(|table| Service::read(table, &interfaces, &mut tally))
@@ -114,6 +120,8 @@ impl Config {
         tally.refuse_loops();
 
         let vrrp = vrrp::read(root.tables("vrrp", "[[vrrp]]", "VRRP instance"), &tally);
-        Self { node, interfaces, services, vrrp }
+        let config = Self { node, interfaces, services, vrrp };
+        translation::check(&config, &tally);
+        config
     }
 }

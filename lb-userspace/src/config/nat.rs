@@ -55,14 +55,7 @@ const MAX_SOURCES: usize = 64;
 impl Nat {
     pub(super) fn read(mut table: Table<'_>) -> Self {
         let default = NatTimeouts::default();
-        let sources = table.texts("sources", source).unwrap_or_default();
-        if sources.len() > MAX_SOURCES {
-            let count = sources.len();
-            table.reject(
-                "sources",
-                Problem::new(format!("{count} sources are too many"), format!("write {MAX_SOURCES} at most")),
-            );
-        }
+        let sources = read_sources(&mut table, "sources");
         let ports = table.text("ports", Ports::from_str);
         let mut timeout = |key, default| table.text(key, text::duration(TIMEOUTS)).unwrap_or(default);
         let timeouts = NatTimeouts {
@@ -77,8 +70,23 @@ impl Nat {
     }
 }
 
+/// Reads the addresses that flows are given as their source.
+pub(super) fn read_sources(table: &mut Table<'_>, key: &'static str) -> Vec<IpAddr> {
+    let sources = table.texts(key, source).unwrap_or_default();
+    if sources.len() > MAX_SOURCES {
+        let count = sources.len();
+        table
+            .reject(key, Problem::new(format!("{count} sources are too many"), format!("write {MAX_SOURCES} at most")));
+    }
+    let is_double = |(index, source): &(usize, &IpAddr)| sources[..*index].contains(source);
+    if let Some((_, source)) = sources.iter().enumerate().find(is_double) {
+        table.reject(key, Problem::new(format!("{key} has {source} twice"), "write each source once"));
+    }
+    sources
+}
+
 /// Reads the address of a source.
-pub(super) fn source(text: &str) -> Result<IpAddr, Problem> {
+fn source(text: &str) -> Result<IpAddr, Problem> {
     let address = text.parse().map_err(|_| {
         Problem::new(
             format!("{text:?} is not an IP address"),
@@ -104,17 +112,23 @@ impl Ports {
         self.last - self.first + 1
     }
 
-    /// The larger part, from 1,024 on, of what the kernel leaves that uses `taken` for its own connections.
-    pub fn beside(taken: Self) -> Self {
+    /// The larger part, from 1,024 on, of what the kernel leaves that uses `taken` for its own connections; `None` if it leaves
+    /// nothing.
+    pub fn beside(taken: Self) -> Option<Self> {
         const FIRST: u16 = 1024;
         let below = taken.first.checked_sub(1).filter(|last| *last >= FIRST).map(|last| Self { first: FIRST, last });
         let above = taken.last.checked_add(1).map(|first| Self { first: first.max(FIRST), last: u16::MAX });
-        below.into_iter().chain(above).max_by_key(|ports| ports.count()).unwrap_or(taken)
+        below.into_iter().chain(above).max_by_key(|ports| ports.count())
     }
 
     /// Whether `port` is one of them.
     pub const fn contains(self, port: u16) -> bool {
         self.first <= port && port <= self.last
+    }
+
+    /// Whether some are among the others, too.
+    pub const fn overlap(self, others: Self) -> bool {
+        self.first <= others.last && others.first <= self.last
     }
 }
 

@@ -70,7 +70,7 @@ impl Node {
             tunnel_source_v6: table.text("tunnel_source_v6", TunnelSource::parse_v6),
             flow_table: table.text_or_number("flow_table", flow_table).unwrap_or(default.flow_table),
             nat_table: table.text_or_number("nat_table", nat_table).unwrap_or(default.nat_table),
-            nat_sources: table.texts("nat_sources", nat::source).unwrap_or_default(),
+            nat_sources: nat::read_sources(&mut table, "nat_sources"),
         };
         table.finish();
         node

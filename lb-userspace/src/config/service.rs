@@ -121,6 +121,7 @@ impl Service {
             self.check_backend_port(backend.port.unwrap_or_default())?;
         }
         self.check_family(backend.address)?;
+        self.check_source(backend.address)?;
         let endpoint = self.endpoint(backend);
         match self.backends.iter().find(|other| self.endpoint(other) == endpoint) {
             None => Ok(()),
@@ -160,6 +161,19 @@ impl Service {
         Err(Problem::new(
             format!("{backend} is not of the address family of {}, and {why}", self.address),
             format!("write an address of the same family, or forwarding = {help} in the service"),
+        ))
+    }
+
+    /// Checks that there is a source of the backend's family, if the service names any.
+    fn check_source(&self, backend: IpAddr) -> Result<(), Problem> {
+        let sources = &self.nat.sources;
+        let is_of_family = |source: &IpAddr| source.is_ipv4() == backend.is_ipv4();
+        if self.forwarding != Forwarding::FullNat || sources.is_empty() || sources.iter().any(is_of_family) {
+            return Ok(());
+        }
+        Err(Problem::new(
+            format!("{backend} needs a source of its address family, and [service.nat] has none in sources"),
+            "add one there, or remove sources: without them it is the address of the interface to the backend",
         ))
     }
 

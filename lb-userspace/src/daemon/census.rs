@@ -1,7 +1,7 @@
 //! Sweeping the flow table beside the loop: it takes milliseconds, and packets and requests do not wait for it.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -10,9 +10,9 @@ use aya::maps::MapError;
 use lb_common::BackendId;
 use tokio::{task::JoinHandle, time::sleep_until};
 
-use super::{Daemon, flows::losses};
+use super::{Daemon, flows::losses, views::nat_problems};
 use crate::{
-    dataplane::{FlowTable, NatTable, Sweep, Words, sweep},
+    dataplane::{FlowTable, NatTable, NatUsage, Sweep, Words, sweep},
     model::{Census, Findings},
 };
 
@@ -37,17 +37,30 @@ pub(super) struct CensusTaker {
     pub(super) drift: u64,
     /// Whether there is a table of translated flows.
     sweeps_nat: bool,
+    /// How that was used at the end of the last one.
+    pub(super) nat: Option<NatUsage>,
+    /// What was not as it should be with translation, and has been logged.
+    told: BTreeSet<String>,
 }
 
 /// It is time for a census, or one has ended.
 pub(super) enum News {
     Due,
-    Ended(Census, Sweep),
+    Ended(Census, Box<Sweep>),
 }
 
 impl CensusTaker {
     pub(super) fn new() -> Self {
-        Self { started: Instant::now(), running: None, last: None, flows: None, drift: 0, sweeps_nat: false }
+        Self {
+            started: Instant::now(),
+            running: None,
+            last: None,
+            flows: None,
+            drift: 0,
+            sweeps_nat: false,
+            nat: None,
+            told: BTreeSet::new(),
+        }
     }
 
     /// Waits until there is news. `due` is from when on a census has something to find out.
@@ -57,7 +70,7 @@ impl CensusTaker {
             self.running = None;
             self.last = Some((Instant::now(), self.started.elapsed()));
             self.flows = Some(found.flows.values().flatten().map(|flows| u64::from(*flows)).sum());
-            return News::Ended(census, found);
+            return News::Ended(census, Box::new(found));
         }
         // The first one at once: until then nobody knows which backends have flows.
         if let Some((ended, took)) = self.last {
@@ -101,6 +114,18 @@ impl Daemon {
         }
     }
 
+    /// Logs what has become wrong with translation, and what is right again.
+    fn tell_nat_problems(&mut self) {
+        let problems = nat_problems(&self.core);
+        for problem in problems.difference(&self.census.told) {
+            log::warn!("{problem}");
+        }
+        for problem in self.census.told.difference(&problems) {
+            log::info!("this is over: {problem}");
+        }
+        self.census.told = problems;
+    }
+
     pub(super) async fn take_census(&mut self, news: News) {
         match news {
             News::Due => {
@@ -112,14 +137,19 @@ impl Daemon {
                     self.executor.dataplane.maps.words(),
                 );
             }
-            News::Ended(census, Sweep { flows, drift, .. }) => {
+            News::Ended(census, found) => {
+                let Sweep { flows, drift, nat, .. } = *found;
+                let replies = nat.as_ref().map_or_else(HashMap::new, |usage| usage.replies.clone());
+                self.census.nat = nat;
                 self.correct(&drift);
                 match losses(&self.executor.dataplane.maps, &self.flow_tables)
                     .and_then(|losses| Ok((losses, self.packets()?)))
                 {
                     Ok((losses, packets)) => {
-                        let effects = self.core.on_census(Findings { census, flows, losses, packets }, Instant::now());
+                        let effects =
+                            self.core.on_census(Findings { census, flows, losses, packets, replies }, Instant::now());
                         self.carry_out(effects).await;
+                        self.tell_nat_problems();
                     }
                     // Without them a slot could settle too early: rather not now.
                     Err(error) => log::error!("cannot read the counters: {error}"),

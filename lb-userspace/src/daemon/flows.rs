@@ -7,11 +7,18 @@ use std::{
 };
 
 use aya::maps::MapError;
-use lb_common::{Address, BackendId, Condition, Flow, FlowEntry, FlowState, NetU32, SlotWord, Tracking};
+use lb_common::{
+    Address, BackendId, Condition, Flow, FlowEntry, FlowHash, FlowState, NetU32, SlotWord, Tracking,
+    nat::{NatTarget, Phase},
+};
 
-use super::Daemon;
+use super::{
+    Daemon,
+    translated::{self, Translation, phase_name},
+};
 use crate::{
-    api::{EntryView, FlowCount, FlowFilter, FlowView, FlowsView, MoveView, Refusal, Reply, SlotsView},
+    api::{EntryView, FlowCount, FlowFilter, FlowView, FlowsView, MoveView, Refusal, Reply, SlotsView, TranslatedView},
+    config::Endpoint,
     dataplane::{FlowTables, ListedFlow, Maps, flow_time, flows},
     model::{BackendState, BackendView, ServiceView},
     schedule::Group,
@@ -40,21 +47,34 @@ impl Daemon {
             Ok(state) => state,
             Err(refusal) => return drop(reply.send(Err(refusal))),
         };
-        let table = self.flow_tables.table();
+        let (table, nat) = (self.flow_tables.table(), self.executor.dataplane.nat.table());
+        let sources = self.core.sources().clone();
         let (limit, wanted_slot) = (filter.limit.unwrap_or(LIST), filter.slot);
         tokio::task::spawn_blocking(move || {
             let mut counts = BTreeMap::<(u32, &str), u64>::new();
-            let mut listed = Vec::new();
+            let (mut listed, mut translated) = (Vec::new(), Vec::<TranslatedView>::new());
             for flow in flows(&table, flow_time()) {
                 let Some(name) = names.get(&flow.entry.backend()) else { continue };
                 let slot = flow.entry.tag().slot(name.slot_mask);
-                let entry_state = flow.entry.state();
+                let entry_state = flow.entry.state().name();
                 if state.is_some_and(|state| state != entry_state) || wanted_slot.is_some_and(|wanted| wanted != slot) {
                     continue;
                 }
-                *counts.entry((flow.entry.backend().get(), entry_state.name())).or_default() += 1;
+                *counts.entry((flow.entry.backend().get(), entry_state)).or_default() += 1;
                 if listed.len() < limit {
                     listed.push(name.entry(&flow));
+                }
+            }
+            for (_, record) in nat.iter().flat_map(|table| table.flows()) {
+                let Some(name) = names.get(&record.state.backend()) else { continue };
+                let slot = FlowHash(record.hash).slot(name.slot_mask);
+                let phase = phase_name(record.state.phase());
+                if state.is_some_and(|state| state != phase) || wanted_slot.is_some_and(|wanted| wanted != slot) {
+                    continue;
+                }
+                *counts.entry((record.state.backend().get(), phase)).or_default() += 1;
+                if listed.len() + translated.len() < limit {
+                    translated.extend(translated::view(&record, name, &sources));
                 }
             }
             let counts: Vec<FlowCount> = counts
@@ -65,7 +85,7 @@ impl Daemon {
                 })
                 .collect();
             let total = counts.iter().map(|count| count.flows).sum();
-            drop(reply.send(Ok(FlowsView { total, counts, flows: listed })));
+            drop(reply.send(Ok(FlowsView { total, counts, flows: listed, translated })));
         });
     }
 
@@ -96,12 +116,12 @@ impl Daemon {
             return Err(Refusal::NotFound(format!("there is no service {name:?}; `lbctl service list` shows them")));
         }
         let is_backend = |view: &BackendView| filter.backend.as_ref().is_none_or(|name| view.is_called(name));
+        let targets = self.core.nat_targets();
         let mut names = HashMap::new();
         for service in services.iter().filter(|service| is_service(service)) {
             for backend in service.backends.iter().filter(|backend| is_backend(backend)) {
-                let name =
-                    Name { service: service.name.clone(), backend: backend.name.clone(), slot_mask: service.slots - 1 };
-                names.insert(BackendId::truncate(backend.id), name);
+                let id = BackendId::truncate(backend.id);
+                names.insert(id, Name::new(service, backend, targets.get(&id)));
             }
         }
         match &filter.backend {
@@ -187,16 +207,21 @@ impl Daemon {
         let slot = hash.slot(live.slot_mask);
         let word = self.executor.dataplane.maps.load_slot(&live, slot);
         let view = self.core.view_of(service, Instant::now());
-        let backends = view.map_or_else(Vec::new, |view| view.backends);
+        let backends = view.as_ref().map_or(&[][..], |view| &view.backends);
         let backend = |id: BackendId| backends.iter().find(|backend| backend.id == id.get());
         let name_of = |id: BackendId| backend(id).map(|backend| backend.name.clone());
         let found = if word.look_up() { self.flow_tables.table().find(hash) } else { None };
-        let owner =
-            self.owner(word, found.map(FlowEntry::backend)).map_err(|error| Refusal::Failed(error.to_string()))?;
+        let record = self.translated(&flow);
+        let known = found.map(FlowEntry::backend).or(record.map(|record| record.state.backend()));
+        let owner = self.owner(word, known).map_err(|error| Refusal::Failed(error.to_string()))?;
         let entry = found.and_then(|entry| {
-            let name =
-                Name { service: service.to_owned(), backend: name_of(entry.backend())?, slot_mask: live.slot_mask };
+            let name = Name::new(view.as_ref()?, backend(entry.backend())?, None);
             Some(name.entry(&ListedFlow { entry, idle: Duration::from_nanos(entry.idle_ns(flow_time())) }))
+        });
+        let translated = record.and_then(|record| {
+            let id = record.state.backend();
+            let name = Name::new(view.as_ref()?, backend(id)?, self.core.nat_targets().get(&id));
+            translated::view(&record, &name, self.core.sources())
         });
         Ok(FlowView {
             service: service.to_owned(),
@@ -208,18 +233,34 @@ impl Daemon {
             backend: name_of(owner),
             new_flow: name_of(word.current()),
             entry,
+            translated,
         })
     }
 }
 
 /// A backend, for people.
-struct Name {
-    service: String,
-    backend: String,
+pub(super) struct Name {
+    pub(super) service: String,
+    pub(super) backend: String,
     slot_mask: u32,
+    pub(super) translation: Option<Translation>,
 }
 
 impl Name {
+    fn new(service: &ServiceView, backend: &BackendView, target: Option<&NatTarget>) -> Self {
+        let translation = |target: &NatTarget| Translation {
+            service: service.address,
+            backend: Endpoint { address: backend.address, port: backend.port },
+            target: *target,
+        };
+        Self {
+            service: service.name.clone(),
+            backend: backend.name.clone(),
+            slot_mask: service.slots - 1,
+            translation: target.map(translation),
+        }
+    }
+
     fn entry(&self, ListedFlow { entry, idle }: &ListedFlow) -> EntryView {
         EntryView {
             service: self.service.clone(),
@@ -232,9 +273,14 @@ impl Name {
     }
 }
 
-fn state_named(name: &str) -> Result<FlowState, Refusal> {
-    FlowState::ALL.into_iter().find(|state| state.name() == name).ok_or_else(|| {
-        let names = FlowState::ALL.map(FlowState::name).join(", ");
+/// The state of that name, of flows in the flow table or of those that are translated.
+fn state_named(name: &str) -> Result<&'static str, Refusal> {
+    let phases = (0..=u8::MAX).map(Phase).take_while(|phase| *phase != Phase::OVER).filter(|phase| phase.is_alive());
+    let mut names: Vec<&str> = FlowState::ALL.map(FlowState::name).into_iter().chain(phases.map(phase_name)).collect();
+    names.sort_unstable();
+    names.dedup();
+    names.iter().copied().find(|state| *state == name).ok_or_else(|| {
+        let names = names.join(", ");
         Refusal::Invalid(format!("{name:?} is no state of a flow; there are {names}"))
     })
 }

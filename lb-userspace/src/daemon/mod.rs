@@ -6,6 +6,7 @@ mod flows;
 mod interfaces;
 mod setup;
 mod state;
+mod translated;
 mod views;
 mod vrrp;
 
@@ -198,6 +199,9 @@ impl Daemon {
         log::info!("reloaded {}", self.options.config.display());
         for warning in &warnings {
             log::warn!("{warning}");
+        }
+        if let Ok(ports) = setup::kernel_ports() {
+            setup::warn_of(&self.config, ports);
         }
         let done = self.executor.run(effects, &self.core).await;
         self.restore_announced().await;

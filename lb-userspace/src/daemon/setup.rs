@@ -3,7 +3,10 @@
 use std::{collections::HashMap, fs, path::Path, time::Instant};
 
 use anyhow::{Context as _, bail};
-use lb_common::{ServiceEntry, ServiceKey, flow_table};
+use lb_common::{
+    ServiceEntry, ServiceKey,
+    flow_table::{self, BucketBits},
+};
 use nix::{
     net::if_::if_nameindex,
     sys::resource::{Resource, getrlimit, setrlimit},
@@ -63,6 +66,7 @@ pub(super) async fn start(options: Options) -> anyhow::Result<(Daemon, Events)> 
 
     interfaces::put_mac_addresses(&mut dataplane.maps)?;
     let quic_servers = dataplane.maps.quic_servers().context("cannot read the QUIC server ids")?;
+    let kernel_ports = kernel_ports().context("cannot read which ports the kernel uses")?;
     let table = flow_tables.table();
     let remembered = flows(&table, flow_time()).map(|flow| flow.entry.backend());
     let nat = dataplane.nat.table();
@@ -73,8 +77,10 @@ pub(super) async fn start(options: Options) -> anyhow::Result<(Daemon, Events)> 
         named: remembered.chain(translated).collect(),
         losses: losses(&dataplane.maps, &flow_tables).context("cannot read the counters")?,
         nat_sources: dataplane.maps.nat_sources().context("cannot read the sources of translated flows")?,
-        free_ports: Ports::beside(kernel_ports().context("cannot read which ports the kernel uses")?),
+        sources_in_use: nat.iter().flat_map(|table| table.flows()).map(|(_, record)| record.source).collect(),
+        free_ports: Ports::beside(kernel_ports),
     };
+    warn_of(&config, kernel_ports);
     let mut core = Core::new(config.node.clone(), found, Instant::now());
     let effects = core.apply(desired, Instant::now())?;
     let mut executor = Executor::new(dataplane, state, announcer, resolver, reports_sender);
@@ -82,6 +88,7 @@ pub(super) async fn start(options: Options) -> anyhow::Result<(Daemon, Events)> 
     let (announcements, effects): (Vec<_>, Vec<_>) =
         effects.into_iter().partition(|effect| matches!(effect, Effect::Announce(..)));
     executor.run(effects, &core).await?;
+    report_nat_table(&executor.dataplane, config.node.nat_table);
     let attachments = attach(&mut executor.dataplane, &config)?;
     // What cannot be announced is logged, and the rest goes on.
     let _ = executor.run(announcements, &core).await;
@@ -132,6 +139,34 @@ pub(super) fn report(opened: Opened) {
              says; reload when there are fewer"
         ),
     }
+}
+
+/// Says what may not work of a configuration, on a node whose kernel uses these ports for connections of its own.
+pub(super) fn warn_of(config: &Config, kernel_ports: Ports) {
+    for warning in config.warnings() {
+        log::warn!("{warning}");
+    }
+    for service in &config.services {
+        // Other sources may be addresses that the kernel begins no connections from.
+        let has_own = !service.nat.sources.is_empty() || !config.node.nat_sources.is_empty();
+        if let Some(ports) = service.nat.ports.filter(|ports| !has_own && ports.overlap(kernel_ports)) {
+            log::warn!(
+                "service {:?}: ports {ports} are also those that this host gives to connections of its own ({kernel_ports}), from the \
+                 same address: keep it off them (net.ipv4.ip_local_port_range, net.ipv4.ip_local_reserved_ports), or write sources",
+                service.name
+            );
+        }
+    }
+}
+
+/// Says so where the table of translated flows is not as large as `wanted`.
+fn report_nat_table(dataplane: &Dataplane, wanted: BucketBits) {
+    let Some(table) = dataplane.nat.table().filter(|table| table.bits() != wanted) else { return };
+    log::warn!(
+        "the table of translated flows keeps its {} entries, not the {} of [node] nat_table, until `lbd unload`, which cuts connections",
+        table.bits().entries(),
+        wanted.entries()
+    );
 }
 
 /// Runs the program on the interfaces of the configuration, and on no other.
@@ -208,7 +243,7 @@ fn read_live(maps: &Maps, memories: &HashMap<ServiceKey, Memory>) -> anyhow::Res
 }
 
 /// The ports that the kernel gives to connections of its own (ip(7)).
-fn kernel_ports() -> anyhow::Result<Ports> {
+pub(super) fn kernel_ports() -> anyhow::Result<Ports> {
     let text = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range")?;
     let mut ports = text.split_whitespace().map(str::parse);
     match (ports.next(), ports.next()) {

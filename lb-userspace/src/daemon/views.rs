@@ -1,13 +1,16 @@
 //! What the API shows.
 
-use std::{collections::BTreeMap, time::Instant};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    time::Instant,
+};
 
 use lb_common::{BackendId, ServiceId, Traffic};
 
 use super::Daemon;
 use crate::{
-    api::{FlowTableView, Refusal, StatsView, StatusView},
-    model::{NextHopView, ServiceView},
+    api::{FlowTableView, NatView, Refusal, StatsView, StatusView},
+    model::{Core, NextHopView, ServiceView},
     vrrp::Fitness,
 };
 
@@ -23,6 +26,7 @@ impl Daemon {
             services.iter().filter_map(|service| Some(format!("service {}: {}", service.name, service.outage()?))),
         );
         problems.extend(services.iter().flat_map(narrow_ways));
+        problems.extend(nat_problems(&self.core));
         StatusView {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             node: self.config.node.name.clone(),
@@ -33,6 +37,7 @@ impl Daemon {
             services: services.len(),
             backends,
             flow_table: FlowTableView { size: self.flow_tables.table().bits().entries(), flows: self.census.flows },
+            nat: self.nat(),
             problems,
         }
     }
@@ -68,10 +73,19 @@ impl Daemon {
                 .map(|(event, count)| (event.name().to_owned(), count))
                 .chain([("recounted".to_owned(), self.census.drift)])
                 .collect(),
+            nat: self.nat(),
             received: verdicts.iter().map(|(_, packets)| packets).sum(),
             verdicts: verdicts.into_iter().map(|(verdict, packets)| (verdict.name().to_owned(), packets)).collect(),
             services: self.services()?,
         })
+    }
+
+    /// How the table of translated flows and the source ports are used, if there is one.
+    fn nat(&self) -> Option<NatView> {
+        let table = self.executor.dataplane.nat.table()?;
+        let usage = self.census.nat.as_ref();
+        let sources = self.core.source_views(usage.map_or(&HashMap::new(), |usage| &usage.ports));
+        Some(NatView { size: table.bits().entries(), flows: usage.map(|usage| usage.taken), sources })
     }
 
     /// What decides whether this node is fit to hold virtual addresses.
@@ -86,6 +100,13 @@ impl Daemon {
                 .collect(),
         }
     }
+}
+
+/// What is not as it should be where addresses are translated, in words for the operator.
+pub(super) fn nat_problems(core: &Core) -> BTreeSet<String> {
+    let mut problems = core.source_collisions();
+    problems.append(&mut core.unanswered(Instant::now()));
+    problems
 }
 
 /// What clients on Ethernet send at most, in bytes of IP packet.

@@ -32,7 +32,7 @@ pub use error::DataplaneError;
 pub use flow_tables::{FlowTable, FlowTables, ListedFlow, Opened, Sweep, flow_time, flows, sweep};
 pub use maps::Maps;
 pub use migrate::{Downgraded, downgrade};
-pub use nat::{NatSweep, NatTable, NatTables, sweep_nat};
+pub use nat::{NatSweep, NatTable, NatTables, NatUsage, sweep_nat};
 pub use pins::Pins;
 pub use virtual_macs::VirtualMacs;
 pub use words::Words;

@@ -5,6 +5,7 @@ mod census;
 mod table;
 #[cfg(test)]
 mod tests;
+mod usage;
 
 use std::{
     io,
@@ -24,6 +25,7 @@ use lb_common::{
 pub use self::{
     census::{NatSweep, sweep_nat},
     table::NatTable,
+    usage::NatUsage,
 };
 use super::{
     Connections, DataplaneError,

@@ -2,7 +2,7 @@ use std::time::{Duration, Instant};
 
 use lb_common::{BackendId, BackendRow, Condition, FlowState, RowIndex};
 
-use super::service::Admin;
+use super::{census::Replies, service::Admin};
 use crate::{
     config::{self, Endpoint, OnDeath},
     health::{Health, Report},
@@ -42,6 +42,8 @@ pub(super) struct Backend {
     /// Its packets so far and since when there were no more, where connection ids name it: its flows are not in the flow table
     /// then.
     pub(super) quiet: Option<(u64, Instant)>,
+    /// Since when it was found to answer no connection, where addresses are translated.
+    pub(super) unanswered_since: Option<Instant>,
 }
 
 /// What is wanted of a backend.
@@ -61,6 +63,9 @@ pub(super) enum Checked {
     /// By its check.
     By(Health),
 }
+
+/// How long a backend may seem to answer nothing before the operator is told.
+const UNANSWERED: Duration = Duration::from_secs(5);
 
 /// What decides about the flows that a backend has.
 #[derive(Debug, Clone, Copy)]
@@ -88,6 +93,7 @@ impl Backend {
             is_one_of_the_first: false,
             unnamed_since: None,
             quiet: None,
+            unanswered_since: None,
         }
     }
 
@@ -129,6 +135,20 @@ impl Backend {
     /// `idle_timeout`, they are over.
     pub(super) fn has_hidden_flows(&self, idle_timeout: Duration, now: Instant) -> bool {
         self.quiet.is_none_or(|(_, since)| now < since + idle_timeout)
+    }
+
+    /// Takes note of what a census has found of its replies.
+    pub(super) fn count_replies(&mut self, replies: Replies, now: Instant) {
+        self.unanswered_since = match self.unanswered_since {
+            _ if replies.answered > 0 || replies.opening == 0 => None,
+            None if replies.waiting > 0 => Some(now),
+            since => since,
+        };
+    }
+
+    /// Whether it has answered no connection for so long that nothing but a fault explains it.
+    pub(super) fn is_unanswered(&self, now: Instant) -> bool {
+        self.unanswered_since.is_some_and(|since| now >= since + UNANSWERED)
     }
 
     /// Whether it can take new flows.

@@ -54,6 +54,19 @@ pub struct Findings {
     pub losses: u64,
     /// How many packets have been sent to the backends of [`Core::hidden`].
     pub packets: HashMap<BackendId, u64>,
+    /// What was seen of the replies of backends that translated flows go to.
+    pub replies: HashMap<BackendId, Replies>,
+}
+
+/// Whether a backend answers the connections whose addresses are translated: if its replies go another way, none is ever seen.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Replies {
+    /// Connections that were opened, and of which nothing has come back.
+    pub opening: u32,
+    /// Those of them that wait for longer than an answer takes.
+    pub waiting: u32,
+    /// Flows of which something has come back.
+    pub answered: u32,
 }
 
 /// How long a packet may still act on what it read before: it is on its way for microseconds, so this is ample.
@@ -92,7 +105,7 @@ impl Core {
 
     /// Takes in what a census has found.
     pub fn on_census(&mut self, findings: Findings, now: Instant) -> Vec<Effect> {
-        let Findings { census: Census { started, subjects }, flows, losses, packets } = findings;
+        let Findings { census: Census { started, subjects }, flows, losses, packets, replies } = findings;
         let has_lost = mem::replace(&mut self.losses, losses) < losses;
         // Of a backend that has come since the census began it has found nothing out.
         let counted: HashSet<BackendId> = subjects.iter().flat_map(|subject| &subject.backends).copied().collect();
@@ -107,6 +120,7 @@ impl Core {
                 if counted.contains(&backend.id) {
                     let flows = flows.get(&backend.id).filter(|_| is_asked);
                     backend.flows = Some(flows.copied().unwrap_or_default());
+                    backend.count_replies(replies.get(&backend.id).copied().unwrap_or_default(), now);
                 }
                 match packets.get(&backend.id) {
                     Some(packets) => backend.count_packets(*packets, now),

@@ -10,6 +10,7 @@ use super::{
     backend::Backend,
     core::ApplyError,
     service::{Admin, DesiredService, ServiceState},
+    view::BackendView,
 };
 use crate::config::{self, Endpoint};
 
@@ -52,6 +53,15 @@ pub struct Applied {
     pub backend: String,
     /// Its address. Other than the name, it does not change while the backend leaves.
     pub address: IpAddr,
+    /// Its port, where ports are translated; otherwise 0.
+    pub port: u16,
+}
+
+impl Applied {
+    /// Whether it is this backend of the service.
+    pub fn is(&self, backend: &BackendView) -> bool {
+        (self.address, self.port) == (backend.address, backend.port)
+    }
 }
 
 /// Why a change cannot be made. Nothing was changed.
@@ -173,7 +183,8 @@ fn add(services: &[ServiceState], service: &str, mut backend: config::Backend) -
     }
     edited.spec.check_backend(&backend).map_err(refused)?;
     services.iter().try_for_each(|other| other.desired.spec.check_loop(&backend)).map_err(refused)?;
-    let applied = Applied { service: service.to_owned(), backend: backend.name.clone(), address: backend.address };
+    let Endpoint { address, port } = edited.spec.endpoint(&backend);
+    let applied = Applied { service: service.to_owned(), backend: backend.name.clone(), address, port };
     edited.spec.backends.push(backend);
     Ok(Edit { services: vec![edited], deadlines: Vec::new(), applied: vec![applied] })
 }
@@ -193,13 +204,12 @@ impl Selector {
             let mut desired = state.desired.clone();
             let before = result.applied.len();
             // Where ports are translated, several may have the same address.
-            for backend in state.desired.spec.backends.iter().filter(|backend| self.matches(backend)) {
+            let spec = &state.desired.spec;
+            for backend in spec.backends.iter().filter(|backend| self.matches(backend, spec.port)) {
                 edit(&mut desired, &backend.name);
-                result.applied.push(Applied {
-                    service: desired.spec.name.clone(),
-                    backend: backend.name.clone(),
-                    address: backend.address,
-                });
+                let Endpoint { address, port } = spec.endpoint(backend);
+                let (service, backend) = (spec.name.clone(), backend.name.clone());
+                result.applied.push(Applied { service, backend, address, port });
             }
             if result.applied.len() > before {
                 result.services.push(desired);
@@ -208,9 +218,9 @@ impl Selector {
         let mut refused = None;
         // One that was removed is meant if nobody else is.
         let removed = meant.iter().filter(|_| result.services.is_empty());
-        let removed = removed.flat_map(|state| state.removed.iter().map(|backend| (&state.desired.spec.name, backend)));
-        for (service, backend) in removed.filter(|(_, backend)| self.matches_removed(backend)) {
-            let (service, name) = (service.clone(), backend.shown_name());
+        let removed = removed.flat_map(|state| state.removed.iter().map(|backend| (&state.desired.spec, backend)));
+        for (spec, backend) in removed.filter(|(spec, backend)| self.matches_removed(backend, spec.port)) {
+            let (service, name) = (spec.name.clone(), backend.shown_name());
             match for_removed {
                 ForRemoved::Refused => {
                     refused = Some(ChangeError::Removed { service, backend: name });
@@ -219,7 +229,8 @@ impl Selector {
                 ForRemoved::Same => {}
                 ForRemoved::Deadline(until) => result.deadlines.push((backend.id, until)),
             }
-            result.applied.push(Applied { service, backend: name, address: backend.spec.address });
+            let Endpoint { address, port } = backend.endpoint;
+            result.applied.push(Applied { service, backend: name, address, port });
         }
         match (&self.service, refused) {
             (Some(service), _) if meant.is_empty() => Err(ChangeError::NoService(service.clone())),
@@ -232,12 +243,13 @@ impl Selector {
         }
     }
 
-    fn matches(&self, backend: &config::Backend) -> bool {
-        let is_at = |endpoint: Endpoint| backend.is_at(endpoint, endpoint.port);
+    /// Whether it means a backend of a service with that port.
+    fn matches(&self, backend: &config::Backend, service_port: u16) -> bool {
+        let is_at = |endpoint: Endpoint| backend.is_at(endpoint, service_port);
         backend.name == self.backend || self.backend.parse().is_ok_and(is_at)
     }
 
-    fn matches_removed(&self, backend: &Backend) -> bool {
-        self.matches(&backend.spec) || backend.shown_name() == self.backend
+    fn matches_removed(&self, backend: &Backend, service_port: u16) -> bool {
+        self.matches(&backend.spec, service_port) || backend.shown_name() == self.backend
     }
 }

@@ -12,7 +12,7 @@ use super::{
     effect::Effect,
     pool::{Pool, RunPool},
     quic::ServerIdInUse,
-    recover::{Found, Leftovers, Memory},
+    recover::{Found, Leftovers, Memory, sources_of},
     rotation::{Rotation, Run},
     row::shared,
     service::{Admin, DesiredService, ServiceState, chunk_count},
@@ -64,8 +64,8 @@ pub struct Core {
     pub(super) quarantine: HashMap<BackendId, Instant>,
     /// How many flows the flow table has lost, as of the last census.
     pub(super) losses: u64,
-    /// The ports that translated flows may have, unless their service says which.
-    pub(super) free_ports: Ports,
+    /// The ports that translated flows may have, unless their service says which; `None`: there are none.
+    pub(super) free_ports: Option<Ports>,
     pub(super) sources: Sources,
     /// The addresses that replies of translated flows come to or from, as the datapath knows them.
     pub(super) translated: BTreeSet<IpAddr>,
@@ -74,10 +74,11 @@ pub struct Core {
 impl Core {
     /// Starts from what an earlier daemon left in the datapath. What the first [`Core::apply`] does not want is removed.
     pub fn new(node: config::Node, found: Found, now: Instant) -> Self {
-        let Found { services: live, quic_servers, named, losses, nat_sources, free_ports } = found;
+        let Found { services: live, quic_servers, named, losses, nat_sources, sources_in_use, free_ports } = found;
         let services: BTreeSet<u32> = live.iter().map(|live| live.service.id.get()).collect();
         let with_row: BTreeSet<BackendId> = live.iter().flat_map(|live| &live.backends).map(|(id, ..)| *id).collect();
         let without_row: BTreeSet<BackendId> = named.difference(&with_row).copied().collect();
+        let sources_in_use = sources_in_use.into_iter().chain(live.iter().flat_map(sources_of)).collect();
         let rows: BTreeSet<u32> = live.iter().flat_map(|live| &live.backends).map(|(_, row, _)| row.0).collect();
         let mut stored: Vec<ServiceEntry> =
             live.iter().map(|live| ServiceEntry { key: live.key, service: live.service }).collect();
@@ -108,7 +109,7 @@ impl Core {
             quarantine: without_row.iter().map(|id| (*id, now)).collect(),
             losses,
             free_ports,
-            sources: Sources::new(nat_sources),
+            sources: Sources::new(&nat_sources, &sources_in_use),
             translated: BTreeSet::new(),
         }
     }

@@ -15,6 +15,7 @@ mod change;
 mod core;
 mod effect;
 mod pool;
+mod ports;
 mod quic;
 mod recover;
 mod rehash;
@@ -28,13 +29,15 @@ mod view;
 
 pub use self::{
     backend::FlowCounts,
-    census::{Census, Findings, Subject},
+    census::{Census, Findings, Replies, Subject},
     change::{Applied, Change, ChangeError, ENDLESS, Selector},
     core::{ApplyError, Core, Full},
     effect::Effect,
+    ports::{PortUse, SourceView},
     quic::ServerIdInUse,
     recover::{Found, LiveService, Memory},
     service::{Admin, DesiredService, service_key},
+    sources::Sources,
     view::{BackendState, BackendView, NextHopView, ProbeView, ServiceView},
 };
 

@@ -27,8 +27,10 @@ pub struct Found {
     pub losses: u64,
     /// The sources of translated flows, in the order of their numbers.
     pub nat_sources: Vec<NatSource>,
-    /// The ports that translated flows may have, since the kernel does not use them.
-    pub free_ports: Ports,
+    /// Which of them translated flows have, by number.
+    pub sources_in_use: BTreeSet<u16>,
+    /// The ports that translated flows may have, since the kernel does not use them; `None`: it uses all.
+    pub free_ports: Option<Ports>,
 }
 
 /// A service found in the maps.
@@ -91,6 +93,15 @@ pub(super) fn endpoint_of(row: &BackendRow) -> Endpoint {
         _ => 0,
     };
     Endpoint { address: row.address.to_ip(), port }
+}
+
+/// The sources that the rows of a service name, by number.
+pub(super) fn sources_of(live: &LiveService) -> impl Iterator<Item = u16> {
+    let rows = live.backends.iter().map(|(.., row)| row);
+    rows.filter(|row| row.encapsulation == Encapsulation::TRANSLATED).flat_map(|row| {
+        let NatTarget { first_source, sources, .. } = NatTarget::of(&row.outer);
+        first_source..first_source.saturating_add(sources)
+    })
 }
 
 /// The services found, and those of their parts that nobody has claimed yet.

@@ -81,7 +81,7 @@ pub(super) struct Shared<'a> {
     pub(super) next_hops: &'a HashMap<IpAddr, Resolution>,
     pub(super) rows: &'a mut Pool,
     pub(super) sources: &'a mut Sources,
-    pub(super) free_ports: Ports,
+    pub(super) free_ports: Option<Ports>,
 }
 
 /// Lends a [`Core`](super::core::Core)'s parts, beside its services.
@@ -122,7 +122,7 @@ impl RowContext<'_> {
         endpoint: Endpoint,
         next_hop: &NextHop,
         sources: &mut Sources,
-        free_ports: Ports,
+        free_ports: Option<Ports>,
     ) -> Result<BackendRow, NoRow> {
         let address = endpoint.address;
         let identity = BackendRow { service: self.id, address: address.into(), ..BackendRow::default() };
@@ -150,7 +150,7 @@ impl RowContext<'_> {
             Forwarding::Nat => return Ok(BackendRow { outer: target(endpoint).to_outer(), ..row }),
             Forwarding::FullNat => {
                 let addresses = self.sources(address, egress)?;
-                let ports = self.service.nat.ports.unwrap_or(free_ports);
+                let ports = self.service.nat.ports.or(free_ports).ok_or(NoRow::Ports)?;
                 let first_source = sources.place(&addresses, ports).ok_or(NoRow::Sources)?;
                 let count = u16::try_from(addresses.len()).map_err(|_| NoRow::Sources)?;
                 let target = NatTarget { first_source, sources: count, ..target(endpoint) };
@@ -202,7 +202,14 @@ pub(super) enum NoRow {
         "{interface} has no address of its family that flows could have as their source; write sources in [service.nat]"
     )]
     NatSource { interface: String },
-    #[error("there is no room for more sources of translated flows: `lbd unload` makes room, and cuts connections")]
+    #[error(
+        "the kernel may use all ports for connections of its own (net.ipv4.ip_local_port_range); narrow that, and restart lbd, or \
+         write ports in [service.nat]"
+    )]
+    Ports,
+    #[error(
+        "there is no room for more sources of translated flows: a restart of lbd makes room, if most are in use no more"
+    )]
     Sources,
     #[error("it is this host: its replies would not come by the balancer; use another forwarding for a backend here")]
     Local,

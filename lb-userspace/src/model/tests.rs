@@ -22,6 +22,7 @@ use crate::{
 
 mod changes;
 mod leaving;
+mod nat;
 mod quic;
 mod recovery;
 mod rehash;
@@ -232,6 +233,8 @@ struct World {
     core: Core,
     datapath: Datapath,
     now: Instant,
+    /// What a census finds of the replies of backends.
+    replies: HashMap<BackendId, Replies>,
 }
 
 impl World {
@@ -240,6 +243,7 @@ impl World {
             core: Core::new(config::Node::default(), Found::default(), Instant::now()),
             datapath: Datapath::default(),
             now: Instant::now(),
+            replies: HashMap::new(),
         };
         world.apply(text);
         world
@@ -274,7 +278,7 @@ impl World {
         datapath.remove_orphans();
         let effects = core.apply(services, self.now).expect("there is room");
         datapath.run(effects);
-        Self { core, datapath, now: self.now }
+        Self { core, datapath, now: self.now, replies: HashMap::new() }
     }
 
     /// A new daemon with the same configuration and the live changes.
@@ -316,7 +320,10 @@ impl World {
         let flows = flows.iter().map(|(backend, tags)| (*backend, count(tags))).collect();
         let packets = self.core.hidden().into_iter().map(|id| (id, 0)).collect();
         self.datapath.named = named;
-        let effects = self.core.on_census(Findings { census, flows, losses: self.datapath.losses, packets }, self.now);
+        let effects = self.core.on_census(
+            Findings { census, flows, losses: self.datapath.losses, packets, replies: self.replies.clone() },
+            self.now,
+        );
         self.datapath.run(effects);
     }
 

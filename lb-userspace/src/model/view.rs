@@ -1,6 +1,7 @@
 //! What operators see of services and backends: the shapes of the API.
 
 use std::{
+    collections::BTreeSet,
     net::IpAddr,
     time::{Duration, Instant, SystemTime},
 };
@@ -15,7 +16,7 @@ use super::{
     service::{Admin, ServiceState, Share},
 };
 use crate::{
-    config::{Algorithm, Forwarding, Protocol, Tracking},
+    config::{Algorithm, Endpoint, Forwarding, Protocol, Tracking},
     health::Health,
     neighbour::{NextHop, Resolution},
 };
@@ -59,8 +60,11 @@ pub struct ServiceView {
 pub struct BackendView {
     /// Its name, unique in the service; of one that was removed its name and address, as in `web1@10.0.0.1`.
     pub name: String,
-    /// Its address, unique in the service, too.
+    /// Its address; with the port unique in the service, too.
     pub address: IpAddr,
+    /// Its port, where ports are translated; otherwise 0: each flow keeps its own.
+    #[serde(default)]
+    pub port: u16,
     /// Its weight.
     pub weight: u16,
     /// In one word: `up`, or why it takes no flows: `disabled`, `draining`, `unresolved`, `down`, `checking`.
@@ -183,6 +187,20 @@ impl Core {
         self.services.iter().map(|state| self.view_service(state, now)).collect()
     }
 
+    /// The backends of which no reply passes here, where addresses are translated. In sentences.
+    pub fn unanswered(&self, now: Instant) -> BTreeSet<String> {
+        let backends =
+            self.services.iter().flat_map(|state| state.backends.iter().map(move |backend| (state, backend)));
+        let unanswered =
+            backends.filter(|(_, backend)| backend.state() == BackendState::Up && backend.is_unanswered(now));
+        let sentence = |(state, backend): (&ServiceState, &Backend)| {
+            let spec = &state.desired.spec;
+            let reason = no_replies(spec.forwarding, backend.check.is_some());
+            format!("service {}: backend {}: {reason}", spec.name, backend.shown_name())
+        };
+        unanswered.map(sentence).collect()
+    }
+
     fn view_service(&self, state: &ServiceState, now: Instant) -> ServiceView {
         let shares = state.shares();
         let share = |backend: &Backend| shares.get(&backend.id).copied().unwrap_or_default();
@@ -207,13 +225,13 @@ impl Core {
                 .chain(&state.removed)
                 .map(|backend| BackendView {
                     hidden_flows: state.hides_flows_of(backend) && backend.has_hidden_flows(spec.idle_timeout(), now),
-                    ..self.view_backend(backend, share(backend), now)
+                    ..self.view_backend(backend, spec.forwarding, share(backend), now)
                 })
                 .collect(),
         }
     }
 
-    fn view_backend(&self, backend: &Backend, share: Share, now: Instant) -> BackendView {
+    fn view_backend(&self, backend: &Backend, forwarding: Forwarding, share: Share, now: Instant) -> BackendView {
         let probe = backend.report.as_ref().map(|report| ProbeView {
             failure: report.failure.as_ref().map(ToString::to_string),
             latency: report.latency,
@@ -227,6 +245,7 @@ impl Core {
             BackendState::Unresolved => {
                 Some(backend.unresolved.clone().unwrap_or_else(|| "looking for the next hop".to_owned()))
             }
+            BackendState::Up if backend.is_unanswered(now) => Some(no_replies(forwarding, backend.check.is_some())),
             BackendState::Up if backend.spec.weight == 0 => Some("weight 0".to_owned()),
             _ => None,
         };
@@ -235,6 +254,7 @@ impl Core {
         BackendView {
             name: backend.shown_name(),
             address: backend.spec.address,
+            port: backend.endpoint.port,
             weight: backend.spec.weight,
             state: backend_state,
             admin: match backend.standing {
@@ -274,6 +294,20 @@ impl Backend {
             (Standing::Member(Admin::Enabled), ..) => BackendState::Up,
         }
     }
+}
+
+/// Why a backend may seem to answer nothing.
+fn no_replies(forwarding: Forwarding, is_checked: bool) -> String {
+    let seen = if is_checked {
+        "no connection is answered, though its check succeeds: its replies do not pass here"
+    } else {
+        "no connection is answered: it does not run, or its replies do not pass here"
+    };
+    let question = match forwarding {
+        Forwarding::FullNat => "does it send what is for its sources to this node?",
+        _ => "is this node its gateway?",
+    };
+    format!("{seen}; {question}")
 }
 
 fn live(flows: FlowCounts) -> u64 {
@@ -328,7 +362,8 @@ impl BackendView {
     /// Whether `name` means it: its name, its address, or the name that it had before it was removed.
     pub fn is_called(&self, name: &str) -> bool {
         let before = self.name.split_once('@').map(|(before, _)| before);
-        name == self.name || before == Some(name) || name.parse::<IpAddr>().is_ok_and(|address| address == self.address)
+        let is_at = |other: Endpoint| other.address == self.address && (other.port == 0 || other.port == self.port);
+        name == self.name || before == Some(name) || name.parse().is_ok_and(is_at)
     }
 
     /// Why it is to take no new flows, and for how long it does nevertheless.

@@ -226,3 +226,73 @@ fn connections_outlive_a_restart_a_drain_and_a_removal() -> Result<()> {
     println!("{flows}");
     Ok(())
 }
+
+/// Its check succeeds all the while: that comes from the balancer's own address.
+#[test]
+fn a_backend_whose_replies_go_another_way_is_told_of_until_they_come() -> Result<()> {
+    if !require_root() {
+        return Ok(());
+    }
+    let lab = Lab::builder(&unique_name("nat-astray")).backends(1).build()?;
+    let host = &lab.backends()[0];
+    name_server(host, 7000, "b1")?;
+    let vip = SocketAddr::from((virtual_ipv4(0), 7000));
+    let health = ["type = \"tcp\"", "interval = \"100ms\""].map(str::to_owned).into();
+    let web = Service { forwarding: "nat", tracking: "always", health, ..Service::new("web", &vip.to_string()) };
+    lab.write_config(&config::file(&lab, &[web.backend("b1", host.ipv4(), 1)]))?;
+    let _lbd = lab.start_lbd()?;
+    lab.wait_until_healthy(SOON)?;
+    let reason = "no connection is answered, though its check succeeds";
+    let is_told = || -> Result<bool> {
+        let places = [lbctl(&lab, &["status"])?, lbctl(&lab, &["backend", "list"])?];
+        Ok(places.iter().all(|text| text.contains(reason)))
+    };
+    ensure!(!is_told()?, "there was no connection yet");
+    ensure!(Connection::open(&lab, vip).is_err(), "the client has an answer from the backend's own address");
+    wait_for("the operator is told", SOON, || Ok(is_told()?.then_some(())))?;
+    let flows = lbctl(&lab, &["flows", "web"])?;
+    ensure!(flows.contains("opening") && flows.contains(&format!("{}:7000", host.ipv4())), "{flows}");
+
+    route_back(&lab)?;
+    let mut connection = Connection::open(&lab, vip)?;
+    ensure!(connection.ask()? == "b1");
+    wait_for("it is over", SOON, || Ok((!lbctl(&lab, &["status"])?.contains(reason)).then_some(())))?;
+    Ok(())
+}
+
+#[test]
+fn translated_flows_are_listed_with_all_their_addresses_and_counted_by_their_source() -> Result<()> {
+    if !require_root() {
+        return Ok(());
+    }
+    let lab = Lab::builder(&unique_name("nat-list")).backends(1).build()?;
+    let host = &lab.backends()[0];
+    name_server(host, 8080, "b1")?;
+    let vip = SocketAddr::from((virtual_ipv4(0), 7000));
+    let web = Service { forwarding: "full-nat", tracking: "always", ..Service::new("web", &vip.to_string()) };
+    let target = SocketAddr::from((host.ipv4(), 8080));
+    lab.write_config(&config::file(&lab, &[web.backend("b1", target, 1)]))?;
+    let _lbd = lab.start_lbd()?;
+    lab.wait_until_healthy(SOON)?;
+    let mut connection = Connection::open(&lab, vip)?;
+    ensure!(connection.ask()? == "b1");
+    let client = connection.0.local_addr()?;
+
+    let flows: serde_json::Value = serde_json::from_str(&lbctl(&lab, &["flows", "web", "--output", "json"])?)?;
+    let [flow] = &flows["translated"].as_array().context("a list")?[..] else { anyhow::bail!("{flows}") };
+    ensure!(flow["client"] == client.to_string() && flow["destination"] == vip.to_string(), "{flow}");
+    ensure!(flow["target"] == target.to_string() && flow["state"] == "established", "{flow}");
+    let source: SocketAddr = flow["source"].as_str().context("a text")?.parse()?;
+    ensure!(source.ip() == lab.node("lb").ipv4() && (1024..=32_767).contains(&source.port()), "{flow}");
+    let one = lbctl(&lab, &["flows", "web", "--client", &client.to_string()])?;
+    ensure!(one.contains(&format!("as {source} -> {target}: established")), "{one}");
+    let none = lbctl(&lab, &["flows", "web", "--state", "time-wait"])?;
+    ensure!(none.contains("no flow matches"), "{none}");
+
+    let used = format!("1 of 31744 of {} in use to {target}/tcp", source.ip());
+    for command in ["status", "stats"] {
+        wait_for(command, SOON, || Ok(lbctl(&lab, &[command])?.contains(&used).then_some(())))?;
+    }
+    ensure!(lbctl(&lab, &["status"])?.contains("1 of 262144 entries in use"), "the table has the flow");
+    Ok(())
+}

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use clap::{Args, builder::NonEmptyStringValueParser};
-use lb_userspace::api::{Client, ClientError, EntryView, FlowView, FlowsView, MoveView, SlotsView};
+use lb_userspace::api::{Client, ClientError, EntryView, FlowView, FlowsView, MoveView, SlotsView, TranslatedView};
 
 use super::{
     Output, encode, show,
@@ -12,10 +12,13 @@ use super::{
 
 #[derive(Args)]
 #[command(
-    after_help = "Flows are remembered where slots move, or with tracking = \"always\"; others go where their slot says.
+    after_help = "Flows are remembered where slots move, or with tracking = \"always\"; others go where their slot says. Those of \
+                  services that translate addresses are remembered all, and listed with their addresses: SOURCE is where the backend \
+                  sees them come from.
 
 STATE  opening: only its first packet has come; sighted: one packet of a flow that was there before; established: more;
-       closing: FIN or RST was seen. The entry of a closing flow stays for up to two minutes.
+       closing: FIN or RST was seen. The entry of a closing flow stays for up to two minutes. Where addresses are translated:
+       opening, answered, established, client-closed, backend-closed, time-wait, reset; of datagrams unreplied, replied.
 IDLE   for how long no packet has come, at least. Coarse: in steps of 1 s while a flow is opening or closing, of 34 s
        otherwise.
 TAG    tells flows apart: 39 bits of their hash. The flow table does not know addresses; --client finds the flow of one."
@@ -33,7 +36,7 @@ pub(crate) struct Flows {
     /// Only of this backend, by name or address.
     #[arg(long, conflicts_with = "client")]
     backend: Option<String>,
-    /// Only in this state: opening, sighted, established or closing.
+    /// Only in this state: see below.
     #[arg(long, conflicts_with = "client")]
     state: Option<String>,
     /// Only of this slot.
@@ -79,7 +82,7 @@ pub(crate) async fn slots(client: &Client, service: &str, output: Output) -> Res
 }
 
 fn flow_text(flow: &FlowView) -> String {
-    let FlowView { service, client, destination, slot, slot_state, backend, state, new_flow, entry } = flow;
+    let FlowView { service, client, destination, slot, slot_state, backend, state, new_flow, entry, translated } = flow;
     let to = match (backend, state) {
         (Some(backend), Some(state)) => format!("{backend} ({})", state.name()),
         _ => "nobody: it is dropped".to_owned(),
@@ -87,6 +90,10 @@ fn flow_text(flow: &FlowView) -> String {
     let remembered = entry.as_ref().map_or_else(String::new, |EntryView { state, idle, .. }| {
         format!(", as remembered: {state}, last seen {} ago", ago(*idle))
     });
+    let remembered =
+        translated.as_ref().map_or(remembered, |TranslatedView { state, source, target, idle, .. }| {
+            format!(", as {source} -> {target}: {state}, last seen {} ago", ago(*idle))
+        });
     let new = if new_flow == backend {
         String::new()
     } else {
@@ -120,9 +127,28 @@ fn flows_text(found: &FlowsView, count: bool, is_filtered: bool) -> String {
             flow.tag.clone(),
         ]);
     }
-    let listed = found.flows.len();
+    let mut translated =
+        tables::table(&["SERVICE", "BACKEND", "STATE", "IDLE", "CLIENT", "DESTINATION", "SOURCE", "TARGET"]);
+    for flow in &found.translated {
+        let TranslatedView { service, backend, state, client, destination, source, target, idle } = flow;
+        let [client, destination, source, target] = [client, destination, source, target].map(ToString::to_string);
+        translated.add_row([
+            service.clone(),
+            backend.clone(),
+            state.clone(),
+            ago(*idle),
+            client,
+            destination,
+            source,
+            target,
+        ]);
+    }
+    let shown = [(found.flows.is_empty(), &flows), (found.translated.is_empty(), &translated)];
+    let shown: Vec<String> =
+        shown.into_iter().filter(|(is_empty, _)| !is_empty).map(|(_, table)| tables::render(table)).collect();
+    let listed = found.flows.len() + found.translated.len();
     let all = if listed as u64 == found.total { String::new() } else { format!(", {listed} shown") };
-    format!("{}\n\n{}{all}", tables::render(&flows), counted(found.total, "flow"))
+    format!("{}\n\n{}{all}", shown.join("\n\n"), counted(found.total, "flow"))
 }
 
 fn slots_text(slots: &SlotsView) -> String {

@@ -73,9 +73,10 @@ impl Waiting {
             service: self.seen.service.clone(),
             backend: self.seen.backend.clone(),
             address: self.seen.address,
+            port: self.seen.port,
         };
         let is_empty = if service.tracking == Tracking::Never { End::Untracked } else { End::Empty };
-        if service.backends.iter().all(|backend| backend.address != applied.address) {
+        if !service.backends.iter().any(|backend| applied.is(backend)) {
             // It was removed, and is forgotten: at its deadline, or before because nothing was left.
             let was_cut_off = has_flows(&self.seen) && self.deadline.is_some_and(|deadline| deadline <= now + PERIOD);
             self.end = Some(if was_cut_off { End::Deadline(left(&self.seen)) } else { is_empty });
@@ -262,6 +263,7 @@ mod tests {
         BackendView {
             name: "b1".to_owned(),
             address: ADDRESS,
+            port: 0,
             weight: 1,
             state: BackendState::Draining,
             admin: Some(Admin::Draining),
@@ -314,7 +316,7 @@ mod tests {
     }
 
     fn waiting(leaving: Leaving, backend: BackendView) -> Waiting {
-        let applied = Applied { service: "web".to_owned(), backend: "b1".to_owned(), address: ADDRESS };
+        let applied = Applied { service: "web".to_owned(), backend: "b1".to_owned(), address: ADDRESS, port: 0 };
         let seen = ChangedView::new(&applied, Some(&service(vec![backend])));
         Waiting::new(leaving, seen, Instant::now())
     }

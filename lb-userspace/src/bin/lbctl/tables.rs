@@ -4,9 +4,9 @@ use std::{net::IpAddr, time::Duration};
 
 use comfy_table::{Table, presets};
 use lb_userspace::{
-    api::{StatsView, StatusView},
-    config::Tracking,
-    model::{Admin, BackendState, BackendView, NextHopView, ProbeView, ServiceView},
+    api::{NatView, StatsView, StatusView},
+    config::{Endpoint, Tracking},
+    model::{Admin, BackendState, BackendView, NextHopView, PortUse, ProbeView, ServiceView, SourceView},
 };
 
 /// `1 flow`, `2 flows`.
@@ -52,6 +52,14 @@ pub(crate) fn status(status: &StatusView) -> String {
         (Some(flows), size) => format!("flow table     {flows} of {size} entries in use"),
         (None, size) => format!("flow table     {size} entries; those in use are not counted yet"),
     });
+    if let Some(nat) = &status.nat {
+        lines.push(match nat.flows {
+            Some(flows) => format!("nat table      {flows} of {} entries in use", nat.size),
+            None => format!("nat table      {} entries; those in use are not counted yet", nat.size),
+        });
+        let used = |source: &&SourceView| source.fullest.as_ref().map_or(0, |fullest| fullest.used);
+        lines.extend(nat.sources.iter().max_by_key(used).map(|source| format!("source ports   {}", fullest(source))));
+    }
     lines.extend(status.problems.iter().map(|problem| format!("PROBLEM        {problem}")));
     lines.join("\n")
 }
@@ -119,7 +127,7 @@ pub(crate) fn backends(services: &[ServiceView]) -> String {
             table.add_row([
                 service.name.clone(),
                 backend.name.clone(),
-                backend.address.to_string(),
+                Endpoint { address: backend.address, port: backend.port }.to_string(),
                 backend.weight.to_string(),
                 state(backend),
                 share(service, backend),
@@ -156,7 +164,40 @@ pub(crate) fn stats(stats: &StatsView) -> String {
             ]);
         }
     }
-    format!("{}\n\n{}\n\n{}", render(&verdicts), render(&tracking), render(&traffic))
+    let nat = stats.nat.iter().flat_map(|nat| [nat_table(nat), source_ports(&nat.sources)]);
+    let tables = [verdicts, tracking].into_iter().chain(nat).chain([traffic]);
+    tables.filter(|table| !table.is_empty()).map(|table| render(&table)).collect::<Vec<_>>().join("\n\n")
+}
+
+fn nat_table(nat: &NatView) -> Table {
+    let mut table = table(&["NAT TABLE", "FLOWS"]);
+    table.add_row(["size".to_owned(), nat.size.to_string()]);
+    table.add_row(["in use".to_owned(), nat.flows.map_or("not counted yet".to_owned(), |flows| flows.to_string())]);
+    table
+}
+
+fn source_ports(sources: &[SourceView]) -> Table {
+    let mut table = table(&["SOURCE", "PORTS", "FLOWS", "MOST PORTS IN USE"]);
+    for source in sources {
+        table.add_row([
+            source.address.to_string(),
+            source.ports.to_string(),
+            source.flows.to_string(),
+            source.fullest.as_ref().map_or("-".to_owned(), |_| fullest(source)),
+        ]);
+    }
+    table
+}
+
+/// How many ports of a source are in use to the backend that has most.
+fn fullest(source: &SourceView) -> String {
+    let (address, ports) = (source.address, source.ports.count());
+    match &source.fullest {
+        Some(PortUse { backend, protocol, used }) => {
+            format!("{used} of {ports} of {address} in use to {backend}/{protocol}")
+        }
+        None => format!("none in use of the {ports} of {address} for each backend"),
+    }
 }
 
 fn endpoint(service: &ServiceView) -> String {
@@ -229,12 +270,15 @@ fn probe(probe: &ProbeView) -> String {
 
 #[cfg(test)]
 mod tests {
+    use lb_userspace::config::Protocol;
+
     use super::*;
 
     fn backend(change: impl Fn(&mut BackendView)) -> BackendView {
         let mut backend = BackendView {
             name: "b1".to_owned(),
             address: [10, 0, 0, 1].into(),
+            port: 0,
             weight: 1,
             state: BackendState::Draining,
             admin: Some(Admin::Draining),
@@ -282,6 +326,24 @@ mod tests {
             |max_connections| backend(|backend| (backend.active, backend.max_connections) = (7, max_connections));
         assert_eq!([None, Some(10)].map(|limit| active(Tracking::Always, &with(limit))), ["7", "7/10"]);
         assert_eq!(active(Tracking::WhenNeeded, &with(None)), "-", "most are not known");
+    }
+
+    #[test]
+    fn the_source_whose_ports_are_used_most_to_one_backend_is_named() {
+        let source = |address: &str, fullest| SourceView {
+            address: address.parse().unwrap(),
+            ports: "1024-32767".parse().unwrap(),
+            flows: 9,
+            fullest,
+        };
+        let backend = "10.0.0.1:8080".parse().unwrap();
+        let port_use = PortUse { backend, protocol: Protocol::Tcp, used: 7 };
+        let used = source("10.0.0.254", Some(port_use));
+        assert_eq!(fullest(&used), "7 of 31744 of 10.0.0.254 in use to 10.0.0.1:8080/tcp");
+        let unused = source("10.0.0.253", None);
+        assert_eq!(fullest(&unused), "none in use of the 31744 of 10.0.0.253 for each backend");
+        let table = render(&source_ports(&[unused, used]));
+        assert!(table.contains("10.0.0.253  1024-32767  9      -\n"), "{table}");
     }
 
     #[test]

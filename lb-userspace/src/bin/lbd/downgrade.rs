@@ -15,13 +15,11 @@ pub(crate) fn run(pins: &Path) -> anyhow::Result<()> {
             "there are no maps of this lbd below {}: an older one finds what it has left, if anything",
             pins.display()
         ),
-        Downgraded::Done { translating, by_source } => {
-            if translating > 0 {
-                log::warn!(
-                    "{translating} services translate addresses, which the older lbd cannot: their packets are dropped from now on, \
-                     until its configuration gives them another forwarding"
-                );
-            }
+        Downgraded::Translating(services) => bail!(
+            "{services} services translate addresses, which the older lbd cannot: start this one again, give them another forwarding than \
+             nat and full-nat in the configuration file, `lbctl reload`, end it, and run this command again"
+        ),
+        Downgraded::Done { by_source } => {
             if by_source > 0 {
                 log::warn!(
                     "{by_source} services have algorithm = \"source-hash\", which the older lbd does not know: flows that are in no flow \

@@ -104,7 +104,11 @@ async fn run(command: Command) -> anyhow::Result<()> {
             vrrp::speaker::run(vrrp::speaker::Options { config, bury, lock }).await
         }
         Command::Check { config } => {
-            let Config { services, interfaces, vrrp, .. } = Config::load(&config)?;
+            let loaded = Config::load(&config)?;
+            for warning in loaded.warnings() {
+                log::warn!("{warning}");
+            }
+            let Config { services, interfaces, vrrp, .. } = loaded;
             println!(
                 "{}: valid, {} interfaces, {} services, {} VRRP instances",
                 config.display(),

@@ -57,8 +57,12 @@ impl Service {
             .text("drain_timeout", DrainTimeout::from_str)
             .map_or_else(default_drain_timeout, |DrainTimeout(timeout)| timeout);
         let slow_start = table.text("slow_start", text::duration(SLOW_STARTS));
-        let quic = read_quic(&mut table, protocol);
+        let quic = read_quic(&mut table, protocol, forwarding);
         let nat = read_nat(&mut table, forwarding);
+        if let Some(name) = name.as_ref().filter(|_| forwarding.is_some_and(Forwarding::translates)) {
+            let key = if table.has("nat") { "nat" } else { "forwarding" };
+            tally.translating.insert(name.clone(), table.place(key));
+        }
         check_slow_start(&table, algorithm);
         check_on_death(&table, tracking, on_death);
         let backends = table.tables("backend", "[[service.backend]]", "backend");
@@ -181,6 +185,8 @@ pub(in crate::config) struct Tally<'a> {
     virtual_addresses: HashMap<IpAddr, String>,
     /// The addresses of all backends, and where the file says so.
     backend_addresses: Vec<(IpAddr, Place<'a>)>,
+    /// The services that translate addresses, by name, and where the file says so.
+    translating: HashMap<String, Place<'a>>,
     services: usize,
     backends: usize,
 }
@@ -194,6 +200,11 @@ impl<'a> Tally<'a> {
     /// The places that have `address` announced.
     pub(in crate::config) fn announcing(&self, address: IpAddr) -> &[Place<'a>] {
         self.announced.get(&address).map_or(&[], Vec::as_slice)
+    }
+
+    /// Where the file says that a service translates addresses.
+    pub(in crate::config) fn translating(&self, service: &str) -> Option<&Place<'a>> {
+        self.translating.get(service)
     }
 
     /// Reports the backends that have a virtual IP of this node, once all services are read.
@@ -319,8 +330,17 @@ fn check_slow_start(table: &Table<'_>, algorithm: Algorithm) {
     }
 }
 
-fn read_quic(table: &mut Table<'_>, protocol: Option<Protocol>) -> Option<Quic> {
+fn read_quic(table: &mut Table<'_>, protocol: Option<Protocol>, forwarding: Option<Forwarding>) -> Option<Quic> {
     let quic = table.table("quic", "[service.quic]", "QUIC").and_then(Quic::read);
+    if let Some(forwarding) = forwarding.filter(|forwarding| table.has("quic") && forwarding.translates()) {
+        let what = format!(
+            "[service.quic] does not apply to forwarding = \"{forwarding}\": replies are known by their addresses and ports, and not \
+             by connection ids"
+        );
+        let help = "remove it, or write forwarding = \"l2-dsr\", \"ipip\" or \"gue\"";
+        table.reject("quic", Problem::new(what, help));
+        return None;
+    }
     if table.has("quic") && protocol == Some(Protocol::Tcp) {
         table.reject(
             "quic",

@@ -6,7 +6,7 @@ use lb_common::{BackendId, FlowEntry, FlowState, FlowTime, RowIndex, Tally, flow
 
 use super::{FlowTable, Lifetimes, flow_time, table::Place};
 use crate::{
-    dataplane::{Connections, NatSweep, NatTable, Words, maps::wait_for_packets, sweep_nat},
+    dataplane::{Connections, NatSweep, NatTable, NatUsage, Words, maps::wait_for_packets, sweep_nat},
     model::{FlowCounts, Subject},
 };
 
@@ -22,11 +22,14 @@ pub struct Sweep {
     /// The backends whose connections are counted wrong, and how many are missing, or too many where that is negative: because
     /// somebody has died between a change and its count, or a program of an older layout does not count. To be made good by [`Connections::correct`].
     pub drift: Vec<(BackendId, i64)>,
+    /// How the table of translated flows is used, if there is one.
+    pub nat: Option<NatUsage>,
 }
 
 impl Sweep {
     /// Counts translated flows among the others.
-    fn add(&mut self, NatSweep { flows, ended, freed }: NatSweep) {
+    fn add(&mut self, NatSweep { flows, ended, freed, usage }: NatSweep) {
+        self.nat = Some(usage);
         self.removed += freed;
         for (backend, counts) in flows {
             let all = self.flows.entry(backend).or_default();
@@ -115,7 +118,7 @@ impl<'a, Clock: Fn() -> FlowTime> Sweeper<'a, Clock> {
         table.places().for_each(|place| self.visit(place));
         let flows = (0..BackendId::COUNT).map(BackendId::truncate).zip(self.flows);
         let flows = flows.filter(|(_, count)| *count != FlowCounts::default()).collect();
-        Sweep { flows, ended: self.ended, removed: self.removed, drift: Vec::new() }
+        Sweep { flows, ended: self.ended, removed: self.removed, drift: Vec::new(), nat: None }
     }
 
     fn visit(&mut self, place: Place<'_>) {

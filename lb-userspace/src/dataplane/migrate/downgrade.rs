@@ -9,11 +9,11 @@ use crate::dataplane::{DataplaneError, Pins};
 /// What came of going back to the older layout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Downgraded {
+    /// Nothing was done: so many services translate addresses. The older layout cannot, nor does the older daemon read what this one
+    /// has written down of them.
+    Translating(usize),
     /// It is done.
     Done {
-        /// Services that translate addresses, which the older layout cannot: their packets are dropped until a daemon gives them
-        /// another forwarding.
-        translating: usize,
         /// Services whose slots are picked by the client's address, and by the hash of the flow from now on.
         by_source: usize,
     },
@@ -30,6 +30,9 @@ pub fn downgrade(pins: &Pins) -> Result<Downgraded, DataplaneError> {
     }
     let services = services(&new)?;
     let translating = services.iter().filter(|service| service.nat.is_in_use()).count();
+    if translating > 0 {
+        return Ok(Downgraded::Translating(translating));
+    }
     let by_source = services.iter().filter(|service| service.hash != HashInputs::default()).count();
     if old.is_whole() && !new.has_same(&old, names::SLOTS)? {
         super::remove_stranger(&old)?;
@@ -44,7 +47,7 @@ pub fn downgrade(pins: &Pins) -> Result<Downgraded, DataplaneError> {
     }
     new.remove_maps()?;
     new.unpin_links()?;
-    Ok(Downgraded::Done { translating, by_source })
+    Ok(Downgraded::Done { by_source })
 }
 
 fn services(folder: &Folder) -> Result<Vec<Service>, DataplaneError> {

@@ -124,7 +124,6 @@ fn fill(root: &Root) {
     let mut dataplane = root.load();
     let quic = QuicIds::new(3, 4).unwrap();
     let mut services = [service(1, QuicIds::NONE), service(2, quic)];
-    services[1].service.nat = NatMode::BOTH;
     services[1].service.hash = HashInputs::new(HashInput::source(24).unwrap());
     dataplane.maps.store_services(&services, &[]).unwrap();
     for (number, mtu) in [(1, 1500), (2, 9000)] {
@@ -243,7 +242,7 @@ fn after_a_downgrade_an_older_lbd_finds_what_it_knows_and_the_program_in_its_lin
                 .collect::<Vec<_>>()
         };
         let before = places(&root.current(), size_of::<Directory>());
-        assert_eq!(downgrade(&root.pins()).unwrap(), Downgraded::Done { translating: 1, by_source: 1 });
+        assert_eq!(downgrade(&root.pins()).unwrap(), Downgraded::Done { by_source: 1 });
         let old = root.old();
         let mapped = old.mapped(names::DIRECTORIES, 2 * size_of::<OldDirectory>()).unwrap();
         assert_eq!(old.directory_in_use().unwrap(), 0);
@@ -267,6 +266,20 @@ fn after_a_downgrade_an_older_lbd_finds_what_it_knows_and_the_program_in_its_lin
         assert_eq!(verdicts.max_entries(), 14);
         assert_eq!(root.names(NOW), [names::VIRTUAL_MACS]);
         assert!(root.link(BEFORE).exists());
+    });
+}
+
+/// Neither would an older daemon read the state folder, nor would its program translate.
+#[test]
+fn nothing_is_downgraded_while_services_translate() {
+    with_maps("translating", |root| {
+        let mut translating = service(2, QuicIds::NONE);
+        translating.service.nat = NatMode::BOTH;
+        root.load().maps.store_services(&[service(1, QuicIds::NONE), translating], &[]).unwrap();
+        let before = root.names(NOW);
+        assert_eq!(downgrade(&root.pins()).unwrap(), Downgraded::Translating(1));
+        assert_eq!(root.names(NOW), before);
+        assert!(!root.old().is_whole());
     });
 }
 
@@ -327,7 +340,7 @@ fn a_downgrade_that_was_interrupted_is_forgotten_by_the_daemon() {
             assert_eq!(root.names(NOW), before);
             assert!(!root.old().is_whole() && !root.link(BEFORE).exists());
         }
-        assert_eq!(downgrade(&root.pins()).unwrap(), Downgraded::Done { translating: 1, by_source: 1 });
+        assert_eq!(downgrade(&root.pins()).unwrap(), Downgraded::Done { by_source: 1 });
         assert_taken_over(root);
     });
 }
@@ -352,7 +365,7 @@ fn the_end_of_a_downgrade_that_was_interrupted_is_brought_about_later() {
     with_maps("end-of-downgrade", |root| {
         downgrade(&root.pins()).unwrap();
         upgrade(&root.pins()).unwrap();
-        assert_eq!(downgrade(&root.pins()).unwrap(), Downgraded::Done { translating: 0, by_source: 0 });
+        assert_eq!(downgrade(&root.pins()).unwrap(), Downgraded::Done { by_source: 0 });
         assert_eq!(root.names(NOW), [names::VIRTUAL_MACS]);
         assert_eq!(downgrade(&root.pins()).unwrap(), Downgraded::NothingThere);
         assert_taken_over(root);

@@ -7,7 +7,7 @@ use lb_common::{
     nat::{NatState, Phase, RecordIndex},
 };
 
-use super::NatTable;
+use super::{NatTable, NatUsage};
 use crate::{
     config::NatTimeouts,
     dataplane::{Words, maps::wait_for_packets},
@@ -23,6 +23,8 @@ pub struct NatSweep {
     pub ended: HashMap<BackendId, u64>,
     /// Flows that were over, and whose places are free now.
     pub freed: u64,
+    /// How the table is used.
+    pub usage: NatUsage,
 }
 
 /// How long a connection may be opening when the table fills up: a handshake takes no longer.
@@ -46,6 +48,7 @@ pub fn sweep_nat(table: &NatTable, words: &Words, subjects: &[Subject], clock: i
             over.push(at);
             *found.ended.entry(state.backend()).or_default() += u64::from(state.phase().is_active());
         } else {
+            found.usage.count(state, table.record(at).source, now);
             found.flows.entry(state.backend()).or_default()[counts_as(state.phase()) as usize] += 1;
         }
     }
@@ -57,6 +60,7 @@ pub fn sweep_nat(table: &NatTable, words: &Words, subjects: &[Subject], clock: i
         }
     }
     table.set_taken(taken - found.freed);
+    found.usage.taken = taken - found.freed;
     found
 }
 

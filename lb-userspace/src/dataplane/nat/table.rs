@@ -8,8 +8,9 @@ use std::{
 };
 
 use lb_common::{
+    FlowHash,
     flow_table::{BucketBits, ConnectionCounter as _, WAYS},
-    nat::{Index, NatRecord, NatState, RecordIndex, ReverseWord},
+    nat::{Index, NatRecord, NatState, RecordIndex, ReverseWord, forward_word},
 };
 
 use crate::dataplane::{Connections, mapped::Mapped};
@@ -87,6 +88,16 @@ impl NatTable {
     /// All flows that are alive, while they may change.
     pub fn flows(&self) -> impl Iterator<Item = (RecordIndex, NatRecord)> {
         self.taken_places().map(|at| (at, self.record(at))).filter(|(_, record)| record.state.phase().is_alive())
+    }
+
+    /// The flow of packets with this hash, if it is there.
+    pub fn find(&self, hash: FlowHash) -> Option<NatRecord> {
+        let buckets = self.bits.buckets_of(hash).map(|bucket| bucket as usize * WAYS);
+        let places = buckets.into_iter().flat_map(|first| first..first + WAYS);
+        let found = |place: &usize| self.forward.words64()[*place].load(Ordering::Acquire) == forward_word(hash);
+        let at = places.into_iter().find(found)?;
+        let record = self.record(RecordIndex(u32::try_from(at).ok()?));
+        record.state.phase().is_alive().then_some(record)
     }
 
     /// The places whose word in the forward index is not free.

@@ -9,7 +9,11 @@ use lb_common::{
 };
 
 use super::{NatSweep, NatTable, sweep_nat};
-use crate::{config::NatTimeouts, dataplane::Words, model::Subject};
+use crate::{
+    config::NatTimeouts,
+    dataplane::Words,
+    model::{Replies, Subject},
+};
 
 const SECOND: u64 = 1_000_000_000;
 const NOW: u64 = 1_000_000 * SECOND;
@@ -136,4 +140,37 @@ fn when_the_table_fills_up_connections_that_do_not_open_go_first() {
     world.table.set_taken(world.table.bits().entries() / 4 * 3 + 1);
     let found = world.sweep();
     assert_eq!((found.freed, found.flows[&backend(1)][FlowState::Established as usize]), (1, 1));
+}
+
+#[test]
+fn a_backend_that_answers_is_told_from_one_whose_connections_wait() {
+    let world = World::new();
+    let flows = [
+        (1, Phase::OPENING, 0),
+        (1, Phase::OPENING, 4),
+        (1, Phase::UNREPLIED, 4),
+        (1, Phase::RESET, 4),
+        (2, Phase::ANSWERED, 4),
+        (2, Phase::ESTABLISHED, 4),
+        (2, Phase::TIME_WAIT, 4),
+        (2, Phase::REPLIED, 4),
+    ];
+    for (number, (owner, phase, idle)) in (1..).zip(flows) {
+        world.open(number, owner, phase, idle);
+    }
+    let usage = world.sweep().usage;
+    assert_eq!(usage.replies[&backend(1)], Replies { opening: 2, waiting: 1, answered: 0 });
+    assert_eq!(usage.replies[&backend(2)], Replies { opening: 0, waiting: 0, answered: 4 });
+    assert_eq!((usage.taken, usage.ports[&(backend(1), 0)], usage.ports[&(backend(2), 0)]), (8, 4, 4));
+}
+
+#[test]
+fn a_flow_is_found_by_the_hash_of_its_packets_while_it_lives() {
+    let world = World::new();
+    let at = world.open(1, 1, Phase::ESTABLISHED, 0);
+    let hash = FlowHash(world.table.record(at).hash);
+    assert_eq!(world.table.find(hash), Some(world.table.record(at)));
+    assert_eq!(world.table.find(FlowHash(hash.0 ^ 2)), None);
+    world.table.free(at);
+    assert_eq!(world.table.find(hash), None);
 }

@@ -75,7 +75,7 @@ fn draining_and_disabling_take_the_slots_and_enabling_gives_the_same_ones_back()
     for change in [Change::Drain(selector("10.0.0.2"), None), Change::Admin(selector("10.0.0.2"), Admin::Disabled)] {
         let applied = world.change(change).unwrap();
         let address = [10, 0, 0, 2].into();
-        assert_eq!(applied, [Applied { service: "web".to_owned(), backend: "10.0.0.2".to_owned(), address }]);
+        assert_eq!(applied, [Applied { service: "web".to_owned(), backend: "10.0.0.2".to_owned(), address, port: 0 }]);
         world.settle();
         assert_eq!(world.datapath.shares(WEB), BTreeMap::from([("10.0.0.1".to_owned(), 1024)]));
         world.change(Change::Admin(selector("10.0.0.2"), Admin::Enabled)).unwrap();

@@ -278,7 +278,13 @@ fn the_flows_of_a_backend_are_unknown_until_a_census_has_counted_them() {
     assert_eq!(world.view("web", "10.0.0.2").flows, None);
     let census = world.core.census(world.now);
     world.change(Change::Add("web".to_owned(), config::Backend::parse(None, "10.0.0.9", 1).unwrap())).unwrap();
-    let findings = Findings { census, flows: HashMap::new(), losses: world.datapath.losses, packets: HashMap::new() };
+    let findings = Findings {
+        census,
+        flows: HashMap::new(),
+        losses: world.datapath.losses,
+        packets: HashMap::new(),
+        replies: HashMap::new(),
+    };
     world.core.on_census(findings, world.now);
     assert_eq!(world.view("web", "10.0.0.2").flows, Some(0));
     assert_eq!(world.view("web", "10.0.0.9").flows, None, "it has come since the census began");
@@ -357,7 +363,7 @@ fn a_removed_backend_can_be_given_another_deadline_by_each_of_its_names() {
         let persisted = world.datapath.persisted;
         let applied = world.change(change(selector(name), Some(MINUTE))).unwrap();
         let backend = "second@10.0.0.2".to_owned();
-        assert_eq!(applied, [Applied { service: "web".to_owned(), backend, address }], "{name}");
+        assert_eq!(applied, [Applied { service: "web".to_owned(), backend, address, port: 0 }], "{name}");
         assert_eq!(world.view("web", "10.0.0.2").time_left, Some(MINUTE), "{name}");
         assert_eq!(world.datapath.persisted, persisted + 1, "{name}");
         world.pass(Duration::from_secs(10));

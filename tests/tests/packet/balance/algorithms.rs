@@ -119,7 +119,10 @@ impl<'a> World<'a> {
         if step.is_multiple_of(8) {
             let mut census = self.core.census(self.now);
             let flows = self.balancer.sweep(&mut census.subjects).flows;
-            let effects = self.core.on_census(Findings { census, flows, losses: 0, packets: HashMap::new() }, self.now);
+            let effects = self.core.on_census(
+                Findings { census, flows, losses: 0, packets: HashMap::new(), replies: HashMap::new() },
+                self.now,
+            );
             self.carry_out(effects);
         }
     }

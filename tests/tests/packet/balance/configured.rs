@@ -62,7 +62,13 @@ fn effects(config: Config, backend: &Backend, outer: Family) -> Vec<Effect> {
     effects.extend(core.on_next_hops(vec![(outer.backend(), Ok(NextHop::Via(egress)))], now));
     // No flow is remembered: the slots are at rest then.
     let later = now + Duration::from_secs(1);
-    let findings = Findings { census: core.census(later), flows: HashMap::new(), losses: 0, packets: HashMap::new() };
+    let findings = Findings {
+        census: core.census(later),
+        flows: HashMap::new(),
+        losses: 0,
+        packets: HashMap::new(),
+        replies: HashMap::new(),
+    };
     effects.extend(core.on_census(findings, later));
     effects
 }
