@@ -9,6 +9,7 @@
 //!                                         └─> state file
 //! ```
 
+mod affinity;
 mod backend;
 mod census;
 mod change;
@@ -27,6 +28,7 @@ mod sources;
 mod view;
 
 pub use self::{
+    affinity::LiveAffinity,
     backend::FlowCounts,
     census::{Census, Findings, Subject},
     change::{Applied, Change, ChangeError, ENDLESS, Selector},
