@@ -128,6 +128,8 @@ verdicts! {
         Translated => "translated",
         /// A segment of a connection that is not in the table of translated flows was answered with a reset.
         Unknown => "unknown",
+        /// A new flow went to the server that its client had before.
+        Affine => "affine",
     }
 }
 

@@ -36,6 +36,8 @@ pub const FLOW_TABLES: u32 = 2;
 pub const NAT_INDICES: u32 = 2;
 /// Source addresses that flows can be given.
 pub const NAT_SOURCES: u32 = 1 << 10;
+/// Clients of which it is remembered which server they have: some 7 MiB.
+pub const AFFINITY_CLIENTS: u32 = 1 << 16;
 /// Places for virtual routers: one for each identifier in each address family.
 pub const VIRTUAL_ROUTERS: u32 = 2 << 8;
 
@@ -87,6 +89,12 @@ pub mod names {
     pub const NAT_SOURCES: &str = "NAT_SOURCES";
     /// Service id → virtual IP.
     pub const VIRTUAL_ADDRESSES: &str = "VIRTUAL_ADDRESSES";
+    /// Service id → how its clients stay with their servers.
+    pub const AFFINITIES: &str = "AFFINITIES";
+    /// Client → its server.
+    pub const AFFINITY_CLIENTS: &str = "AFFINITY_CLIENTS";
+    /// Service and server → the backend that takes its new flows.
+    pub const AFFINITY_SERVERS: &str = "AFFINITY_SERVERS";
     /// QUIC server id → backend.
     pub const QUIC_SERVERS: &str = "QUIC_SERVERS";
     /// The time, for a program that was loaded with [`USE_TEST_CLOCK`].

@@ -7,6 +7,7 @@
 #![warn(missing_docs)]
 
 mod address;
+mod affinity;
 mod backend;
 pub mod bench;
 pub mod checksum;
@@ -28,6 +29,7 @@ pub mod translate;
 mod virtual_router;
 
 pub use address::{Address, NetU16, NetU32};
+pub use affinity::{Affinity, AffinityClient, AffinityEntry, AffinityScope, AffinityServer, ServerOf};
 pub use backend::{BackendId, BackendRow, Condition, Encapsulation, MacAddress, OuterHeader, RowIndex, mac_word};
 pub use connections::{Connections, Load, Tally};
 pub use counters::{DecapVerdict, Tracking, Traffic, Verdict};
@@ -45,7 +47,10 @@ pub use virtual_router::VirtualRouter;
 mod pod {
     //! aya copies values between maps and memory byte by byte, so it wants to know that they are plain data.
 
-    use crate::{Address, BackendId, BackendRow, QuicServer, RowIndex, Traffic, bench::Template, nat::NatSource};
+    use crate::{
+        Address, AffinityClient, AffinityEntry, BackendId, BackendRow, QuicServer, RowIndex, ServerOf, Traffic,
+        bench::Template, nat::NatSource,
+    };
 
     macro_rules! pod {
         ($($type:ty),+) => {
@@ -55,5 +60,17 @@ mod pod {
         };
     }
 
-    pod!(Address, BackendId, BackendRow, NatSource, QuicServer, RowIndex, Template, Traffic);
+    pod!(
+        Address,
+        AffinityClient,
+        AffinityEntry,
+        BackendId,
+        BackendRow,
+        NatSource,
+        QuicServer,
+        RowIndex,
+        ServerOf,
+        Template,
+        Traffic
+    );
 }

@@ -9,9 +9,9 @@ use lb_ebpf::{
 use network_types::{ip::IpProto, tcp::TcpHdr, udp::UdpHdr};
 
 use crate::{
-    maps,
+    affinity, maps,
     parse::Packet,
-    quic, reset, schedule,
+    quic, reset,
     track::{self, Tracked},
 };
 
@@ -48,7 +48,7 @@ pub fn backend_of(
         match track::backend_of(hash, word, signal, before) {
             Tracked::To(backend) => backend,
             Tracked::Remember(entry) => track::remember(hash, entry),
-            Tracked::New(vacancy) => match schedule::backend_of_new_flow(service, hash, word) {
+            Tracked::New(vacancy) => match affinity::backend_of_new_flow(packet, service, hash, word) {
                 BackendId::NONE => BackendId::NONE,
                 backend => track::admit(hash, word, signal, backend, vacancy),
             },

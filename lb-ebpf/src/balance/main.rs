@@ -4,8 +4,8 @@
 //! parse → service → flow → forward → verdict
 //! ```
 //!
-//! One file per step; the step `flow` has four: `flow.rs` for the slot, `track.rs` for the flow table, `schedule.rs` for new
-//! flows that do not go by their slot, `quic.rs` for connection ids. A step that ends a packet's way returns the verdict as its error. The program runs on several
+//! One file per step; the step `flow` has five: `flow.rs` for the slot, `track.rs` for the flow table, `schedule.rs` for new
+//! flows that do not go by their slot, `affinity.rs` for clients that stay with their server, `quic.rs` for connection ids. A step that ends a packet's way returns the verdict as its error. The program runs on several
 //! CPUs at once and shares its maps with the daemon: counters are per CPU, and entries of the flow
 //! table are changed by compare-and-swap, and everything else is only read here.
 
@@ -18,6 +18,7 @@ use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
 use aya_log_ebpf::debug;
 use lb_common::Verdict;
 
+mod affinity;
 mod flow;
 mod forward;
 mod maps;

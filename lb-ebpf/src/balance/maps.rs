@@ -7,13 +7,13 @@ use aya_ebpf::{
     btf_maps::{self, ArrayOfMaps},
     helpers::generated::bpf_ktime_get_coarse_ns,
     macros::{btf_map, map},
-    maps::{Array, DevMap, HashMap, PerCpuArray, ProgramArray},
+    maps::{Array, DevMap, HashMap, LruHashMap, PerCpuArray, ProgramArray},
     programs::XdpContext,
 };
 use lb_common::{
-    Address, BackendId, BackendRow, Condition, Connections, Directory, FlowEntry, FlowTables, FlowTime, HashKey,
-    MacAddress, NetU16, NetU32, QuicServer, Ring, RowIndex, Scheduler, ServiceId, SlotWord, Tally, Tracking, Traffic,
-    Verdict, VirtualRouter,
+    Address, Affinity, AffinityClient, AffinityEntry, BackendId, BackendRow, Condition, Connections, Directory,
+    FlowEntry, FlowTables, FlowTime, HashKey, MacAddress, NetU16, NetU32, QuicServer, Ring, RowIndex, Scheduler,
+    ServerOf, ServiceId, SlotWord, Tally, Tracking, Traffic, Verdict, VirtualRouter,
     flow_table::{self, Bucket, BucketBits},
     layout::{self, INNER_MAP, MMAPABLE},
     mac_word,
@@ -82,6 +82,13 @@ static VIRTUAL_ADDRESSES: Array<Address> = Array::pinned(layout::MAX_SERVICES, 0
 static PROGRAMS: ProgramArray = ProgramArray::pinned(1, 0);
 #[map]
 static QUIC_SERVERS: HashMap<QuicServer, BackendId> = HashMap::pinned(BackendId::COUNT, NO_PREALLOC);
+#[map]
+static AFFINITIES: Array<u64> = Array::pinned(layout::MAX_SERVICES, MMAPABLE);
+/// Who is not seen for long gives way to others.
+#[map]
+static AFFINITY_CLIENTS: LruHashMap<AffinityClient, AffinityEntry> = LruHashMap::pinned(layout::AFFINITY_CLIENTS, 0);
+#[map]
+static AFFINITY_SERVERS: HashMap<ServerOf, BackendId> = HashMap::pinned(BackendId::COUNT, NO_PREALLOC);
 #[map]
 static TEST_CLOCK: Array<u64> = Array::with_max_entries(1, MMAPABLE);
 #[map]
@@ -256,6 +263,50 @@ pub fn condition(backend: BackendId) -> Condition {
 pub fn quic_server(server: &QuicServer) -> Option<BackendId> {
     // SAFETY: values are never changed in place; a copy of one that goes at this moment is the one of before.
     unsafe { QUIC_SERVERS.get(server) }.copied()
+}
+
+/// How the clients of `service` stay with their servers.
+#[inline(always)]
+pub fn affinity(service: ServiceId) -> Affinity {
+    AFFINITIES.get_ptr(service.get()).map_or(Affinity::NONE, |word| Affinity::from_bits(load(word)))
+}
+
+/// What is known of a client. Its place may become another client's at any time.
+#[inline(always)]
+pub fn affinity_client(client: &AffinityClient) -> Option<MapClient> {
+    AFFINITY_CLIENTS.get_ptr_mut(client).map(MapClient)
+}
+
+/// Remembers which server a client has. If there is no room, it has none.
+#[inline(always)]
+pub fn put_affinity_client(client: &AffinityClient, entry: &AffinityEntry) {
+    let _ = AFFINITY_CLIENTS.insert(client, entry, 0);
+}
+
+/// The backend that takes new flows for a server.
+#[inline(always)]
+pub fn affinity_backend(server: &ServerOf) -> Option<BackendId> {
+    // SAFETY: values are never changed in place; a copy of one that goes at this moment is the one of before.
+    unsafe { AFFINITY_SERVERS.get(server) }.copied()
+}
+
+/// What is known of a client, in a map that others change at the same time: whoever reads a mixture of two finds some server of his
+/// service, or none.
+#[derive(Clone, Copy)]
+pub struct MapClient(*mut AffinityEntry);
+
+impl MapClient {
+    #[inline(always)]
+    pub fn get(self) -> AffinityEntry {
+        load(self.0)
+    }
+
+    /// Writes down that a new flow has come.
+    #[inline(always)]
+    pub fn see(self, now: FlowTime) {
+        // SAFETY: the entry lies in a map that lives as long as the program, and an aligned word is stored whole.
+        unsafe { (&raw mut (*self.0).seen).write_volatile(now.0) };
+    }
 }
 
 /// Which flow tables are in use.

@@ -4,8 +4,9 @@
 //! that is to be mended; [`ConfigErrors`] gives for each fault the line, what is wrong, and what to write instead.
 //!
 //! Each section of the file has a module, with its types, its defaults and its rules: [`Node`], [`Interface`],
-//! [`Service`], [`Backend`], [`HealthCheck`], [`Nat`], [`Quic`] and [`Vrrp`]. They read their keys through the typed reader in `table`.
+//! [`Service`], [`Affinity`], [`Backend`], [`HealthCheck`], [`Nat`], [`Quic`] and [`Vrrp`]. They read their keys through the typed reader in `table`.
 
+mod affinity;
 mod backend;
 mod error;
 mod health;
@@ -29,6 +30,7 @@ use std::path::Path;
 use serde::Serialize;
 use toml::de::DeTable;
 
+pub use self::affinity::Affinity;
 pub use self::backend::{Backend, Endpoint};
 pub use self::error::{ConfigError, ConfigErrors, LoadError, Problem};
 pub use self::health::{CheckKind, HealthCheck, HttpCheck, Method, StatusRange, TlsCheck};

@@ -6,6 +6,7 @@ use lb_common::gue;
 use serde::{Deserialize, Serialize};
 
 use super::{
+    affinity::Affinity,
     backend::{Backend, Endpoint},
     error::Problem,
     health::HealthCheck,
@@ -40,6 +41,9 @@ pub struct Service {
     /// them without it.
     #[serde(default)]
     pub source_prefix: Option<u8>,
+    /// How clients stay with the server that they had before, if they do.
+    #[serde(default)]
+    pub affinity: Option<Affinity>,
     /// What becomes of new flows when all backends have as many connections as they may have.
     #[serde(default)]
     pub on_full: OnFull,
@@ -122,12 +126,30 @@ impl Service {
         }
         self.check_family(backend.address)?;
         self.check_source(backend.address)?;
+        self.check_server(backend)?;
         let endpoint = self.endpoint(backend);
         match self.backends.iter().find(|other| self.endpoint(other) == endpoint) {
             None => Ok(()),
             Some(other) => Err(Problem::new(
                 format!("{endpoint} is the address of backend {:?} already", other.name),
                 format!("write each backend of {name:?} once, with a greater weight for a greater share"),
+            )),
+        }
+    }
+
+    /// In a group of affinity, a server is its address.
+    fn check_server(&self, backend: &Backend) -> Result<(), Problem> {
+        let Some(group) = self.affinity.as_ref().and_then(|affinity| affinity.group.as_deref()) else { return Ok(()) };
+        let is_same =
+            |other: &&Backend| other.address == backend.address && self.endpoint(other) != self.endpoint(backend);
+        match self.backends.iter().find(is_same) {
+            None => Ok(()),
+            Some(other) => Err(Problem::new(
+                format!(
+                    "{} is the address of backend {:?} already, and in the affinity group {group:?} a server is its address",
+                    backend.address, other.name
+                ),
+                "write one backend for each address, or remove the group",
             )),
         }
     }
@@ -241,7 +263,11 @@ impl Service {
 
     /// Which flows are remembered, after all: who counts connections has to know all.
     pub fn effective_tracking(&self) -> Tracking {
-        if self.algorithm.is_scheduler() || self.has_limits() { Tracking::Always } else { self.tracking }
+        if self.algorithm.is_scheduler() || self.has_limits() || self.affinity.is_some() {
+            Tracking::Always
+        } else {
+            self.tracking
+        }
     }
 
     /// Whether there is a backend with a limit of connections.

@@ -11,6 +11,7 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod affinity;
 mod nat;
 mod refusals;
 mod tracking;
@@ -251,6 +252,7 @@ fn the_services_of_the_sample_are_read_in_full() {
         protocol: Protocol::Tcp,
         algorithm: Algorithm::Maglev,
         source_prefix: None,
+        affinity: None,
         on_full: OnFull::Drop,
         forwarding: Forwarding::L2Dsr,
         gue_port: None,
@@ -309,6 +311,7 @@ fn the_services_of_the_sample_are_read_in_full() {
         protocol: Protocol::Udp,
         algorithm: Algorithm::Maglev,
         source_prefix: None,
+        affinity: None,
         on_full: OnFull::Drop,
         forwarding: Forwarding::Ipip,
         gue_port: None,

@@ -75,6 +75,14 @@ impl Executor {
                 maps.connections().store_capacity(backend, weight, limit);
                 Ok(())
             }
+            Effect::StoreAffinity(service, affinity) => {
+                maps.store_affinity(service, affinity);
+                Ok(())
+            }
+            Effect::PutServer(server, backend) => {
+                maps.put_server(server, backend).context("cannot write the servers of clients")
+            }
+            Effect::RemoveServer(server) => maps.remove_server(&server).context("cannot write the servers of clients"),
             Effect::PutRow(backend, index, row) => {
                 let written = put_sources(maps, &row, core).and_then(|()| put_row(maps, backend, index, &row));
                 if written.is_err() {

@@ -25,7 +25,7 @@ use crate::{
     api,
     config::{self, Config, Ports},
     dataplane::{Attachment, Dataplane, Maps, Opened, Pins, flow_time, flows, interface_index},
-    model::{Core, DesiredService, Effect, Found, LiveService, Memory},
+    model::{Core, DesiredService, Effect, Found, LiveAffinity, LiveService, Memory},
     neighbour::{Announcer, Gateways, Resolver},
 };
 
@@ -226,6 +226,10 @@ fn read_live(maps: &Maps, memories: &HashMap<ServiceKey, Memory>) -> anyhow::Res
     for (backend, index, row) in maps.rows()? {
         rows.entry(row.service).or_default().push((backend, index, row));
     }
+    let mut servers = HashMap::<_, Vec<_>>::new();
+    for (server, backend) in maps.servers()? {
+        servers.entry(server.service()).or_default().push((server.server(), backend));
+    }
     let live = maps
         .services()
         .into_iter()
@@ -233,7 +237,9 @@ fn read_live(maps: &Maps, memories: &HashMap<ServiceKey, Memory>) -> anyhow::Res
             let backends = rows.remove(&service.id).unwrap_or_default();
             let memory = memories.get(&key).cloned().unwrap_or_default();
             let scheduler = maps.scheduler(service.id);
-            LiveService { key, service, table: maps.load_slots(&service), scheduler, backends, memory }
+            let affinity =
+                LiveAffinity::found(maps.affinity(service.id), servers.remove(&service.id).unwrap_or_default());
+            LiveService { key, service, table: maps.load_slots(&service), scheduler, affinity, backends, memory }
         })
         .collect();
     for (backend, ..) in rows.into_values().flatten() {

@@ -15,8 +15,8 @@ use aya::{
     maps::{Array, DevMap, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuValues},
 };
 use lb_common::{
-    Address, BackendId, BackendRow, Condition, Directory, MacAddress, QuicServer, RowIndex, Scheduler, Service,
-    ServiceEntry, ServiceId, SlotWord, Tracking, Traffic, Verdict,
+    Address, Affinity, AffinityClient, AffinityEntry, BackendId, BackendRow, Condition, Directory, MacAddress,
+    QuicServer, RowIndex, Scheduler, ServerOf, Service, ServiceEntry, ServiceId, SlotWord, Tracking, Traffic, Verdict,
     layout::{self, names},
     mac_word,
     nat::NatSource,
@@ -30,6 +30,9 @@ pub struct Maps {
     directory_in_use: Mapped,
     words: Arc<Words>,
     schedulers: Mapped,
+    affinities: Mapped,
+    affinity_clients: HashMap<MapData, AffinityClient, AffinityEntry>,
+    affinity_servers: HashMap<MapData, ServerOf, BackendId>,
     connections: Arc<Connections>,
     rows: Array<MapData, BackendRow>,
     interfaces: Array<MapData, u64>,
@@ -55,6 +58,9 @@ impl Maps {
                 map_array(ebpf, names::ROW_OF, Words::ROW_OF_LEN)?,
             )),
             schedulers: map_array(ebpf, names::SCHEDULERS, layout::MAX_SERVICES as usize * size_of::<Scheduler>())?,
+            affinities: map_array(ebpf, names::AFFINITIES, layout::MAX_SERVICES as usize * size_of::<Affinity>())?,
+            affinity_clients: take(ebpf, names::AFFINITY_CLIENTS)?,
+            affinity_servers: take(ebpf, names::AFFINITY_SERVERS)?,
             connections: Arc::new(Connections::new(map_array(ebpf, names::CONNECTIONS, Connections::LEN)?)),
             rows: take(ebpf, names::ROWS)?,
             interfaces: take(ebpf, names::INTERFACES)?,
@@ -155,6 +161,40 @@ impl Maps {
         &self.schedulers.words64()[service.get() as usize]
     }
 
+    /// Lets clients of `service` stay with their servers in this way.
+    pub fn store_affinity(&self, service: ServiceId, affinity: Affinity) {
+        self.affinity_word(service).store(affinity.to_bits(), Ordering::Release);
+    }
+
+    /// How clients of `service` stay with their servers.
+    pub fn affinity(&self, service: ServiceId) -> Affinity {
+        Affinity::from_bits(self.affinity_word(service).load(Ordering::Relaxed))
+    }
+
+    fn affinity_word(&self, service: ServiceId) -> &AtomicU64 {
+        &self.affinities.words64()[service.get() as usize]
+    }
+
+    /// Lets `backend` take new flows for a server of a service.
+    pub fn put_server(&mut self, server: ServerOf, backend: BackendId) -> Result<(), MapError> {
+        self.affinity_servers.insert(server, backend, 0)
+    }
+
+    /// Lets no backend take new flows for it.
+    pub fn remove_server(&mut self, server: &ServerOf) -> Result<(), MapError> {
+        unless_missing(self.affinity_servers.remove(server))
+    }
+
+    /// All servers of services with affinity, and who takes their new flows.
+    pub fn servers(&self) -> Result<Vec<(ServerOf, BackendId)>, MapError> {
+        self.affinity_servers.iter().collect()
+    }
+
+    /// The clients of which it is known which server they have. Those that come or go meanwhile may be missing.
+    pub fn affinity_clients(&self) -> Result<Vec<(AffinityClient, AffinityEntry)>, MapError> {
+        self.affinity_clients.iter().collect()
+    }
+
     /// The connections of backends.
     pub fn connections(&self) -> Arc<Connections> {
         Arc::clone(&self.connections)
@@ -227,11 +267,7 @@ impl Maps {
 
     /// Lets connection ids that name `server` count for nothing, as if it had never been put.
     pub fn remove_quic_server(&mut self, server: QuicServer) -> Result<(), MapError> {
-        match self.quic_servers.remove(&server) {
-            Err(MapError::KeyNotFound) => Ok(()),
-            Err(MapError::SyscallError(error)) if error.io_error.kind() == io::ErrorKind::NotFound => Ok(()),
-            removed => removed,
-        }
+        unless_missing(self.quic_servers.remove(&server))
     }
 
     /// All QUIC servers, and whose they are.
@@ -265,6 +301,15 @@ impl Maps {
     /// Zeroes the traffic of an id that is given to a new backend.
     pub fn reset_backend_traffic(&mut self, backend: BackendId) -> Result<(), MapError> {
         self.backend_traffic.set(backend.get(), no_traffic()?, 0)
+    }
+}
+
+/// The same, but what was not there has been removed.
+fn unless_missing(removed: Result<(), MapError>) -> Result<(), MapError> {
+    match removed {
+        Err(MapError::KeyNotFound) => Ok(()),
+        Err(MapError::SyscallError(error)) if error.io_error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
     }
 }
 

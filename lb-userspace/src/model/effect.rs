@@ -1,6 +1,9 @@
 use std::net::{IpAddr, SocketAddr};
 
-use lb_common::{BackendId, BackendRow, QuicServer, RowIndex, Scheduler, Service, ServiceEntry, ServiceId, SlotWord};
+use lb_common::{
+    Affinity, BackendId, BackendRow, QuicServer, RowIndex, Scheduler, ServerOf, Service, ServiceEntry, ServiceId,
+    SlotWord,
+};
 
 use crate::{config, health::Health};
 
@@ -19,6 +22,12 @@ pub enum Effect {
     StoreScheduler(ServiceId, Scheduler),
     /// Let a backend's connections count by this weight, and let it have at most so many; zero is any number.
     StoreCapacity(BackendId, u32, u32),
+    /// Let clients of a service stay with their servers in this way.
+    StoreAffinity(ServiceId, Affinity),
+    /// Let the backend take new flows for a server of a service.
+    PutServer(ServerOf, BackendId),
+    /// Let no backend take any.
+    RemoveServer(ServerOf),
     /// Write a row and make it the backend's.
     PutRow(BackendId, RowIndex, Box<BackendRow>),
     /// Leave the backend without a row.

@@ -9,6 +9,7 @@
 //!                                         └─> state file
 //! ```
 
+mod affinity;
 mod backend;
 mod census;
 mod change;
@@ -28,6 +29,7 @@ mod sources;
 mod view;
 
 pub use self::{
+    affinity::LiveAffinity,
     backend::FlowCounts,
     census::{Census, Findings, Replies, Subject},
     change::{Applied, Change, ChangeError, ENDLESS, Selector},

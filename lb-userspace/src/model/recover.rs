@@ -10,7 +10,10 @@ use lb_common::{
     nat::{NatSource, NatTarget},
 };
 
-use super::backend::{Backend, Standing};
+use super::{
+    affinity::LiveAffinity,
+    backend::{Backend, Standing},
+};
 use crate::config::{self, Endpoint, Ports};
 
 /// What is found in the maps at a start.
@@ -44,6 +47,8 @@ pub struct LiveService {
     pub table: Vec<SlotWord>,
     /// How its new flows get their backends.
     pub scheduler: Scheduler,
+    /// How its clients stay with their servers.
+    pub affinity: LiveAffinity,
     /// The rows of its backends.
     pub backends: Vec<(BackendId, RowIndex, BackendRow)>,
     /// What the earlier daemon wrote down of it.

@@ -7,6 +7,7 @@ use lb_common::{Address, BackendId, NetU16, Service, ServiceEntry, ServiceKey, S
 use serde::{Deserialize, Serialize};
 
 use super::{
+    affinity::LiveAffinity,
     backend::{Backend, Ground},
     effect::Effect,
     recover::Memory,
@@ -89,6 +90,8 @@ pub(super) struct ServiceState {
     pub(super) mover: SlotMover,
     /// The turns that its backends take, where a scheduler chooses.
     pub(super) rotation: Rotation,
+    /// How its clients stay with their servers.
+    pub(super) affinity: LiveAffinity,
     /// Since when something else picks the slots of flows, if flows may be left whose slots were picked otherwise.
     pub(super) rehashed: Option<Instant>,
     /// In the order of `desired.spec.backends`.
@@ -178,7 +181,8 @@ impl ServiceState {
         if is_rehashed {
             self.rehash(now);
         }
-        if is_cut_off || has_gathered || is_rehashed || is_due(self.next_rise()) || is_due(self.rotation.due()) {
+        let starts = is_due(self.rotation.due()) || is_due(self.affinity.due());
+        if is_cut_off || has_gathered || is_rehashed || starts || is_due(self.next_rise()) {
             return self.refresh(shared, now);
         }
         let mut effects = Vec::new();
@@ -200,9 +204,10 @@ impl ServiceState {
     pub(super) fn next_deadline(&self) -> Option<Instant> {
         let cut_offs = self.cut_offs().filter(|until| *until > self.refreshed);
         let gathering = self.gathering_until().filter(|until| *until > self.refreshed);
-        let others =
-            [self.next_rise(), self.mover.next_deadline(), self.save_due(), self.rotation.due(), self.rehash_due()];
-        cut_offs.chain(gathering).chain(others.into_iter().flatten()).min()
+        let starts = [self.rotation.due(), self.affinity.due()];
+        let others = [self.next_rise(), self.mover.next_deadline(), self.save_due(), self.rehash_due()];
+        let others = starts.into_iter().chain(others);
+        cut_offs.chain(gathering).chain(others.flatten()).min()
     }
 
     /// When backends may keep their flows no longer.
@@ -321,7 +326,7 @@ impl ServiceState {
     }
 
     /// Lets the backends that can take flows take turns, if a scheduler chooses. Until then each flow has to be in the flow table:
-    /// what is not found there is taken for new.
+    /// what is not found there is taken for new. So it is with clients that stay with their servers.
     fn refresh_rotation(&mut self, now: Instant) -> Vec<Effect> {
         let spec = &self.desired.spec;
         let candidate = |backend: &Backend| Candidate {
@@ -333,7 +338,12 @@ impl ServiceState {
         let pace = self.pace();
         let wait = if pace.handshake.is_zero() { pace.idle } else { pace.handshake };
         let start = self.mover.remembers_since().map_or(now, |since| since + wait);
-        self.rotation.refresh(self.live.id, spec, &candidates, start, now)
+        let mut effects = self.rotation.refresh(self.live.id, spec, &candidates, start, now);
+        let endpoints = self.backends.iter().map(|backend| backend.endpoint);
+        let takers = endpoints.zip(&candidates).filter(|(_, candidate)| candidate.weight > 0);
+        let takers = takers.map(|(endpoint, candidate)| (endpoint, candidate.id));
+        effects.extend(self.affinity.refresh(self.live.id, spec, takers, start, now));
+        effects
     }
 
     /// Whether nobody has a slot yet, and it is only a moment until it is known of all backends whether they can: otherwise the

@@ -12,6 +12,7 @@ use lb_common::{
 };
 
 use super::{
+    affinity::LiveAffinity,
     backend::{Backend, Checked, Standing},
     core::{ApplyError, Core, Full},
     effect::Effect,
@@ -46,6 +47,7 @@ struct Present {
     /// Absent for a service that is new.
     mover: Option<SlotMover>,
     rotation: Rotation,
+    affinity: LiveAffinity,
     rehashed: Option<Instant>,
     backends: HashMap<Endpoint, Backend>,
 }
@@ -222,6 +224,7 @@ impl Core {
             live: place.service,
             mover,
             rotation,
+            affinity: present.affinity,
             rehashed,
             backends,
             removed,
@@ -278,6 +281,7 @@ impl Core {
         self.service_ids.give_back(present.service.id.get(), now);
         self.chunks.give_back(present.service.first_chunk, chunk_count(&present.service), now);
         effects.push(Effect::StoreScheduler(present.service.id, Scheduler::NONE));
+        effects.extend(present.affinity.remove(present.service.id));
         if let Some(run) = present.rotation.run {
             self.chunks.give_back(run.first_chunk, run.chunks, now);
         }
@@ -448,6 +452,7 @@ impl Present {
             service: state.live,
             mover: Some(state.mover.clone()),
             rotation: state.rotation.clone(),
+            affinity: state.affinity.clone(),
             rehashed: state.rehashed,
             backends: backends.map(|backend| (backend.endpoint, backend.clone())).collect(),
         }
@@ -475,6 +480,7 @@ impl Present {
             backends: live.backends.into_iter().map(present).collect(),
             mover: Some(SlotMover::take_over(live.table, now)),
             rotation: Rotation::take_over(live.scheduler),
+            affinity: live.affinity,
             // Since when is not known.
             rehashed: None,
         }

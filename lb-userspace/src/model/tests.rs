@@ -7,8 +7,8 @@ use std::{
 };
 
 use lb_common::{
-    BackendId, BackendRow, Condition, Encapsulation, QuicServer, RowIndex, Scheduler, Service, ServiceId, ServiceKey,
-    SlotWord, layout,
+    Affinity, BackendId, BackendRow, Condition, Encapsulation, QuicServer, RowIndex, Scheduler, ServerOf, Service,
+    ServiceId, ServiceKey, SlotWord, layout,
 };
 
 use lb_common::flow_table::FlowTag;
@@ -20,6 +20,7 @@ use crate::{
     neighbour::{Egress, NextHop, Resolution, Unresolved},
 };
 
+mod affinity;
 mod changes;
 mod leaving;
 mod nat;
@@ -71,6 +72,8 @@ struct Datapath {
     turns: HashMap<u32, BackendId>,
     schedulers: HashMap<ServiceId, Scheduler>,
     capacities: HashMap<BackendId, (u32, u32)>,
+    affinities: HashMap<ServiceId, Affinity>,
+    servers: HashMap<ServerOf, BackendId>,
     row_of: HashMap<BackendId, RowIndex>,
     rows: HashMap<RowIndex, BackendRow>,
     quic_servers: HashMap<QuicServer, BackendId>,
@@ -107,6 +110,15 @@ impl Datapath {
             }
             Effect::StoreScheduler(service, scheduler) => {
                 self.schedulers.insert(service, scheduler);
+            }
+            Effect::StoreAffinity(service, affinity) => {
+                self.affinities.insert(service, affinity);
+            }
+            Effect::PutServer(server, backend) => {
+                self.servers.insert(server, backend);
+            }
+            Effect::RemoveServer(server) => {
+                assert!(self.servers.remove(&server).is_some(), "{server:?} is not there");
             }
             Effect::StoreCapacity(backend, weight, limit) => {
                 self.capacities.insert(backend, (weight, limit));
@@ -154,6 +166,10 @@ impl Datapath {
                 let row = self.row_of.get(&word.current()).unwrap_or_else(|| panic!("{word:?} names nobody"));
                 assert_eq!(self.rows[row].service, service.id, "{word:?} names a backend of another service");
                 assert!(self.row_of.contains_key(&word.previous()), "{word:?} has a previous owner without a row");
+            }
+            for (server, backend) in self.servers.iter().filter(|(server, _)| server.service() == service.id) {
+                let row = self.row_of.get(backend).unwrap_or_else(|| panic!("{server:?} is nobody"));
+                assert_eq!(self.rows[row].service, service.id, "{server:?} is a backend of another service");
             }
             for backend in self.rotation(service.id) {
                 let row =
@@ -203,6 +219,12 @@ impl Datapath {
         self.row_of.retain(|_, index| services.contains(&rows[index].service));
     }
 
+    fn live_affinity(&self, service: ServiceId) -> LiveAffinity {
+        let servers = self.servers.iter().filter(|(server, _)| server.service() == service);
+        let servers = servers.map(|(server, backend)| (server.server(), *backend));
+        LiveAffinity::found(self.affinities.get(&service).copied().unwrap_or_default(), servers)
+    }
+
     /// What a restarted daemon finds.
     fn live(&self, memories: &HashMap<ServiceKey, Memory>) -> Vec<LiveService> {
         let backends = |service: &Service| {
@@ -216,6 +238,7 @@ impl Datapath {
                 service: *service,
                 table: self.table(service),
                 scheduler: self.schedulers.get(&service.id).copied().unwrap_or_default(),
+                affinity: self.live_affinity(service.id),
                 backends: backends(service),
                 memory: memories.get(key).cloned().unwrap_or_default(),
             })

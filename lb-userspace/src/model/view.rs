@@ -16,7 +16,7 @@ use super::{
     service::{Admin, ServiceState, Share},
 };
 use crate::{
-    config::{Algorithm, Endpoint, Forwarding, Protocol, Tracking},
+    config::{Affinity, Algorithm, Endpoint, Forwarding, Protocol, Tracking},
     health::Health,
     neighbour::{NextHop, Resolution},
 };
@@ -34,6 +34,9 @@ pub struct ServiceView {
     pub protocol: Protocol,
     /// How new flows get their backends.
     pub algorithm: Algorithm,
+    /// How clients stay with the server that they had before, if they do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub affinity: Option<Affinity>,
     /// How packets get to the backends.
     pub forwarding: Forwarding,
     /// Which flows are remembered.
@@ -211,6 +214,7 @@ impl Core {
             port: spec.port,
             protocol: spec.protocol,
             algorithm: spec.algorithm,
+            affinity: spec.affinity.clone(),
             forwarding: spec.forwarding,
             tracking: spec.effective_tracking(),
             gue_port: spec.gue_port(),

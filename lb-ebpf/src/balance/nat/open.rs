@@ -13,10 +13,9 @@ use super::{
     table::{self, FORWARD, REVERSE},
 };
 use crate::{
-    flow,
+    affinity, flow,
     maps::{self, MapRecord},
     parse::Packet,
-    schedule,
 };
 
 /// The record of a flow that had none. A segment that does not open its connection is of one that was made elsewhere.
@@ -65,7 +64,7 @@ fn choose(packet: &Packet, service: &Service, hash: FlowHash, opens: bool) -> Re
     if !opens {
         return Ok(word.current());
     }
-    match schedule::backend_of_new_flow(service, hash, word) {
+    match affinity::backend_of_new_flow(packet, service, hash, word) {
         BackendId::NONE => Err(Verdict::DropBackendsFull),
         backend => Ok(backend),
     }

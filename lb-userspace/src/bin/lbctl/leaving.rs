@@ -303,6 +303,7 @@ mod tests {
             port: 80,
             protocol: Protocol::Tcp,
             algorithm: Algorithm::Maglev,
+            affinity: None,
             forwarding: Forwarding::L2Dsr,
             gue_port: None,
             tracking: Tracking::WhenNeeded,

@@ -5,7 +5,7 @@ use std::{net::IpAddr, time::Duration};
 use comfy_table::{Table, presets};
 use lb_userspace::{
     api::{NatView, StatsView, StatusView},
-    config::{Endpoint, Tracking},
+    config::{Affinity, Endpoint, Tracking},
     model::{Admin, BackendState, BackendView, NextHopView, PortUse, ProbeView, ServiceView, SourceView},
 };
 
@@ -89,12 +89,13 @@ pub(crate) fn services(services: &[ServiceView]) -> String {
 pub(crate) fn service_details(services: &[ServiceView]) -> String {
     let details = |service: &ServiceView| {
         format!(
-            "{}  {}  {}, {}, {} slots\n\n{}",
+            "{}  {}  {}, {}, {} slots{}\n\n{}",
             service.name,
             endpoint(service),
             service.algorithm,
             forwarding(service),
             service.slots,
+            service.affinity.as_ref().map_or(String::new(), affinity),
             backends(std::slice::from_ref(service)),
         )
     };
@@ -106,6 +107,12 @@ fn forwarding(service: &ServiceView) -> String {
         Some(port) => format!("{} to port {port}", service.forwarding),
         None => service.forwarding.to_string(),
     }
+}
+
+fn affinity(affinity: &Affinity) -> String {
+    let prefix = affinity.prefix.map_or(String::new(), |prefix| format!(" by /{prefix}"));
+    let group = affinity.group.as_ref().map_or(String::new(), |group| format!(" in group {group}"));
+    format!(", clients stay for {}{prefix}{group}", humantime::format_duration(affinity.timeout))
 }
 
 pub(crate) fn backends(services: &[ServiceView]) -> String {

@@ -8,6 +8,7 @@ use super::{
 };
 use crate::config::{
     MAX_BACKENDS, MAX_SERVICES,
+    affinity::Affinity,
     backend::Backend,
     error::Problem,
     health::HealthCheck,
@@ -42,6 +43,9 @@ impl Service {
         let protocol = table.word("protocol");
         let algorithm = table.word("algorithm").unwrap_or_default();
         let source_prefix = read_source_prefix(&mut table, algorithm, address.map(|(address, _)| address));
+        let affinity = table
+            .table("affinity", "[service.affinity]", "affinity")
+            .map(|affinity| Affinity::read(affinity, address.map(|(address, _)| address)));
         let on_full = read_on_full(&mut table, protocol);
         let forwarding = table.word("forwarding");
         let gue_port = read_gue_port(&mut table, forwarding);
@@ -67,6 +71,7 @@ impl Service {
         check_on_death(&table, tracking, on_death);
         let backends = table.tables("backend", "[[service.backend]]", "backend");
         tally.add_service(&table, name.as_ref(), address.zip(protocol));
+        tally.add_to_group(&table, name.as_ref(), address.map(|(address, _)| address), affinity.as_ref());
         if let (Some(_), Some((address, _))) = (&announce, address) {
             tally.announced.entry(address).or_default().push(table.place("announce"));
         }
@@ -82,6 +87,7 @@ impl Service {
                 protocol,
                 algorithm,
                 source_prefix,
+                affinity,
                 on_full,
                 forwarding,
                 gue_port,
@@ -147,6 +153,7 @@ fn read_tracking(table: &mut Table<'_>, forwarding: Option<Forwarding>, algorith
         None if algorithm.is_scheduler() => {
             format!("algorithm = \"{algorithm}\": only the flow table knows whose a flow is")
         }
+        None if table.has("affinity") => "[service.affinity]: only the flow table knows which flows are new".to_owned(),
         None => return tracking.unwrap_or_default(),
     };
     if let Some(other) = tracking.filter(|tracking| *tracking != Tracking::Always) {
@@ -187,6 +194,8 @@ pub(in crate::config) struct Tally<'a> {
     backend_addresses: Vec<(IpAddr, Place<'a>)>,
     /// The services that translate addresses, by name, and where the file says so.
     translating: HashMap<String, Place<'a>>,
+    /// The groups of affinity for clients of each family: how many bits of their addresses count, and the service that says so.
+    groups: HashMap<(String, bool), (u8, String)>,
     services: usize,
     backends: usize,
 }
@@ -231,6 +240,28 @@ impl<'a> Tally<'a> {
                 format!("there are more than {MAX_SERVICES} services"),
                 "remove this one and those below, or move them to another node",
             ));
+        }
+    }
+
+    /// Services of a group know a client by the same bits of its address.
+    fn add_to_group(
+        &mut self,
+        table: &Table<'_>,
+        name: Option<&String>,
+        address: Option<IpAddr>,
+        affinity: Option<&Affinity>,
+    ) {
+        let (Some(name), Some(address), Some(affinity)) = (name, address, affinity) else { return };
+        let Some(group) = &affinity.group else { return };
+        let prefix = affinity.prefix_of(address.is_ipv4());
+        let key = (group.clone(), address.is_ipv4());
+        let (first, other) = self.groups.entry(key).or_insert_with(|| (prefix, name.clone()));
+        if *first != prefix {
+            let problem = Problem::new(
+                format!("the affinity group {group:?} has prefix {prefix} here, and {first} in service {other:?}"),
+                "write the same prefix in all services of a group: they know a client by it",
+            );
+            table.reject("affinity", problem);
         }
     }
 

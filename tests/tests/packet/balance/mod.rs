@@ -1,5 +1,6 @@
 //! The balancing program.
 
+mod affinity;
 mod algorithms;
 mod choice;
 mod configured;

@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use etherparse::IpNumber;
-use lb_common::{BackendId, HashInput, HashInputs, NatMode, Policy, Scheduler, Service, SlotWord, Verdict, layout};
+use lb_common::{
+    Affinity, AffinityScope, AffinityServer, BackendId, HashInput, HashInputs, NatMode, NetU16, Policy, Scheduler,
+    ServerOf, Service, SlotWord, Verdict, layout,
+};
 use lb_userspace::{config::NatTimeouts, dataplane::Sweep, model::Subject};
 
 use super::scene::{BACKEND_PORT, Scene, Setup, endpoints};
@@ -175,5 +178,24 @@ fn what_was_made_elsewhere_goes_by_its_slot() {
         let outcome = scene.send(&scene.request_from(IpNumber::TCP, PORT).with_flags(ACK, 1, 1));
         assert_eq!(endpoints(&outcome.frame).1.port(), BACKEND_PORT);
         assert_eq!(scene.chosen(PORT + 1), 1);
+    }
+}
+
+#[test]
+fn a_client_stays_with_the_backend_of_its_last_new_flow() {
+    for mut scene in scenes() {
+        scene.schedule(&[BACKEND, SECOND], Policy::NEXT);
+        let scope = AffinityScope::service(SERVICE);
+        let address = scene.setup.backend_address().ip().into();
+        let server = |port| ServerOf::new(SERVICE, AffinityServer::new(scope, address, NetU16::new(port)));
+        let maps = scene.balancer.maps();
+        maps.store_affinity(SERVICE, Affinity::new(scope, 32, 300));
+        maps.put_server(server(BACKEND_PORT), BACKEND).expect("there is room");
+        maps.put_server(server(BACKEND_PORT + 1), SECOND).expect("there is room");
+        let chosen: Vec<u16> = (PORT..PORT + 4).map(|port| scene.chosen(port)).collect();
+        assert_eq!(chosen, [0; 4], "{:?}", scene.setup);
+        scene.balancer.maps().remove_server(&server(BACKEND_PORT)).expect("the map can be written");
+        let chosen: Vec<u16> = (PORT + 4..PORT + 8).map(|port| scene.chosen(port)).collect();
+        assert_eq!(chosen, [1; 4], "{:?}", scene.setup);
     }
 }
