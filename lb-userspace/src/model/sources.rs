@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use lb_common::{layout, nat::NatSource};
+use lb_common::{Address, layout, nat::NatSource};
 
 use crate::config::Ports;
 
@@ -33,6 +33,11 @@ impl Sources {
             self.0.extend(wanted);
         }
         u16::try_from(first).ok()
+    }
+
+    /// The addresses of all of them.
+    pub(super) fn addresses(&self) -> impl Iterator<Item = Address> {
+        self.0.iter().map(|source| source.address)
     }
 
     /// So many of them, from this number on.
