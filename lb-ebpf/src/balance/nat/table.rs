@@ -10,7 +10,7 @@ use lb_common::{
     nat::{Claim, Index, RecordIndex, ReverseWord, Ways as _, claim as claim_in, find as find_in, forward_word},
 };
 
-use crate::maps::{self, NatBucket};
+use crate::maps::{self, MapRecord, NatBucket};
 
 /// The index by the packets of clients.
 pub const FORWARD: u32 = 0;
@@ -24,11 +24,11 @@ const ATTEMPTS: usize = 4;
 const NONE: u32 = u32::MAX;
 const TAKEN: u32 = u32::MAX - 1;
 
-/// The live record of a flow whose packets have this hash.
+/// The live record of a flow whose packets have this hash, and where it stands.
 #[inline(always)]
-pub fn find(index: u32, hash: FlowHash) -> Option<RecordIndex> {
-    let found = nat_find(index, hash.0);
-    (found != NONE).then_some(RecordIndex(found))
+pub fn find(index: u32, hash: FlowHash) -> Option<(RecordIndex, MapRecord)> {
+    let found = RecordIndex(nat_find(index, hash.0));
+    if found.0 == NONE { None } else { maps::nat_record(found).map(|record| (found, record)) }
 }
 
 /// Claims a place for `word`: `Err(true)` if somebody else has the key, `Err(false)` if there is no room.
@@ -81,9 +81,11 @@ extern "C" fn nat_find(index: u32, hash: u64) -> u32 {
     let Some((at, found)) = place_of(index, bits.buckets_of(flow), word) else { return NONE };
     let record = if index == FORWARD { at } else { ReverseWord::from_bits(found).record() };
     let Some(known) = maps::nat_record(record) else { return NONE };
-    // Between the look at the word and this one, the place may have been given back and claimed anew.
-    let is_it = if index == FORWARD { known.get().hash == hash } else { known.get().reverse == at };
-    if is_it && known.state().phase().is_alive() { record.0 } else { NONE }
+    // Between the look at the word and this one, the place may have been given back and claimed anew. In this order: what is alive
+    // stays this flow's for as long as a packet has it in its hands.
+    let is_alive = known.state().phase().is_alive();
+    let is_it = if index == FORWARD { known.hash() == hash } else { known.reverse() == at };
+    if is_alive && is_it { record.0 } else { NONE }
 }
 
 /// Where a word with the key of `word` stands, and that word.
