@@ -103,12 +103,6 @@ impl Address {
         Self([NetU32::from_wire(a), NetU32::from_wire(b), NetU32::from_wire(c), NetU32::from_wire(d)])
     }
 
-    /// From its four words.
-    #[inline(always)]
-    pub const fn from_words(words: [NetU32; 4]) -> Self {
-        Self(words)
-    }
-
     /// The four words. The last one is the whole of an IPv4 address.
     #[inline(always)]
     pub const fn words(self) -> [NetU32; 4] {
@@ -121,6 +115,13 @@ impl Address {
     pub const fn is_mapped(self) -> bool {
         let [a, b, c, _] = self.0;
         a.0 == 0 && b.0 == 0 && c.0 == NetU32::new(0xffff).0
+    }
+
+    /// Whether both are the same: written out, because the eBPF compiler would compare byte by byte.
+    #[inline(always)]
+    pub const fn matches(self, other: Self) -> bool {
+        let ([a, b, c, d], [e, f, g, h]) = (self.0, other.0);
+        d.0 == h.0 && c.0 == g.0 && b.0 == f.0 && a.0 == e.0
     }
 
     /// Both halves of the address in one number, for hash tables: what tells neighbours apart is in the low bits.

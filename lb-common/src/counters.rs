@@ -93,14 +93,17 @@ verdicts! {
         DropBackendsFull => "drop-backends-full",
         /// Dropped: the table of translated flows has no room for this one.
         DropNatFull => "drop-nat-full",
-        /// Dropped: none of the source ports that were tried for the flow was free.
+        /// Dropped: none of the source ports that were tried for the flow was free; or the client's own port was not, where it is kept.
         DropNoPort => "drop-no-port",
         /// Dropped: another CPU was making the same flow at this moment.
         DropNatRace => "drop-nat-race",
         /// Dropped: it has been through too many routers to be sent on by one that translates.
         DropHopLimit => "drop-hop-limit",
-        /// Dropped: it cannot be translated into the other family (IPv6 extension headers; a long datagram without a checksum).
+        /// Dropped: it cannot be translated (into IPv6 with a source route or as a long datagram without a checksum), or comes with
+        /// tags that replies could not be given (two of them, or one of 802.1ad).
         DropUntranslatable => "drop-untranslatable",
+        /// Dropped: a segment of a connection that is not in the table of translated flows, and that is not to be answered.
+        DropNatUnknown => "drop-nat-unknown",
     }
 }
 
@@ -128,6 +131,8 @@ verdicts! {
         Translated => "translated",
         /// A segment of a connection that is not in the table of translated flows was answered with a reset.
         Unknown => "unknown",
+        /// A flow found no room in the table of translated flows, no port, or no backend with room, and its service resets such ones.
+        Refused => "refused",
         /// A new flow went to the server that its client had before.
         Affine => "affine",
     }

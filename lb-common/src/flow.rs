@@ -104,13 +104,6 @@ pub struct Flow {
 }
 
 impl Flow {
-    /// The client's port.
-    #[inline(always)]
-    pub const fn source_port(&self) -> NetU16 {
-        let [port, _] = self.ports.halves();
-        port
-    }
-
     /// The service's port.
     #[inline(always)]
     pub const fn destination_port(&self) -> NetU16 {

@@ -20,7 +20,7 @@ mod index;
 mod phase;
 mod record;
 
-pub use index::{Claim, Index, ReverseWord, Ways, claim, find, forward_word};
+pub use index::{Claim, Index, ReverseWord, Ways, claim, find, forward_word, likely_way};
 pub use phase::{Event, Phase, Side};
 pub use record::{NatRecord, NatState, Neighbour, RecordIndex};
 

@@ -18,9 +18,7 @@ impl ServiceKey {
     /// Whether both are the same: written out, because the eBPF compiler would compare byte by byte.
     #[inline(always)]
     pub(crate) fn matches(&self, other: &Self) -> bool {
-        let [a, b, c, d] = self.address.words();
-        let [e, f, g, h] = other.address.words();
-        d == h && self.port == other.port && self.protocol == other.protocol && c == g && b == f && a == e
+        self.port == other.port && self.protocol == other.protocol && self.address.matches(other.address)
     }
 
     /// The key of {`address`, `port`, `protocol`}.

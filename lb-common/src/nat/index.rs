@@ -97,12 +97,24 @@ pub enum Claim {
     Full,
 }
 
+/// The way that a word stands in, if it was free: so most are found at the first look.
+#[inline(always)]
+pub const fn likely_way(word: u64) -> usize {
+    // These bits of the hash are in the words of both indices, and pick no bucket.
+    (word >> 61) as usize
+}
+
 /// How often another way is tried when somebody else was faster.
 const ATTEMPTS: usize = 2;
 
 /// Where in a bucket a word with the key of `word` stands, and that word.
 #[inline(always)]
 pub fn find<B: Ways>(index: Index, bucket: &B, word: u64) -> Option<(usize, u64)> {
+    let likely = likely_way(word);
+    let there = bucket.load(likely);
+    if index.is_same(there, word) {
+        return Some((likely, there));
+    }
     let mut found = WAYS;
     for way in (0..WAYS).rev() {
         if index.is_same(bucket.load(way), word) {
@@ -118,7 +130,8 @@ pub fn find<B: Ways>(index: Index, bucket: &B, word: u64) -> Option<(usize, u64)
     index.is_same(there, word).then_some((found, there))
 }
 
-/// Puts `word` into the bucket with more room, unless its key is there already.
+/// Puts `word` into the bucket with more room, unless its key is there already; into the first one even if that has room for one less,
+/// since it is looked at first.
 #[inline(always)]
 pub fn claim<B: Ways>(index: Index, buckets: [&B; 2], word: u64) -> Claim {
     let [first, second] = buckets;
@@ -126,16 +139,17 @@ pub fn claim<B: Ways>(index: Index, buckets: [&B; 2], word: u64) -> Claim {
         return Claim::Taken;
     }
     for _ in 0..ATTEMPTS {
-        let (one, other) = (free_way(first), free_way(second));
-        let into_first = one <= other;
-        let (bucket, way) = if into_first { (first, one) } else { (second, other) };
-        if way >= WAYS {
+        let (one, other) = (Room::in_bucket(first, word), Room::in_bucket(second, word));
+        let into_first = one.ways() > 0 && one.ways() + 1 >= other.ways();
+        let (bucket, room) = if into_first { (first, one) } else { (second, other) };
+        if room.ways() == 0 {
             return Claim::Full;
         }
+        let way = room.way();
         if !bucket.replace(way, Index::FREE, word) {
             continue;
         }
-        let place = if into_first { way } else { WAYS + way };
+        let place = first.veil(if into_first { way } else { WAYS + way });
         if place_of(index, buckets, word, place) < NOWHERE {
             bucket.replace(way, word, Index::FREE);
             return Claim::Taken;
@@ -168,17 +182,38 @@ fn place_of<B: Ways>(index: Index, buckets: [&B; 2], word: u64, except: usize) -
     found
 }
 
-/// The lowest free way of a bucket, or [`WAYS`].
-#[inline(always)]
-fn free_way<B: Ways>(bucket: &B) -> usize {
-    let mut found = WAYS;
-    for way in (0..WAYS).rev() {
-        if bucket.load(way) == Index::FREE {
-            found = way;
+/// What is free in a bucket: how many ways, and one of them. In one number, for the verifier of eBPF programs: as [`Ways::veil`].
+#[derive(Clone, Copy)]
+struct Room(usize);
+
+impl Room {
+    const ONE: usize = 1 << 8;
+
+    /// Of the free ways the likely one of `word`, else the lowest.
+    #[inline(always)]
+    fn in_bucket<B: Ways>(bucket: &B, word: u64) -> Self {
+        let mut room = 0;
+        for way in (0..WAYS).rev() {
+            if bucket.load(way) == Index::FREE {
+                room = (room & !(Self::ONE - 1)) + Self::ONE + way;
+            }
+            room = bucket.veil(room);
         }
-        found = bucket.veil(found);
+        if bucket.load(likely_way(word)) == Index::FREE {
+            room = room & !(Self::ONE - 1) | likely_way(word);
+        }
+        Self(bucket.veil(room))
     }
-    found
+
+    #[inline(always)]
+    const fn ways(self) -> usize {
+        self.0 / Self::ONE
+    }
+
+    #[inline(always)]
+    const fn way(self) -> usize {
+        self.0 % WAYS
+    }
 }
 
 /// A bucket in memory, or in a map that is mapped into memory. Sequentially consistent, as two CPUs that claim the same key
@@ -247,6 +282,25 @@ mod tests {
         assert_eq!(claim(Index::FORWARD, refs(&buckets), forward_word(FlowHash(2))), Claim::At(WAYS));
         assert_eq!(find(Index::FORWARD, &buckets[0], forward_word(FlowHash(2))), None);
         assert_eq!(find(Index::FORWARD, &buckets[1], forward_word(FlowHash(2))).unwrap().0, 0);
+    }
+
+    #[test]
+    fn a_key_gets_its_likely_way_of_the_first_bucket_unless_the_other_has_much_more_room() {
+        let word = forward_word(FlowHash(0xa000_0000_0000_0002));
+        for (first, second, expected) in [
+            (&[][..], &[][..], 5),
+            (&[0, 1, 2], &[0, 1], 5),
+            (&[0, 5], &[1], 1),
+            (&[0, 1], &[], WAYS + 5),
+            (&[0, 1, 2], &[5], WAYS),
+        ] {
+            let buckets = empty();
+            for (bucket, taken) in buckets.iter().zip([first, second]) {
+                taken.iter().for_each(|way| bucket[*way].store(Index::OVER, SeqCst));
+            }
+            assert_eq!(claim(Index::FORWARD, refs(&buckets), word), Claim::At(expected), "{first:?} {second:?}");
+            assert_eq!(find(Index::FORWARD, &buckets[expected / WAYS], word), Some((expected % WAYS, word)));
+        }
     }
 
     /// Two threads want the same keys, in the same buckets, at the same moment.

@@ -14,22 +14,24 @@ impl Phase {
     pub const OPENING: Self = Self(1);
     /// TCP: the backend has answered with SYN and ACK.
     pub const ANSWERED: Self = Self(2);
+    /// TCP: the client has sent something in mid-connection, and the backend has not yet shown that it knows the connection.
+    pub const SIGHTED: Self = Self(3);
     /// TCP: both sides have heard from each other.
-    pub const ESTABLISHED: Self = Self(3);
+    pub const ESTABLISHED: Self = Self(4);
     /// TCP: the client has sent its FIN.
-    pub const CLIENT_CLOSED: Self = Self(4);
+    pub const CLIENT_CLOSED: Self = Self(5);
     /// TCP: the backend has sent its FIN.
-    pub const BACKEND_CLOSED: Self = Self(5);
+    pub const BACKEND_CLOSED: Self = Self(6);
     /// TCP: both have.
-    pub const TIME_WAIT: Self = Self(6);
+    pub const TIME_WAIT: Self = Self(7);
     /// TCP: one side has sent a reset whose sequence number could be right.
-    pub const RESET: Self = Self(7);
+    pub const RESET: Self = Self(8);
     /// UDP: only the client has sent something.
-    pub const UNREPLIED: Self = Self(8);
+    pub const UNREPLIED: Self = Self(9);
     /// UDP: both have.
-    pub const REPLIED: Self = Self(9);
+    pub const REPLIED: Self = Self(10);
     /// Nobody's any more: the daemon is to free the place.
-    pub const OVER: Self = Self(10);
+    pub const OVER: Self = Self(11);
 
     const COUNT: usize = 16;
 
@@ -44,6 +46,18 @@ impl Phase {
     #[inline(always)]
     pub const fn gives_way(self) -> bool {
         matches!(self, Self::TIME_WAIT | Self::RESET)
+    }
+
+    /// Whether one side may not have acknowledged anything that the other has sent.
+    #[inline(always)]
+    pub const fn is_opening(self) -> bool {
+        self.0 <= Self::SIGHTED.0
+    }
+
+    /// Whether a SYN of the backend can be the answer to one of the client.
+    #[inline(always)]
+    pub const fn may_be_answered(self) -> bool {
+        self.is_opening() || self.0 == Self::RESET.0
     }
 
     /// Whether packets belong to this flow.
@@ -83,15 +97,18 @@ pub enum Event {
     Reset = 3,
     /// Data, or a datagram.
     Data = 4,
-    /// An acknowledgement without data, or a reset that cannot be one.
+    /// An acknowledgement without data.
     Acknowledge = 5,
+    /// What no host would take for a part of the connection.
+    Nothing = 6,
 }
 
 const EVENTS: usize = 8;
 
 /// [`next`] for all phases and packets: a look-up has no branches for the verifier to follow.
 static NEXT: [[Phase; EVENTS * 2]; Phase::COUNT] = {
-    let events = [Event::Open, Event::Answer, Event::Finish, Event::Reset, Event::Data, Event::Acknowledge];
+    use Event::{Acknowledge, Answer, Data, Finish, Nothing, Open, Reset};
+    let events = [Open, Answer, Finish, Reset, Data, Acknowledge, Nothing];
     let mut table = [[Phase::FREE; EVENTS * 2]; Phase::COUNT];
     let mut phase = 0;
     while phase < Phase::COUNT {
@@ -107,37 +124,48 @@ static NEXT: [[Phase; EVENTS * 2]; Phase::COUNT] = {
 };
 
 /// The states of RFC 9293, section 3.3.2, as far as somebody in between can tell them. A FIN and a reset may be forged, so data
-/// undoes what they have done: if they were not, what comes is a retransmission, and the FIN comes again, too.
+/// undoes what they have done: if they were not, what comes is a retransmission, and the FIN comes again, too. A client may be forged
+/// from the first segment on, so what makes a flow a lasting one is what only the backend can say, or who has heard it.
 const fn next(phase: Phase, side: Side, event: Event) -> Phase {
-    use Event::{Acknowledge, Answer, Data, Finish, Open, Reset};
+    use Event::{Acknowledge, Answer, Data, Finish, Nothing, Open, Reset};
     use Side::{Backend, Client};
     match (phase, side, event) {
         (Phase::UNREPLIED, Backend, _) => Phase::REPLIED,
-        (Phase::OPENING | Phase::RESET, Backend, Answer) => Phase::ANSWERED,
+        (Phase::OPENING | Phase::SIGHTED | Phase::RESET, Backend, Answer) => Phase::ANSWERED,
+        (Phase::RESET, Client, Data) => Phase::SIGHTED,
         (Phase::ANSWERED, Client, Data | Acknowledge)
-        | (Phase::CLIENT_CLOSED, Client, Data)
-        | (Phase::BACKEND_CLOSED, Backend, Data)
-        | (Phase::RESET, _, Data) => Phase::ESTABLISHED,
+        | (Phase::ANSWERED | Phase::BACKEND_CLOSED | Phase::RESET, Backend, Data)
+        | (Phase::SIGHTED, Backend, Data | Acknowledge)
+        | (Phase::CLIENT_CLOSED, Client, Data) => Phase::ESTABLISHED,
         (Phase::ANSWERED | Phase::ESTABLISHED, Client, Finish) | (Phase::TIME_WAIT, Backend, Data) => {
             Phase::CLIENT_CLOSED
         }
-        (Phase::ANSWERED | Phase::ESTABLISHED, Backend, Finish) | (Phase::TIME_WAIT, Client, Data) => {
+        (Phase::ANSWERED | Phase::SIGHTED | Phase::ESTABLISHED, Backend, Finish) | (Phase::TIME_WAIT, Client, Data) => {
             Phase::BACKEND_CLOSED
         }
         (Phase::CLIENT_CLOSED, Backend, Finish) | (Phase::BACKEND_CLOSED, Client, Finish) => Phase::TIME_WAIT,
         (
-            Phase::OPENING | Phase::ANSWERED | Phase::ESTABLISHED | Phase::CLIENT_CLOSED | Phase::BACKEND_CLOSED,
+            Phase::OPENING
+            | Phase::ANSWERED
+            | Phase::SIGHTED
+            | Phase::ESTABLISHED
+            | Phase::CLIENT_CLOSED
+            | Phase::BACKEND_CLOSED,
             _,
             Reset,
         ) => Phase::RESET,
-        (_, Client | Backend, Open | Answer | Finish | Reset | Data | Acknowledge) => phase,
+        (_, Client | Backend, Open | Answer | Finish | Reset | Data | Acknowledge | Nothing) => phase,
     }
 }
 
 #[cfg(test)]
 mod tests {
+    extern crate std;
+
+    use std::{vec, vec::Vec};
+
     use super::*;
-    use Event::{Acknowledge, Answer, Data, Finish, Open, Reset};
+    use Event::{Acknowledge, Answer, Data, Finish, Nothing, Open, Reset};
     use Side::{Backend, Client};
 
     fn after(packets: &[(Side, Event)]) -> Phase {
@@ -173,9 +201,37 @@ mod tests {
         assert_eq!(established_and(&[(Client, Reset)]), Phase::RESET);
         assert_eq!(established_and(&[(Client, Reset), (Client, Acknowledge)]), Phase::RESET);
         assert_eq!(established_and(&[(Client, Reset), (Backend, Data)]), Phase::ESTABLISHED);
+        assert_eq!(established_and(&[(Client, Reset), (Client, Data)]), Phase::SIGHTED, "the backend may say so");
+        assert_eq!(established_and(&[(Client, Reset), (Client, Data), (Backend, Acknowledge)]), Phase::ESTABLISHED);
         assert_eq!(established_and(&[(Client, Finish), (Client, Data)]), Phase::ESTABLISHED);
         assert_eq!(established_and(&[(Client, Finish), (Backend, Finish), (Client, Data)]), Phase::BACKEND_CLOSED);
         assert_eq!(after(&[(Client, Reset), (Backend, Answer), (Client, Data)]), Phase::ESTABLISHED);
+    }
+
+    #[test]
+    fn of_what_the_client_alone_says_nothing_lasts() {
+        let of_client =
+            |phase: Phase| [Open, Answer, Finish, Reset, Data, Acknowledge].map(|event| phase.after(Client, event));
+        let (mut reached, mut todo) = (Vec::new(), vec![Phase::OPENING, Phase::SIGHTED]);
+        while let Some(phase) = todo.pop() {
+            if !reached.contains(&phase) {
+                reached.push(phase);
+                todo.extend(of_client(phase));
+            }
+        }
+        reached.sort_unstable();
+        assert_eq!(reached, [Phase::OPENING, Phase::SIGHTED, Phase::RESET]);
+    }
+
+    #[test]
+    fn a_connection_that_was_made_elsewhere_lives_when_its_backend_knows_it() {
+        for (event, expected) in
+            [(Data, Phase::ESTABLISHED), (Acknowledge, Phase::ESTABLISHED), (Finish, Phase::BACKEND_CLOSED)]
+        {
+            assert_eq!(Phase::SIGHTED.after(Client, Data).after(Backend, event), expected);
+        }
+        assert_eq!(Phase::SIGHTED.after(Backend, Reset), Phase::RESET);
+        assert_eq!(Phase::SIGHTED.after(Client, Open).after(Backend, Answer), Phase::ANSWERED, "it was another one");
     }
 
     #[test]
@@ -194,7 +250,7 @@ mod tests {
     fn no_packet_brings_back_what_is_over_or_free_and_none_frees_what_is_alive() {
         for phase in (0..16).map(Phase) {
             for side in [Client, Backend] {
-                for event in [Open, Answer, Finish, Reset, Data, Acknowledge] {
+                for event in [Open, Answer, Finish, Reset, Data, Acknowledge, Nothing] {
                     assert_eq!(phase.after(side, event).is_alive(), phase.is_alive(), "{phase:?} {side:?} {event:?}");
                 }
             }

@@ -1,4 +1,4 @@
-use super::{Event, Phase, ReverseWord, Side};
+use super::{Event, Phase, Side};
 use crate::{Address, BackendId, FlowTime, MacAddress, NetU16, NetU32};
 
 /// Where a record stands: the number of its bucket in the forward index, and its way there. 24 bits.
@@ -135,7 +135,7 @@ pub struct NatRecord {
     pub reverse: RecordIndex,
     /// The id of the service.
     pub service: u16,
-    /// Which of the sources it has, by its number in the map of sources.
+    /// Which of the sources it has, by its number in the map of sources; or [`NatRecord::NO_SOURCE`].
     pub source: u16,
     /// The port that the backend sees.
     pub source_port: NetU16,
@@ -148,6 +148,9 @@ pub struct NatRecord {
 }
 
 impl NatRecord {
+    /// The client's address and port are kept.
+    pub const NO_SOURCE: u16 = u16::MAX;
+
     /// How far behind an acknowledgement may be that the record knows: so it is not written with each packet.
     const ACKNOWLEDGED_GRAIN: u32 = 1 << 15;
     /// How far before an acknowledgement a reset may stand: what was sent meanwhile, and not acknowledged. RFC 5961 allows a
@@ -165,11 +168,6 @@ impl NatRecord {
     #[inline(always)]
     pub const fn may_reset(acknowledged: u32, sequence: u32) -> bool {
         sequence.wrapping_sub(acknowledged) < Self::RESET_WINDOW
-    }
-
-    /// Whether the word of the reverse index that stands at `at` is that of this record, which stands at `index`.
-    pub const fn owns(&self, at: RecordIndex, word: ReverseWord, index: RecordIndex) -> bool {
-        self.reverse.0 == at.0 && word.record().0 == index.0
     }
 }
 

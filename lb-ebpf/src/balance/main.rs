@@ -85,6 +85,7 @@ fn action(verdict: Verdict) -> u32 {
         | Verdict::DropNatRace
         | Verdict::DropHopLimit
         | Verdict::DropUntranslatable
+        | Verdict::DropNatUnknown
         | Verdict::DropInternal => xdp_action::XDP_DROP,
     }
 }

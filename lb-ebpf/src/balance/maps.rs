@@ -3,9 +3,9 @@
 use core::intrinsics::{AtomicOrdering, atomic_cxchg, atomic_xadd};
 
 use aya_ebpf::{
-    Global,
+    EbpfContext as _, Global,
     btf_maps::{self, ArrayOfMaps},
-    helpers::generated::bpf_ktime_get_coarse_ns,
+    helpers::generated::{bpf_check_mtu, bpf_ktime_get_coarse_ns},
     macros::{btf_map, map},
     maps::{Array, DevMap, HashMap, LruHashMap, PerCpuArray, ProgramArray},
     programs::XdpContext,
@@ -369,6 +369,20 @@ impl MapRecord {
         NatState::from_bits(load(unsafe { &raw const (*self.0).state }.cast()))
     }
 
+    /// The hash of the client's packets, as it is at this moment.
+    #[inline(always)]
+    pub fn hash(self) -> u64 {
+        // SAFETY: as for `state`.
+        load(unsafe { &raw const (*self.0).hash })
+    }
+
+    /// The place in the reverse index, as it is at this moment.
+    #[inline(always)]
+    pub fn reverse(self) -> RecordIndex {
+        // SAFETY: as for `state`.
+        load(unsafe { &raw const (*self.0).reverse })
+    }
+
     /// Compare-and-swap of the state; whether it was `old`. Whoever makes the change counts it: so the numbers of active connections
     /// are exact.
     #[inline(always)]
@@ -484,6 +498,14 @@ pub fn go_on_in_translate(ctx: &XdpContext) -> Verdict {
     // SAFETY: the program takes the same context, and nothing of this one is needed any more.
     unsafe { PROGRAMS.tail_call(ctx, 0) };
     Verdict::DropInternal
+}
+
+/// Whether the interface `ifindex` takes an IP packet of `len` bytes.
+#[inline(always)]
+pub fn takes_packet_of(ctx: &XdpContext, ifindex: u32, len: u32) -> bool {
+    let mut len = len;
+    // SAFETY: the context is the one that the kernel gave to this run of the program; the helper reads and writes one number.
+    unsafe { bpf_check_mtu(ctx.as_ptr(), ifindex, &raw mut len, 0, 0) == 0 }
 }
 
 /// Sends the packet from the interface `ifindex` when the program is done; `false` if that interface is no egress.

@@ -2,10 +2,10 @@
 
 use aya_ebpf::programs::XdpContext;
 use lb_common::{
-    Condition, FlowHash, NetU16, NetU32, Service, Tracking, Verdict,
-    nat::{Event, RecordIndex, Side},
+    BackendRow, Condition, Encapsulation, FlowHash, NetU16, NetU32, Service, Tracking, Verdict,
+    nat::{Event, NatRecord, NatTarget, Side},
 };
-use lb_ebpf::tcp::{ACK, RST, SYN};
+use lb_ebpf::tcp::RST;
 use network_types::ip::IpProto;
 
 use self::{
@@ -13,7 +13,7 @@ use self::{
     table::{FORWARD, REVERSE},
 };
 use crate::{
-    maps,
+    maps::{self, MapRecord},
     parse::{self, Packet},
     reset, service,
 };
@@ -25,10 +25,43 @@ mod translate;
 
 const TCP: u8 = IpProto::Tcp as u8;
 
-/// Why a packet from a client has no record.
+/// A flow that is alive, and its backend.
+struct Known {
+    record: MapRecord,
+    row: &'static BackendRow,
+}
+
+impl Known {
+    /// The flow of a record, unless its backend has no row or one that it was not made for: of a service that is no more, or that
+    /// translates otherwise by now.
+    #[inline(always)]
+    fn of(record: MapRecord) -> Option<Self> {
+        let row = maps::row(record.state().backend())?;
+        let has_source = record.get().source != NatRecord::NO_SOURCE;
+        let is_its =
+            row.encapsulation == Encapsulation::TRANSLATED && (NatTarget::of(&row.outer).sources != 0) == has_source;
+        is_its.then_some(Self { record, row })
+    }
+
+    /// Whether this is a packet of the backend in this flow. Its hash says so already, but the table knows only a part of it.
+    #[inline(always)]
+    fn has_reply(&self, packet: &Packet) -> bool {
+        let (known, target) = (self.record.get(), NatTarget::of(&self.row.outer));
+        let [_, service_port] = known.ports.halves();
+        let to = match known.source {
+            NatRecord::NO_SOURCE => Some(&known.client),
+            number => maps::nat_source(number).map(|source| &source.address),
+        };
+        packet.flow.ports == ports(target.port_for(service_port), known.source_port)
+            && packet.flow.source.matches(self.row.address)
+            && to.is_some_and(|to| packet.flow.destination.matches(*to))
+    }
+}
+
+/// Why a packet has no record.
 enum Refusal {
-    /// It is answered with a reset, if it is of a connection.
-    Reset,
+    /// It is answered with a reset; if that cannot be, this becomes of it.
+    Reset(Verdict),
     /// This becomes of it.
     Verdict(Verdict),
 }
@@ -45,35 +78,35 @@ pub fn may_be_reply(packet: &Packet) -> bool {
 #[inline(always)]
 pub fn process(ctx: &mut XdpContext) -> Result<Verdict, Verdict> {
     let mut packet = parse::parse(ctx)?;
+    if !packet.flow.ipv4 && packet.flow.source.is_mapped() {
+        // As a source it would be taken for that IPv4 address, and be sent what it never asked for.
+        return Err(Verdict::PassNoService);
+    }
     let service = service::find(&packet.flow).ok();
     let hash = packet.flow.hash(maps::hash_key());
     packet.veil_all(hash.0);
     let segment = Segment::read(ctx, &packet);
     let (found, sender) = match service {
         Some(service) => (request(ctx, &packet, service, hash, &segment), Side::Client),
-        None => (reply(hash, &segment), Side::Backend),
+        None => (reply(&packet, hash, &segment), Side::Backend),
     };
     match found {
-        Ok(record) => Ok(translate::send(ctx, &packet, record, sender)),
+        Ok(flow) => translate::send(ctx, &packet, &flow, sender),
         Err(Refusal::Verdict(verdict)) => Err(verdict),
-        Err(Refusal::Reset) => Err(reset::answer(ctx, &packet)),
+        Err(Refusal::Reset(otherwise)) => Err(reset::answer_or(ctx, &packet, otherwise)),
     }
 }
 
-/// The record of a backend's packet.
+/// The flow of a backend's packet.
 #[inline(always)]
-fn reply(hash: FlowHash, segment: &Segment) -> Result<RecordIndex, Refusal> {
-    let stranger = Refusal::Verdict(Verdict::PassNoService);
-    let Some(index) = table::find(REVERSE, hash) else { return Err(stranger) };
-    let Some(record) = maps::nat_record(index) else { return Err(stranger) };
-    // Without a row its service may be no more, and another one have its id.
-    if maps::row(record.state().backend()).is_none() || !segment.follow(record, Side::Backend) {
-        return Err(stranger);
-    }
-    Ok(index)
+fn reply(packet: &Packet, hash: FlowHash, segment: &Segment) -> Result<Known, Refusal> {
+    let found = table::find(REVERSE, hash).and_then(|(_, record)| Known::of(record));
+    found
+        .filter(|flow| flow.has_reply(packet) && segment.follow(flow.record, Side::Backend))
+        .ok_or(Refusal::Verdict(Verdict::PassNoService))
 }
 
-/// The record of a client's packet: the one that its flow has, or a new one.
+/// The flow of a client's packet: the one that it has, or a new one.
 #[inline(always)]
 fn request(
     ctx: &XdpContext,
@@ -81,34 +114,55 @@ fn request(
     service: &Service,
     hash: FlowHash,
     segment: &Segment,
-) -> Result<RecordIndex, Refusal> {
+) -> Result<Known, Refusal> {
+    let neighbour = open::neighbour(ctx, packet).map_err(Refusal::Verdict)?;
     let mut was_lost = false;
-    if let Some(index) = table::find(FORWARD, hash) {
-        let record = maps::nat_record(index).ok_or(Refusal::Verdict(Verdict::DropInternal))?;
-        let state = record.state();
-        was_lost = maps::condition(state.backend()) != Condition::SERVING;
-        let begins_another = segment.event == Event::Open && state.phase().gives_way();
-        if !was_lost && !begins_another && segment.follow(record, Side::Client) {
-            open::learn_way_back(ctx, packet, record);
-            return Ok(index);
+    if let Some((index, record)) = table::find(FORWARD, hash) {
+        match Known::of(record).filter(|flow| flow.row.condition == Condition::SERVING) {
+            Some(flow) if !segment.begins_another(flow.record) && segment.follow(flow.record, Side::Client) => {
+                open::learn_way_back(ctx, neighbour, flow.record);
+                return Ok(flow);
+            }
+            Some(_) => {}
+            None => {
+                was_lost = true;
+                maps::count_tracking(Tracking::Rescheduled);
+            }
         }
         table::end(index);
-        if was_lost {
-            maps::count_tracking(Tracking::Rescheduled);
-        }
     }
-    let opens = packet.flow.protocol != TCP || segment.flags & (SYN | ACK | RST) == SYN;
-    if !opens && (was_lost || service.nat.translates_source()) {
-        // Another backend would not know the connection, nor would the same one by another port.
+    if packet.flow.protocol == TCP {
+        refuse_unknown(segment, was_lost || service.nat.translates_source())?;
+    }
+    let opened = open::open(ctx, packet, service, hash, segment, neighbour);
+    let record = opened.map_err(|verdict| refusal(service, verdict))?;
+    Known::of(record).ok_or(Refusal::Verdict(Verdict::DropInternal))
+}
+
+/// Whether a segment that belongs to no flow has to be refused: if it opens no connection, and no other one can have it.
+#[inline(always)]
+fn refuse_unknown(segment: &Segment, is_lost: bool) -> Result<(), Refusal> {
+    if segment.opens() {
+        return Ok(());
+    }
+    // Another backend would not know the connection, nor would the same one by another port. And what ends a connection, or no host
+    // would take for a part of one, begins none here.
+    if is_lost || segment.flags & RST != 0 || segment.event == Event::Nothing {
         maps::count_tracking(Tracking::Unknown);
-        return Err(Refusal::Reset);
+        return Err(Refusal::Reset(Verdict::DropNatUnknown));
     }
-    match open::open(ctx, packet, service, hash, opens) {
-        Err(Verdict::DropNatFull | Verdict::DropNoPort | Verdict::DropBackendsFull) if service.nat.resets() => {
-            Err(Refusal::Reset)
-        }
-        opened => opened.map_err(Refusal::Verdict),
+    Ok(())
+}
+
+/// What becomes of a packet that finds no place, as its service says.
+#[inline(always)]
+fn refusal(service: &Service, verdict: Verdict) -> Refusal {
+    if service.nat.resets() && matches!(verdict, Verdict::DropNatFull | Verdict::DropNoPort | Verdict::DropBackendsFull)
+    {
+        maps::count_tracking(Tracking::Refused);
+        return Refusal::Reset(verdict);
     }
+    Refusal::Verdict(verdict)
 }
 
 /// Source port and destination port as they stand in a packet.

@@ -137,7 +137,11 @@ fn skip_extensions(ctx: &XdpContext, first: u8, first_offset: usize) -> Result<(
     for _ in 0..MAX_EXTENSIONS {
         match next {
             EXTENSION_HOP_BY_HOP | EXTENSION_ROUTING | EXTENSION_DESTINATION => {
-                let [following, length]: [u8; 2] = read(ctx, offset).ok_or(Verdict::PassMalformed)?;
+                let [following, length, _, segments_left]: [u8; 4] = read(ctx, offset).ok_or(Verdict::PassMalformed)?;
+                if next == EXTENSION_ROUTING && segments_left != 0 {
+                    // This is not where it is going.
+                    break;
+                }
                 next = following;
                 offset += (usize::from(length) + 1) * 8;
             }

@@ -19,10 +19,16 @@ const TTL: u8 = 64;
 const TCP: u8 = IpProto::Tcp as u8;
 
 /// Turns the packet into its answer, to be sent from where it came. The tags before the IP header stay.
-#[inline(never)]
+#[inline(always)]
 pub fn answer(ctx: &mut XdpContext, packet: &Packet) -> Verdict {
+    answer_or(ctx, packet, Verdict::DropBackendGone)
+}
+
+/// The same; what is no segment, or itself a reset, is not answered, and `otherwise` becomes of it.
+#[inline(never)]
+pub fn answer_or(ctx: &mut XdpContext, packet: &Packet, otherwise: Verdict) -> Verdict {
     if packet.flow.protocol != TCP {
-        return Verdict::DropBackendGone;
+        return otherwise;
     }
     // What the verifier knew of these numbers it has forgotten on the way through memory.
     let packet = &Packet { ip_offset: packet.ip_offset & 0x1f, l4_offset: packet.l4_offset & 0x3fff, ..*packet };
@@ -30,7 +36,7 @@ pub fn answer(ctx: &mut XdpContext, packet: &Packet) -> Verdict {
     let Some(ethernet) = read::<EthHdr>(ctx, 0) else { return Verdict::DropInternal };
     let Some(segment) = Segment::read(ctx, packet) else { return Verdict::DropInternal };
     if segment.flags & RST != 0 {
-        return Verdict::DropBackendGone;
+        return otherwise;
     }
     write_answer(ctx, packet, &ethernet, &segment).map_or(Verdict::DropInternal, |()| Verdict::Reset)
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use anyhow::Context as _;
 use lb_common::{MacAddress, layout};
-use nix::ifaddrs::getifaddrs;
+use nix::{ifaddrs::getifaddrs, net::if_::if_indextoname};
 
 use super::Daemon;
 use crate::dataplane::{Attachment, Maps};
@@ -21,11 +21,15 @@ pub(super) fn mac_addresses() -> anyhow::Result<HashMap<u32, MacAddress>> {
         .collect())
 }
 
-/// Tells the datapath the MAC addresses of all interfaces that it may run on.
+/// Tells the datapath of all interfaces that it may run on.
 pub(super) fn put_mac_addresses(maps: &mut Maps) -> anyhow::Result<()> {
     for (ifindex, mac) in mac_addresses()? {
         if ifindex < layout::MAX_INTERFACES {
-            maps.put_interface(ifindex, mac).context("cannot write the interface map")?;
+            match maps.put_interface(ifindex, mac) {
+                // It has gone meanwhile.
+                Err(_) if if_indextoname(ifindex).is_err() => {}
+                put => put?,
+            }
         }
     }
     Ok(())

@@ -235,9 +235,13 @@ impl Maps {
         }
     }
 
-    /// Lets frames to `mac` that come in by the interface `ifindex` be balanced.
-    pub fn put_interface(&mut self, ifindex: u32, mac: MacAddress) -> Result<(), MapError> {
-        self.interfaces.set(ifindex, mac_word(mac), 0)
+    /// Lets frames to `mac` that come in by the interface `ifindex` be balanced, and packets leave by it: replies of translated flows go
+    /// where the client's packets come from.
+    pub fn put_interface(&mut self, ifindex: u32, mac: MacAddress) -> Result<(), DataplaneError> {
+        self.put_egress(ifindex)?;
+        self.interfaces
+            .set(ifindex, mac_word(mac), 0)
+            .map_err(|source| DataplaneError::Map { name: names::INTERFACES, source })
     }
 
     /// Lets packets be redirected to the interface `ifindex`.

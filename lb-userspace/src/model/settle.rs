@@ -345,18 +345,15 @@ impl Core {
         }
     }
 
-    /// The addresses that replies of translated flows come to, or from where the client's address is kept.
+    /// The addresses that replies of translated flows come to, or from where the client's address is kept. Every source is one of them,
+    /// whether new flows get it or not: those that have it live on.
     fn translated(&self) -> BTreeSet<IpAddr> {
         let backends = self.services.iter().flat_map(|state| state.backends.iter().chain(&state.removed));
         let rows = backends.filter_map(|backend| backend.row).map(|(_, row)| row);
-        rows.filter(|row| row.encapsulation == Encapsulation::TRANSLATED)
-            .flat_map(|row| {
-                let NatTarget { first_source, sources, .. } = NatTarget::of(&row.outer);
-                let own = self.sources.run(first_source, sources).iter().map(|source| source.address);
-                own.chain((sources == 0).then_some(row.address))
-            })
-            .map(Address::to_ip)
-            .collect()
+        let keeps_clients =
+            |row: &BackendRow| row.encapsulation == Encapsulation::TRANSLATED && NatTarget::of(&row.outer).sources == 0;
+        let answering = rows.filter(keeps_clients).map(|row| row.address);
+        self.sources.addresses().chain(answering).map(Address::to_ip).collect()
     }
 
     pub(super) fn watch_next_hops(&self, effects: &mut Vec<Effect>) {

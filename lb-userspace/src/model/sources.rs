@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, net::IpAddr};
 
-use lb_common::{layout, nat::NatSource};
+use lb_common::{Address, layout, nat::NatSource};
 
 use crate::config::Ports;
 
@@ -38,6 +38,11 @@ impl Sources {
         self.0.resize(end.max(self.0.len()), NatSource::default());
         self.0[first..end].copy_from_slice(&wanted);
         u16::try_from(first).ok()
+    }
+
+    /// The addresses of all of them.
+    pub(super) fn addresses(&self) -> impl Iterator<Item = Address> {
+        self.0.iter().map(|source| source.address)
     }
 
     /// So many of them, from this number on.

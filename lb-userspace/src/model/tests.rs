@@ -29,6 +29,7 @@ mod recovery;
 mod rehash;
 mod rotation;
 mod slow_start;
+mod translation;
 
 const CONFIG: &str = r#"
 [[interface]]
@@ -68,6 +69,8 @@ fn desired(text: &str) -> Vec<DesiredService> {
 #[derive(Default)]
 struct Datapath {
     services: HashMap<ServiceKey, Service>,
+    /// The addresses that replies of translated flows come to or from.
+    translated: Vec<IpAddr>,
     slots: HashMap<u32, SlotWord>,
     turns: HashMap<u32, BackendId>,
     schedulers: HashMap<ServiceId, Scheduler>,
@@ -97,7 +100,8 @@ impl Datapath {
 
     fn run_one(&mut self, effect: Effect) {
         match effect {
-            Effect::StoreServices(services, _) => {
+            Effect::StoreServices(services, translated) => {
+                self.translated = translated;
                 self.services = services.into_iter().map(|entry| (entry.key, entry.service)).collect();
             }
             Effect::StoreSlots(service, words) => {

@@ -5,7 +5,7 @@ use std::fmt::{Debug, Write as _};
 use aya::programs::{TestRun as _, TestRunOptions, Xdp};
 use lb_common::{BackendId, Tracking, Traffic};
 
-use crate::{flow_table::Entry, hexdiff};
+use crate::{flow_table::Entry, hexdiff, world::INGRESS_IFINDEX};
 
 /// A program under test and its maps.
 pub(crate) trait Datapath {
@@ -121,10 +121,19 @@ fn explain<V: Debug + PartialEq>(input: &[u8], expected: &Outcome<V>, actual: &O
 
 /// One run of `program` (`BPF_PROG_TEST_RUN`): the action, and the frame afterwards.
 pub(crate) fn test_run(program: &Xdp, frame: &[u8]) -> (Action, Vec<u8>) {
+    test_run_on(INGRESS_IFINDEX, program, frame)
+}
+
+/// The same for a frame that comes in by this interface.
+pub(crate) fn test_run_on(ifindex: u32, program: &Xdp, frame: &[u8]) -> (Action, Vec<u8>) {
     /// More than any program puts in front of a packet.
     const ROOM: usize = 128;
     let mut out = vec![0; frame.len() + ROOM];
     let mut options = TestRunOptions::new();
+    let len = u32::try_from(frame.len()).expect("a frame is short");
+    // `struct xdp_md`: start and end of the frame, and of what is before it, then the interface, its queue, and where to.
+    let context = [0, len, 0, ifindex, 0, 0].map(u32::to_ne_bytes).concat();
+    options.ctx_in = Some(&context);
     options.data_in = Some(frame);
     options.data_out = Some(&mut out);
     let result = program.test_run(options).expect("the kernel runs the program");

@@ -21,7 +21,7 @@ use lb_userspace::{
 
 use crate::{
     backend::Backend,
-    case::{Action, Datapath, Outcome, increments, test_run},
+    case::{Action, Datapath, Outcome, increments, test_run, test_run_on},
     flow_table::{FlowTable, SMALLEST},
     frame::Frame,
     sandbox::Sandbox,
@@ -168,6 +168,22 @@ impl Balancer {
         test_run(self.program(), frame)
     }
 
+    /// What becomes of a frame that comes in by this interface.
+    pub(crate) fn run_on(&mut self, ifindex: u32, frame: &[u8]) -> Outcome<Verdict> {
+        let (action, out) = test_run_on(ifindex, self.program(), frame);
+        let counted = self.count();
+        let outcome = Outcome {
+            action,
+            verdicts: increments(&self.counted.verdicts, &counted.verdicts),
+            traffic: traffic_increments(&self.counted.traffic, &counted.traffic),
+            tracking: increments(&self.counted.tracking, &counted.tracking),
+            flows: self.flow_table.entries(),
+            frame: out,
+        };
+        self.counted = counted;
+        outcome
+    }
+
     /// Lets what was counted until now count for nothing.
     pub(crate) fn recount(&mut self) {
         self.counted = self.count();
@@ -294,18 +310,7 @@ impl Datapath for Balancer {
     }
 
     fn run(&mut self, frame: &[u8]) -> Outcome<Verdict> {
-        let (action, out) = test_run(self.program(), frame);
-        let counted = self.count();
-        let outcome = Outcome {
-            action,
-            verdicts: increments(&self.counted.verdicts, &counted.verdicts),
-            traffic: traffic_increments(&self.counted.traffic, &counted.traffic),
-            tracking: increments(&self.counted.tracking, &counted.tracking),
-            flows: self.flow_table.entries(),
-            frame: out,
-        };
-        self.counted = counted;
-        outcome
+        self.run_on(INGRESS_IFINDEX, frame)
     }
 }
 

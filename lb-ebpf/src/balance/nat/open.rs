@@ -3,13 +3,17 @@
 use aya_ebpf::programs::XdpContext;
 use lb_common::{
     BackendId, Flow, FlowHash, NetU16, Service, Tracking, Verdict,
-    nat::{NatState, NatTarget, Neighbour, PORT_ATTEMPTS, Phase, RecordIndex, ReverseWord, forward_word},
+    nat::{NatRecord, NatState, NatTarget, Neighbour, PORT_ATTEMPTS, Phase, RecordIndex, ReverseWord, forward_word},
 };
 use lb_ebpf::packet::read;
-use network_types::{eth::EthHdr, vlan::VlanHdr};
+use network_types::{
+    eth::{EthHdr, EtherType},
+    vlan::VlanHdr,
+};
 
 use super::{
     TCP, ports,
+    segment::Segment,
     table::{self, FORWARD, REVERSE},
 };
 use crate::{
@@ -25,8 +29,10 @@ pub fn open(
     packet: &Packet,
     service: &Service,
     hash: FlowHash,
-    opens: bool,
-) -> Result<RecordIndex, Verdict> {
+    segment: &Segment,
+    neighbour: Neighbour,
+) -> Result<MapRecord, Verdict> {
+    let opens = packet.flow.protocol != TCP || segment.opens();
     let backend = choose(packet, service, hash, opens)?;
     let word = forward_word(hash);
     let index = table::claim(FORWARD, hash, word).map_err(refused)?;
@@ -36,21 +42,21 @@ pub fn open(
         record.client = packet.flow.source;
         record.ports = packet.flow.ports;
         record.service = service.id.get() as u16;
-        record.acknowledged = [0; 2];
+        record.acknowledged = [segment.acknowledgment(), 0];
     });
-    learn_way_back(ctx, packet, record);
+    learn_way_back(ctx, neighbour, record);
     if let Err(verdict) = assign_source(index, record, backend, packet.flow.protocol) {
         table::withdraw(FORWARD, index, word);
         return Err(verdict);
     }
     let phase = match (packet.flow.protocol, opens) {
         (TCP, true) => Phase::OPENING,
-        (TCP, false) => Phase::ESTABLISHED,
+        (TCP, false) => Phase::SIGHTED,
         _ => Phase::UNREPLIED,
     };
     record.replace_state(NatState::FREE, NatState::new(backend, phase, maps::now()));
     maps::count_tracking(Tracking::Translated);
-    Ok(index)
+    Ok(record)
 }
 
 /// Who gets a new flow: the one that the scheduler chooses, and of a connection that was made elsewhere the owner of the slot.
@@ -61,13 +67,11 @@ fn choose(packet: &Packet, service: &Service, hash: FlowHash, opens: bool) -> Re
     if word.current() == BackendId::NONE {
         return Err(Verdict::DropNoBackend);
     }
-    if !opens {
-        return Ok(word.current());
+    let backend = if opens { affinity::backend_of_new_flow(packet, service, hash, word) } else { word.current() };
+    if backend == BackendId::NONE {
+        return Err(Verdict::DropBackendsFull);
     }
-    match affinity::backend_of_new_flow(packet, service, hash, word) {
-        BackendId::NONE => Err(Verdict::DropBackendsFull),
-        backend => Ok(backend),
-    }
+    maps::row(backend).map(|_| backend).ok_or(Verdict::DropNoBackend)
 }
 
 /// Finds a source for the flow of a record that is not yet alive, and writes it there: one whose replies nobody else gets.
@@ -112,7 +116,7 @@ extern "C" fn nat_reply(index: u32, backend: u32, protocol: u32, attempt: u32) -
         protocol: protocol as u8,
         ipv4: row.address.is_mapped(),
     };
-    let mut chosen = (0, client_port);
+    let mut chosen = (NatRecord::NO_SOURCE, client_port);
     if target.sources == 0 {
         // There is one way only to keep the client's address and port.
         if attempt > 0 {
@@ -135,17 +139,27 @@ fn refused(is_taken: bool) -> Verdict {
     if is_taken { Verdict::DropNatRace } else { Verdict::DropNatFull }
 }
 
-/// Writes down where the client's packets come from, if that is not known yet: its replies go there.
+/// Whose frame brought the client's packet. What comes with tags of which a reply could not have the same is refused: it would leave on
+/// another VLAN.
 #[inline(always)]
-pub fn learn_way_back(ctx: &XdpContext, packet: &Packet, record: MapRecord) {
-    let Some(ethernet) = read::<EthHdr>(ctx, 0) else { return };
-    let vlan = if packet.ip_offset == EthHdr::LEN {
-        NetU16::new(0)
-    } else {
-        read::<VlanHdr>(ctx, EthHdr::LEN).map_or(NetU16::new(0), |tag| NetU16::from_wire(tag.tci))
+pub fn neighbour(ctx: &XdpContext, packet: &Packet) -> Result<Neighbour, Verdict> {
+    const TAGGED: usize = EthHdr::LEN + VlanHdr::LEN;
+    let ethernet = read::<EthHdr>(ctx, 0).ok_or(Verdict::DropInternal)?;
+    let ether_type = ethernet.ether_type;
+    let tci = match packet.ip_offset {
+        EthHdr::LEN => [0; 2],
+        TAGGED if ether_type == EtherType::Ieee8021q as u16 => {
+            read::<VlanHdr>(ctx, EthHdr::LEN).ok_or(Verdict::DropInternal)?.tci
+        }
+        _ => return Err(Verdict::DropUntranslatable),
     };
+    Ok(Neighbour::new(ethernet.src_addr, NetU16::from_wire(tci)))
+}
+
+/// Writes down where the client's packets come from, if they came from elsewhere before: its replies go there.
+#[inline(always)]
+pub fn learn_way_back(ctx: &XdpContext, neighbour: Neighbour, record: MapRecord) {
     let ifindex = ctx.ingress_ifindex() as u16;
-    let neighbour = Neighbour::new(ethernet.src_addr, vlan);
     let known = record.get();
     if known.neighbour != neighbour || known.ifindex != ifindex {
         record.update(|record| (record.neighbour, record.ifindex) = (neighbour, ifindex));

@@ -46,6 +46,9 @@ impl Segment {
             Event::Reset
         } else if flags & SYN != 0 {
             if flags & ACK == 0 { Event::Open } else { Event::Answer }
+        } else if flags & ACK == 0 {
+            // After the handshake a host drops what acknowledges nothing (RFC 9293, section 3.10.7.4).
+            Event::Nothing
         } else if flags & FIN != 0 {
             Event::Finish
         } else if has_data {
@@ -56,16 +59,38 @@ impl Segment {
         Self { flags, event, sequence: sequence.get(), acknowledgment: acknowledgment.get(), now }
     }
 
+    /// Whether it opens a connection.
+    #[inline(always)]
+    pub fn opens(&self) -> bool {
+        self.flags & (SYN | ACK | RST) == SYN
+    }
+
+    /// Whether it opens another connection than that of a record.
+    #[inline(always)]
+    pub fn begins_another(&self, record: MapRecord) -> bool {
+        self.event as u8 == Event::Open as u8 && record.state().phase().gives_way()
+    }
+
+    /// What it acknowledges; zero if that is nothing.
+    #[inline(always)]
+    pub fn acknowledgment(&self) -> u32 {
+        if self.flags & ACK == 0 { 0 } else { self.acknowledgment }
+    }
+
     /// Writes down that `side` has sent this; `false` if the flow is over.
     #[inline(always)]
     pub fn follow(&self, record: MapRecord, side: Side) -> bool {
-        self.note_acknowledgment(record, side);
         for _ in 0..ATTEMPTS {
             let state = record.state();
             if !state.phase().is_alive() {
                 return false;
             }
-            let next = state.after(side, self.event_in(state.phase(), record.get(), side), self.now);
+            let event = self.event_in(state.phase(), record.get(), side);
+            if event as u8 == Event::Nothing as u8 {
+                return true;
+            }
+            self.note_sequence_numbers(record, state.phase(), side);
+            let next = state.after(side, event, self.now);
             if next == state || record.replace_state(state, next) {
                 break;
             }
@@ -73,30 +98,42 @@ impl Segment {
         true
     }
 
-    /// The event, where a reset that cannot be one is none.
+    /// The event, which is none if the segment cannot be one of the connection.
     #[inline(always)]
     fn event_in(&self, phase: Phase, known: &NatRecord, side: Side) -> Event {
         let [by_client, by_backend] = known.acknowledged;
-        let expected = if side as u8 == Side::Client as u8 { by_backend } else { by_client };
-        // In a handshake the other side may not have acknowledged anything yet.
-        let is_checked = self.event as u8 == Event::Reset as u8 && phase > Phase::ANSWERED;
-        if is_checked && !NatRecord::may_reset(expected, self.sequence) { Event::Acknowledge } else { self.event }
+        let is_clients = side as u8 == Side::Client as u8;
+        let is_possible = if self.event as u8 == Event::Reset as u8 {
+            // While the connection opens the other side may not have acknowledged anything.
+            phase.is_opening() || NatRecord::may_reset(if is_clients { by_backend } else { by_client }, self.sequence)
+        } else {
+            // Who has not got the backend's SYN cannot know what acknowledges it.
+            !is_clients
+                || phase != Phase::ANSWERED
+                || self.event as u8 == Event::Open as u8
+                || self.acknowledgment == by_client
+        };
+        if is_possible { self.event } else { Event::Nothing }
     }
 
+    /// Writes down what the segment acknowledges, and of the backend's SYN what is to acknowledge it.
     #[inline(always)]
-    fn note_acknowledgment(&self, record: MapRecord, side: Side) {
+    fn note_sequence_numbers(&self, record: MapRecord, phase: Phase, side: Side) {
         if self.flags & (ACK | RST) != ACK {
             return;
         }
-        let is_opening = record.state().phase() <= Phase::ANSWERED;
-        let is_news = |known| is_opening || NatRecord::is_news(known, self.acknowledgment);
         let [by_client, by_backend] = record.get().acknowledged;
         if side as u8 == Side::Client as u8 {
-            if is_news(by_client) {
+            if phase > Phase::ANSWERED && NatRecord::is_news(by_client, self.acknowledgment) {
                 record.update(|record| record.acknowledged[0] = self.acknowledgment);
             }
-        } else if is_news(by_backend) {
+            return;
+        }
+        if phase.is_opening() || NatRecord::is_news(by_backend, self.acknowledgment) {
             record.update(|record| record.acknowledged[1] = self.acknowledgment);
+        }
+        if self.flags & SYN != 0 && phase.may_be_answered() {
+            record.update(|record| record.acknowledged[0] = self.sequence.wrapping_add(1));
         }
     }
 }

@@ -7,10 +7,12 @@
 use lb_common::{
     FlowHash,
     flow_table::WAYS,
-    nat::{Claim, Index, RecordIndex, ReverseWord, Ways as _, claim as claim_in, find as find_in, forward_word},
+    nat::{
+        Claim, Index, RecordIndex, ReverseWord, Ways as _, claim as claim_in, find as find_in, forward_word, likely_way,
+    },
 };
 
-use crate::maps::{self, NatBucket};
+use crate::maps::{self, MapRecord, NatBucket};
 
 /// The index by the packets of clients.
 pub const FORWARD: u32 = 0;
@@ -24,11 +26,26 @@ const ATTEMPTS: usize = 4;
 const NONE: u32 = u32::MAX;
 const TAKEN: u32 = u32::MAX - 1;
 
-/// The live record of a flow whose packets have this hash.
+/// The live record of a flow whose packets have this hash, and where it stands.
 #[inline(always)]
-pub fn find(index: u32, hash: FlowHash) -> Option<RecordIndex> {
-    let found = nat_find(index, hash.0);
-    (found != NONE).then_some(RecordIndex(found))
+pub fn find(index: u32, hash: FlowHash) -> Option<(RecordIndex, MapRecord)> {
+    if index == FORWARD
+        && let Some(found) = find_where_likely(hash)
+    {
+        return Some(found);
+    }
+    let found = RecordIndex(nat_find(index, hash.0));
+    if found.0 == NONE { None } else { maps::nat_record(found).map(|record| (found, record)) }
+}
+
+/// The live record of a flow, if it stands in its likely way of the first bucket: most do. As keys are unique, a record that is alive and
+/// has the hash is the one, so the index need not be read; its cache line costs as much as all the rest.
+#[inline(always)]
+fn find_where_likely(hash: FlowHash) -> Option<(RecordIndex, MapRecord)> {
+    let [first, _] = maps::nat_bits()?.buckets_of(hash);
+    let at = RecordIndex(first * WAYS as u32 + likely_way(forward_word(hash)) as u32);
+    let record = maps::nat_record(at)?;
+    (record.state().phase().is_alive() && record.hash() == hash.0).then_some((at, record))
 }
 
 /// Claims a place for `word`: `Err(true)` if somebody else has the key, `Err(false)` if there is no room.
@@ -81,9 +98,11 @@ extern "C" fn nat_find(index: u32, hash: u64) -> u32 {
     let Some((at, found)) = place_of(index, bits.buckets_of(flow), word) else { return NONE };
     let record = if index == FORWARD { at } else { ReverseWord::from_bits(found).record() };
     let Some(known) = maps::nat_record(record) else { return NONE };
-    // Between the look at the word and this one, the place may have been given back and claimed anew.
-    let is_it = if index == FORWARD { known.get().hash == hash } else { known.get().reverse == at };
-    if is_it && known.state().phase().is_alive() { record.0 } else { NONE }
+    // Between the look at the word and this one, the place may have been given back and claimed anew. In this order: what is alive
+    // stays this flow's for as long as a packet has it in its hands.
+    let is_alive = known.state().phase().is_alive();
+    let is_it = if index == FORWARD { known.hash() == hash } else { known.reverse() == at };
+    if is_alive && is_it { record.0 } else { NONE }
 }
 
 /// Where a word with the key of `word` stands, and that word.

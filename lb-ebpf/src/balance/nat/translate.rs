@@ -6,12 +6,13 @@ use aya_ebpf::programs::XdpContext;
 use lb_common::{
     Address, NetU16, NetU32, Verdict,
     checksum::Sum,
-    nat::{NatTarget, RecordIndex, Side},
+    nat::{NatRecord, NatTarget, Side},
     translate::{Endpoints, checksum, udp_checksum},
 };
 use lb_ebpf::{
     packet::{move_head, read, write},
     sum,
+    verifier::veil,
 };
 use network_types::{
     eth::{EthHdr, EtherType},
@@ -20,7 +21,7 @@ use network_types::{
     vlan::VlanHdr,
 };
 
-use super::{TCP, ports};
+use super::{Known, TCP, ports};
 use crate::{
     maps::{self, MapRecord},
     parse::Packet,
@@ -38,7 +39,7 @@ struct Way<'a> {
     /// The VLAN tag; zero: none.
     vlan: NetU16,
     ifindex: u16,
-    /// The largest IP packet that the way takes, in bytes.
+    /// The largest IP packet that the way takes, in bytes; zero: what its interface takes.
     mtu: u16,
 }
 
@@ -46,6 +47,17 @@ impl Way<'_> {
     #[inline(always)]
     fn ipv4(&self) -> bool {
         reload(self.destination).is_mapped()
+    }
+
+    /// Whether an IP packet of `len` bytes is not too large.
+    #[inline(always)]
+    fn takes(&self, ctx: &XdpContext, len: u32) -> bool {
+        /// Every link takes as much, so that what is small need not be asked about: hosts have to (RFC 791, section 3.1).
+        const SMALL: u32 = 576;
+        match self.mtu {
+            0 => len <= SMALL || maps::takes_packet_of(ctx, u32::from(self.ifindex), len),
+            mtu => len <= u32::from(mtu),
+        }
     }
 
     #[inline(always)]
@@ -62,28 +74,30 @@ fn reload(address: &Address) -> Address {
     unsafe { ptr::from_ref(address).read_volatile() }
 }
 
-/// Sends the packet of `sender` on as the record of its flow says; what becomes of it.
+/// Sends the packet of `sender` on as its flow says; what becomes of it.
 #[inline(always)]
-pub fn send(ctx: &mut XdpContext, packet: &Packet, record: RecordIndex, sender: Side) -> Verdict {
-    let Some(record) = maps::nat_record(record) else { return Verdict::DropInternal };
+pub fn send(ctx: &mut XdpContext, packet: &Packet, flow: &Known, sender: Side) -> Result<Verdict, Verdict> {
     let way = match sender {
-        Side::Client => to_backend(packet, record),
-        Side::Backend => to_client(record),
+        Side::Client => to_backend(packet, flow),
+        Side::Backend => to_client(flow.record),
     };
-    let Some(way) = way else { return Verdict::DropInternal };
-    let (Ok(verdict) | Err(verdict)) = translate(ctx, packet, &way);
-    verdict
+    let verdict = translate(ctx, packet, &way.ok_or(Verdict::DropInternal)?)?;
+    if sender == Side::Client {
+        maps::count_traffic(flow.record.state().backend(), packet.ip_len);
+    }
+    Ok(verdict)
 }
 
 /// How a client's packet goes on.
 #[inline(always)]
-fn to_backend(packet: &Packet, record: MapRecord) -> Option<Way<'_>> {
-    let backend = record.state().backend();
-    let row = maps::row(backend)?;
-    maps::count_traffic(backend, packet.ip_len);
-    let (known, target) = (record.get(), NatTarget::of(&row.outer));
+fn to_backend<'a>(packet: &'a Packet, flow: &Known) -> Option<Way<'a>> {
+    let row = flow.row;
+    let (known, target) = (flow.record.get(), NatTarget::of(&row.outer));
     Some(Way {
-        source: if target.sources == 0 { &packet.flow.source } else { &maps::nat_source(known.source)?.address },
+        source: match known.source {
+            NatRecord::NO_SOURCE => &packet.flow.source,
+            number => &maps::nat_source(number)?.address,
+        },
         destination: &row.address,
         ports: ports(known.source_port, target.port_for(packet.flow.destination_port())),
         macs: row.macs(),
@@ -106,7 +120,7 @@ fn to_client(record: MapRecord) -> Option<Way<'static>> {
         macs: [start, NetU32::from_halves(end, own.0), own.1],
         vlan: known.neighbour.vlan(),
         ifindex: known.ifindex,
-        mtu: u16::MAX,
+        mtu: 0,
     })
 }
 
@@ -121,12 +135,14 @@ fn translate(ctx: &mut XdpContext, packet: &Packet, way: &Way<'_>) -> Result<Ver
     let header_len = packet.l4_offset - packet.ip_offset;
     let new_header_len = match (old.ipv4, way.ipv4()) {
         (true, true) | (false, false) => header_len,
-        (false, true) if header_len == Ipv6Hdr::LEN => Ipv4Hdr::LEN,
-        (false, true) => return Err(Verdict::DropUntranslatable),
+        (false, true) => Ipv4Hdr::LEN,
+        (true, false) if header_len > Ipv4Hdr::LEN && has_source_route(ctx, packet) => {
+            return Err(Verdict::DropUntranslatable);
+        }
         (true, false) => Ipv6Hdr::LEN,
     };
     let new_len = packet.ip_len + new_header_len as u32 - header_len as u32;
-    if new_len > u32::from(way.mtu) {
+    if !way.takes(ctx, new_len) {
         return Err(Verdict::DropTooBig);
     }
     transport(ctx, packet, &old, &way.endpoints())?;
@@ -233,6 +249,36 @@ fn ipv6(ctx: &mut XdpContext, packet: &Packet, frame: &Frame, new: &Way<'_>) -> 
         .ok_or(Verdict::DropInternal)
 }
 
+/// Whether an IPv4 header has a source route that has not come to its end (RFC 791, section 3.1): such a packet is going elsewhere (RFC
+/// 7915, section 4.1).
+#[inline(never)]
+fn has_source_route(ctx: &XdpContext, packet: &Packet) -> bool {
+    const END: u8 = 0;
+    const NO_OPERATION: u8 = 1;
+    const LOOSE: u8 = 131;
+    const STRICT: u8 = 137;
+    const MAX_OPTIONS: usize = 40;
+    let [.., unknown] = packet.flow.source.words();
+    let mut offset = packet.ip_offset + Ipv4Hdr::LEN;
+    for _ in 0..MAX_OPTIONS {
+        // The verifier need not know one offset from another.
+        offset = veil(offset as u64, unknown.get().into()) as usize & 0x3fff;
+        if offset >= packet.l4_offset {
+            return false;
+        }
+        // The last option may be shorter; then what is read is behind it, and of no use to it.
+        let Some([kind, length, pointer]): Option<[u8; 3]> = read(ctx, offset) else { return false };
+        if kind == END {
+            return false;
+        }
+        if (kind == LOOSE || kind == STRICT) && pointer <= length {
+            return true;
+        }
+        offset += if kind == NO_OPERATION { 1 } else { usize::from(length.max(1)) };
+    }
+    false
+}
+
 /// RFC 7915, section 4.1; options are left out.
 #[inline(always)]
 fn ipv4_to_ipv6(
@@ -255,8 +301,8 @@ fn ipv4_to_ipv6(
         .ok_or(Verdict::DropInternal)
 }
 
-/// RFC 7915, section 5.1, but for small packets, too, as an atomic datagram (RFC 6864, section 4): not to be fragmented, so it needs
-/// no identification.
+/// RFC 7915, section 5.1; extension headers are left out. But for small packets, too, as an atomic datagram (RFC 6864, section 4): not
+/// to be fragmented, so it needs no identification.
 #[inline(always)]
 fn ipv6_to_ipv4(
     ctx: &mut XdpContext,

@@ -27,8 +27,10 @@ pub struct NatSweep {
     pub usage: NatUsage,
 }
 
-/// How long a connection may be opening when the table fills up: a handshake takes no longer.
+/// How long a flow of which only one side was heard, or that was reset, may live when the table fills up: a handshake takes no longer.
 const OPENING_UNDER_PRESSURE: Duration = Duration::from_secs(3);
+/// How long one may that both sides have closed: their last segments may come again.
+const CLOSED_UNDER_PRESSURE: Duration = Duration::from_secs(5);
 
 /// Counts all flows, and ends those that are over. Not for the main loop: it waits for packets that are on their way.
 pub fn sweep_nat(table: &NatTable, words: &Words, subjects: &[Subject], clock: impl Fn() -> FlowTime) -> NatSweep {
@@ -93,14 +95,15 @@ fn end(
 /// The state of the flow table that is nearest.
 const fn counts_as(phase: Phase) -> FlowState {
     match phase {
-        Phase::OPENING | Phase::ANSWERED | Phase::UNREPLIED => FlowState::Opening,
+        Phase::OPENING | Phase::ANSWERED | Phase::SIGHTED | Phase::UNREPLIED => FlowState::Opening,
         // Its other half goes on.
         Phase::ESTABLISHED | Phase::CLIENT_CLOSED | Phase::BACKEND_CLOSED | Phase::REPLIED => FlowState::Established,
         _ => FlowState::Closing,
     }
 }
 
-/// How long flows live without a packet, by backend and phase, in nanoseconds.
+/// How long flows live without a packet, by backend and phase, in nanoseconds. Those of a service that does not translate, by now, are
+/// over: no packet finds them.
 struct Lifetimes {
     owners: HashMap<BackendId, usize>,
     by_owner: Vec<Vec<u64>>,
@@ -108,12 +111,12 @@ struct Lifetimes {
 
 impl Lifetimes {
     fn new(subjects: &[Subject], is_pressed: bool) -> Self {
-        let numbered = || subjects.iter().enumerate().filter(|(_, subject)| subject.nat.is_some());
-        let owners = numbered().flat_map(|(number, subject)| subject.backends.iter().map(move |id| (*id, number)));
+        let numbered = subjects.iter().enumerate();
+        let owners = numbered.flat_map(|(number, subject)| subject.backends.iter().map(move |id| (*id, number)));
         let lifetimes = |subject: &Subject| {
-            let timeouts = subject.nat.unwrap_or_default();
-            let phases = (0..Phase::OVER.0).map(Phase);
-            phases.map(|phase| of_phase(phase, subject.idle_timeout, &timeouts, is_pressed)).collect()
+            let lifetime =
+                |phase| subject.nat.map_or(0, |timeouts| of_phase(phase, subject.idle_timeout, &timeouts, is_pressed));
+            (0..Phase::OVER.0).map(Phase).map(lifetime).collect()
         };
         Self { owners: owners.collect(), by_owner: subjects.iter().map(lifetimes).collect() }
     }
@@ -125,13 +128,13 @@ impl Lifetimes {
 }
 
 fn of_phase(phase: Phase, established: Duration, timeouts: &NatTimeouts, is_pressed: bool) -> u64 {
-    let opening = if is_pressed { timeouts.opening.min(OPENING_UNDER_PRESSURE) } else { timeouts.opening };
+    let at_most = |limit, lifetime: Duration| if is_pressed { lifetime.min(limit) } else { lifetime };
     let lifetime = match phase {
-        Phase::OPENING | Phase::ANSWERED => opening,
+        Phase::OPENING | Phase::ANSWERED | Phase::SIGHTED => at_most(OPENING_UNDER_PRESSURE, timeouts.opening),
+        Phase::RESET => at_most(OPENING_UNDER_PRESSURE, timeouts.reset),
+        Phase::UNREPLIED => at_most(OPENING_UNDER_PRESSURE, timeouts.unreplied),
+        Phase::TIME_WAIT => at_most(CLOSED_UNDER_PRESSURE, timeouts.time_wait),
         Phase::CLIENT_CLOSED | Phase::BACKEND_CLOSED => timeouts.half_closed,
-        Phase::TIME_WAIT => timeouts.time_wait,
-        Phase::RESET => timeouts.reset,
-        Phase::UNREPLIED => timeouts.unreplied,
         _ => established,
     };
     u64::try_from(lifetime.as_nanos()).unwrap_or(u64::MAX)

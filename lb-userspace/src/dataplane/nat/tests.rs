@@ -78,6 +78,7 @@ fn a_flow_lives_as_long_as_its_phase_says() {
     for (phase, lifetime, counts_as) in [
         (Phase::OPENING, timeouts.opening.as_secs(), FlowState::Opening),
         (Phase::ANSWERED, timeouts.opening.as_secs(), FlowState::Opening),
+        (Phase::SIGHTED, timeouts.opening.as_secs(), FlowState::Opening),
         (Phase::ESTABLISHED, IDLE, FlowState::Established),
         (Phase::CLIENT_CLOSED, timeouts.half_closed.as_secs(), FlowState::Established),
         (Phase::BACKEND_CLOSED, timeouts.half_closed.as_secs(), FlowState::Established),
@@ -132,14 +133,38 @@ fn a_place_that_is_being_made_is_left_alone() {
 }
 
 #[test]
-fn when_the_table_fills_up_connections_that_do_not_open_go_first() {
-    let world = World::new();
-    world.open(1, 1, Phase::OPENING, 10);
-    world.open(2, 1, Phase::ESTABLISHED, 10);
-    assert_eq!(world.sweep().freed, 0);
-    world.table.set_taken(world.table.bits().entries() / 4 * 3 + 1);
+fn when_the_table_fills_up_what_is_not_established_goes_first() {
+    for (phase, idle) in [
+        (Phase::OPENING, 5),
+        (Phase::ANSWERED, 5),
+        (Phase::SIGHTED, 5),
+        (Phase::RESET, 5),
+        (Phase::UNREPLIED, 5),
+        (Phase::TIME_WAIT, 7),
+    ] {
+        let world = World::new();
+        world.open(1, 1, phase, idle);
+        for (number, lasting) in
+            (2..).zip([Phase::ESTABLISHED, Phase::CLIENT_CLOSED, Phase::BACKEND_CLOSED, Phase::REPLIED])
+        {
+            world.open(number, 1, lasting, idle);
+        }
+        assert_eq!(world.sweep().freed, 0, "{phase:?}");
+        world.table.set_taken(world.table.bits().entries() / 4 * 3 + 1);
+        let found = world.sweep();
+        assert_eq!((found.freed, found.flows[&backend(1)][FlowState::Established as usize]), (1, 4), "{phase:?}");
+    }
+}
+
+#[test]
+fn a_flow_of_a_service_that_translates_no_more_is_over() {
+    let mut world = World::new();
+    world.open(1, 1, Phase::ESTABLISHED, 0);
+    world.open(2, 1, Phase::REPLIED, 0);
+    world.subjects[0].nat = None;
     let found = world.sweep();
-    assert_eq!((found.freed, found.flows[&backend(1)][FlowState::Established as usize]), (1, 1));
+    assert_eq!((found.freed, found.flows.len(), found.ended[&backend(1)]), (2, 0, 2));
+    assert_eq!(world.table.taken_places().count(), 0);
 }
 
 #[test]

@@ -19,7 +19,8 @@ const DESTINATION: IpNumber = IpNumber::IPV6_DESTINATION_OPTIONS;
 /// An option of padding (RFC 8200, section 4.2) fills the header, or zeroes do.
 fn extension(number: IpNumber, data_len: usize) -> Extension {
     let mut data = vec![0; data_len];
-    if number != FRAGMENT {
+    // Of a route the second byte says how much of it is left.
+    if number != FRAGMENT && number != ROUTING {
         data[0] = 1;
         data[1] = u8::try_from(data_len - 2).unwrap_or(u8::MAX);
     }
@@ -82,6 +83,21 @@ fn ports_are_found_behind_an_ipv6_extension_header_of_every_length_that_fits() {
         let packet = Packet { extensions, ..Family::V6.packet(IpNumber::TCP) };
         let description = format!("TCP behind destination options of {} bytes leaves", data_len + 2);
         Case::forwards(description, Family::V6, &Backend::tunnel(Family::V6), &Family::V6.frame(packet.to_bytes()))
+    });
+    check_all(&mut balancer, cases);
+}
+
+/// What stands in the header as the destination is on the way only (RFC 8200, section 4.4): the kernel decides.
+#[test]
+fn what_has_segments_of_its_route_left_passes() {
+    let Some(mut balancer) = Balancer::with_one_backend() else { return };
+    let cases = PROTOCOLS.into_iter().flat_map(|protocol| {
+        [1, 255].map(|segments_left| {
+            let mut packet = with_extensions(protocol, &[DESTINATION, ROUTING]);
+            packet.extensions[1].data[1] = segments_left;
+            let frame = Family::V6.frame(packet.to_bytes()).to_bytes();
+            Case::passes(format!("{segments_left} segments are left"), Verdict::PassOtherProtocol, frame)
+        })
     });
     check_all(&mut balancer, cases);
 }

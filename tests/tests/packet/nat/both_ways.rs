@@ -3,11 +3,14 @@
 use std::net::SocketAddr;
 
 use etherparse::IpNumber;
+use lb_common::Verdict;
 
-use super::scene::{FIRST_PORT, Scene, Setup, assert_sent, endpoints, opened, source_address};
+use super::scene::{BACKEND_MAC, FIRST_PORT, Scene, Setup, assert_sent, endpoints, opened, source_address};
 use crate::{
+    case::Action,
+    frame::Frame,
     packet::{Packet, flags},
-    world::{Family, PROTOCOLS, SERVICE_PORT, name},
+    world::{EGRESS_MAC, Family, OTHER_IFINDEX, PROTOCOLS, SERVICE_PORT, name},
 };
 
 /// The backend sees one of the sources, or the client; and one of the ports.
@@ -87,4 +90,25 @@ fn the_sources_share_the_flows() {
         counts[number] += 1;
     }
     assert!(counts.iter().all(|count| *count > 60), "{counts:?}");
+}
+
+/// Clients are on one side of the balancer, backends on another, as it is where the client's address is kept.
+#[test]
+fn a_reply_that_comes_in_by_another_interface_leaves_by_that_of_the_client() {
+    for setup in Setup::all() {
+        let Some(mut scene) = Scene::new(Setup { egress: OTHER_IFINDEX, ..setup }) else { return };
+        scene.balancer.maps().put_interface(OTHER_IFINDEX, EGRESS_MAC).expect("the interface map takes it");
+        for protocol in PROTOCOLS {
+            let request = scene.request(protocol);
+            let outcome = scene.send(&request);
+            assert_eq!((outcome.action, &outcome.verdicts[..]), (Action::Redirect, &[(Verdict::Redirected, 1)][..]));
+            let source = endpoints(&outcome.frame).0;
+            let reply = scene.reply(protocol, source).with_flags(flags::SYN | flags::ACK, 99, 0x1234_5679);
+            let frame = setup.backend.frame(reply.to_bytes());
+            let frame = Frame { source: BACKEND_MAC, destination: EGRESS_MAC, ..frame };
+            let outcome = scene.balancer.run_on(OTHER_IFINDEX, &frame.to_bytes());
+            assert_eq!((outcome.action, &outcome.verdicts[..]), (Action::Redirect, &[(Verdict::Redirected, 1)][..]));
+            assert_eq!(outcome.frame, scene.for_client(&reply, request.source).to_bytes(), "{setup:?}");
+        }
+    }
 }

@@ -1,7 +1,10 @@
 //! What a packet's headers have besides addresses and ports.
 
+use std::process::Command;
+
 use etherparse::IpNumber;
 use lb_common::Verdict;
+use lb_tests::lab::run;
 
 use super::scene::{BACKEND_MAC, Scene, Setup, assert_sent, endpoints};
 use crate::{
@@ -33,23 +36,68 @@ fn options_stay_in_their_family_and_are_left_out_in_the_other() {
     }
 }
 
+/// RFC 7915, section 5.1.
 #[test]
-fn extension_headers_stay_in_ipv6_and_cannot_be_translated_to_ipv4() {
+fn extension_headers_stay_in_ipv6_and_are_left_out_in_ipv4() {
     for backend in FAMILIES {
         let Some(mut scene) = Scene::new(Setup::full(Family::V6, backend)) else { return };
         for protocol in PROTOCOLS {
-            let extensions =
-                vec![Extension { number: IpNumber::IPV6_DESTINATION_OPTIONS, data: vec![1, 4, 0, 0, 0, 0] }];
-            let request = Packet { extensions, ..scene.request(protocol) };
+            for number in
+                [IpNumber::IPV6_HEADER_HOP_BY_HOP, IpNumber::IPV6_DESTINATION_OPTIONS, IpNumber::IPV6_ROUTE_HEADER]
+            {
+                // Options that are padding, or a route of type 1 that has come to its end.
+                let extensions = [vec![1, 0, 0, 0, 0, 0], vec![1, 0, 0, 0, 0, 0, 1, 6, 0, 0, 0, 0, 0, 0]];
+                for extensions in extensions.map(|data| vec![Extension { number, data }]) {
+                    let request = Packet { extensions, ..scene.request(protocol) };
+                    let outcome = scene.send(&request);
+                    let source = endpoints(&outcome.frame).0;
+                    let expected = match backend {
+                        Family::V6 => request,
+                        Family::V4 => Packet { extensions: Vec::new(), ..request },
+                    };
+                    assert_sent(&format!("{number:?}"), &outcome, &scene.for_backend(&expected, source));
+                }
+            }
+        }
+    }
+}
+
+/// RFC 7915, section 4.1, and RFC 791, section 3.1.
+#[test]
+fn a_source_route_that_has_not_come_to_its_end_is_not_translated_to_ipv6() {
+    const LOOSE: u8 = 131;
+    const STRICT: u8 = 137;
+    let route = |kind, pointer| vec![kind, 7, pointer, 10, 0, 0, 1];
+    let behind = |mut options: Vec<u8>, rest: Vec<u8>| {
+        options.extend(rest);
+        options.resize(options.len().next_multiple_of(4), 0);
+        options
+    };
+    let record_route = vec![7, 7, 4, LOOSE, 7, 4, 0];
+    let table = [
+        (behind(Vec::new(), route(LOOSE, 4)), true),
+        (behind(Vec::new(), route(STRICT, 4)), true),
+        (behind(vec![1; 21], route(STRICT, 4)), true),
+        (behind(record_route.clone(), route(LOOSE, 4)), true),
+        (behind(Vec::new(), route(LOOSE, 8)), false),
+        (behind(Vec::new(), route(STRICT, 8)), false),
+        (behind(record_route, Vec::new()), false),
+        (behind(vec![0], route(LOOSE, 4)), false),
+    ];
+    for backend in FAMILIES {
+        let Some(mut scene) = Scene::new(Setup::full(Family::V4, backend)) else { return };
+        for (options, has_route) in &table {
+            let request = Packet { options: options.clone(), ..scene.request(IpNumber::UDP) };
             let outcome = scene.send(&request);
-            if backend == Family::V6 {
-                let source = endpoints(&outcome.frame).0;
-                assert_sent("an extension header", &outcome, &scene.for_backend(&request, source));
-            } else {
+            if *has_route && backend == Family::V6 {
                 assert_eq!(
                     (outcome.action, &outcome.verdicts[..]),
-                    (Action::Drop, &[(Verdict::DropUntranslatable, 1)][..])
+                    (Action::Drop, &[(Verdict::DropUntranslatable, 1)][..]),
+                    "{options:?}"
                 );
+            } else {
+                let source = endpoints(&outcome.frame).0;
+                assert_sent(&format!("{options:?}"), &outcome, &scene.for_backend(&request, source));
             }
         }
     }
@@ -171,5 +219,57 @@ fn a_packet_that_is_too_big_for_the_way_as_translated_is_dropped() {
             let outcome = scene.send(&scene.request(protocol).sized(1001 - grows + shrinks));
             assert_eq!((outcome.action, &outcome.verdicts[..]), (Action::Drop, &[(Verdict::DropTooBig, 1)][..]));
         }
+    }
+}
+
+/// Of all that is dropped nothing was carried.
+#[test]
+fn what_is_dropped_on_the_way_counts_as_no_traffic_of_the_backend() {
+    for setup in Setup::all() {
+        let Some(mut scene) = Scene::new(Setup { mtu: 1000, ..setup }) else { return };
+        scene.source_of(&scene.request(IpNumber::UDP));
+        let outcome = scene.send(&scene.request(IpNumber::UDP).sized(1100));
+        assert_eq!((&outcome.verdicts[..], &outcome.traffic[..]), (&[(Verdict::DropTooBig, 1)][..], &[][..]));
+    }
+}
+
+#[test]
+fn a_reply_that_is_too_big_for_the_interface_of_the_client_is_dropped() {
+    const MTU: usize = 1400;
+    for setup in Setup::all() {
+        let Some(mut scene) = Scene::new(setup) else { return };
+        run(Command::new("ip").args(["link", "set", "lo", "mtu", &MTU.to_string()])).expect("an MTU can be set");
+        let source = scene.source_of(&scene.request(IpNumber::UDP));
+        let len = match (setup.backend, setup.client) {
+            (Family::V4, Family::V6) => MTU - 20,
+            (Family::V6, Family::V4) => MTU + 20,
+            _ => MTU,
+        };
+        let fits = scene.answer(&scene.reply(IpNumber::UDP, source).sized(len));
+        assert_eq!(fits.verdicts, [(Verdict::Transmitted, 1)], "{setup:?}");
+        let outcome = scene.answer(&scene.reply(IpNumber::UDP, source).sized(len + 1));
+        assert_eq!((outcome.action, &outcome.verdicts[..]), (Action::Drop, &[(Verdict::DropTooBig, 1)][..]));
+    }
+}
+
+/// Replies would leave on another VLAN.
+#[test]
+fn what_comes_with_tags_that_replies_are_not_given_is_dropped() {
+    for setup in Setup::all() {
+        let Some(mut scene) = Scene::new(setup) else { return };
+        for tags in
+            [vec![Tag::service(5)], vec![Tag::service(5), Tag::customer(6)], vec![Tag::customer(5), Tag::customer(6)]]
+        {
+            for protocol in PROTOCOLS {
+                let frame = setup.client.frame(scene.request(protocol).to_bytes()).tagged(&tags);
+                let outcome = scene.balancer.run(&frame.to_bytes());
+                assert_eq!(
+                    (outcome.action, &outcome.verdicts[..]),
+                    (Action::Drop, &[(Verdict::DropUntranslatable, 1)][..]),
+                    "{tags:?}"
+                );
+            }
+        }
+        assert_eq!(scene.phases(), []);
     }
 }

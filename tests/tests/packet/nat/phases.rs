@@ -1,11 +1,12 @@
 //! What a flow is doing, as its packets tell.
 
 use etherparse::IpNumber;
-use lb_common::{Condition, Verdict, nat::Phase};
+use lb_common::{Condition, NatMode, Verdict, nat::Phase};
 
 use super::scene::{Scene, Setup, endpoints, opened};
 use crate::{
     case::Action,
+    fixture::NOW,
     packet::flags::{ACK, FIN, PSH, RST, SYN},
     world::Family,
 };
@@ -48,6 +49,8 @@ fn both_sides_open_and_close_a_connection() {
         (&[('c', RST)], Phase::RESET),
         (&[('b', RST | ACK)], Phase::RESET),
         (&[('c', RST), ('b', ACK | PSH)], Phase::ESTABLISHED),
+        (&[('c', RST), ('c', ACK | PSH)], Phase::SIGHTED),
+        (&[('c', RST), ('c', ACK | PSH), ('b', ACK)], Phase::ESTABLISHED),
     ];
     for mut scene in scenes() {
         for (port, (segments, expected)) in (PORT..).zip(table) {
@@ -64,6 +67,78 @@ fn a_handshake_is_seen_from_both_sides() {
         assert_eq!(scene.phases(), [Phase::OPENING]);
         scene.answer(&scene.reply(IpNumber::TCP, source).with_flags(SYN | ACK, 5000, CLIENT));
         assert_eq!(scene.phases(), [Phase::ANSWERED]);
+    }
+}
+
+/// Whoever sends from a forged address sees nothing of what the backend answers.
+#[test]
+fn a_handshake_needs_what_the_backend_has_sent() {
+    for mut scene in scenes() {
+        let source = scene.source_of(&scene.request_from(IpNumber::TCP, PORT));
+        scene.answer(&scene.reply(IpNumber::TCP, source).with_flags(SYN | ACK, BACKEND_SEQUENCE - 1, CLIENT));
+        let before = scene.states();
+        scene.balancer.set_time(NOW + 10_000_000_000);
+        let guesses = [0, 1, BACKEND_SEQUENCE - 1, BACKEND_SEQUENCE + 1, u32::MAX];
+        let forged = [ACK, ACK | PSH, FIN | ACK].into_iter().flat_map(|flags| guesses.map(|guess| (flags, guess)));
+        let without_ack = [0, PSH, FIN].map(|flags| (flags, BACKEND_SEQUENCE));
+        for (flags, guess) in forged.chain(without_ack) {
+            let segment = scene.request_from(IpNumber::TCP, PORT).with_flags(flags, CLIENT, guess);
+            assert_eq!(scene.send(&segment).verdicts, [(Verdict::Transmitted, 1)], "the backend decides");
+            assert_eq!(scene.states(), before, "{flags:#x} {guess}, {:?}", scene.setup);
+        }
+        scene.send(&scene.request_from(IpNumber::TCP, PORT).with_flags(ACK, CLIENT, BACKEND_SEQUENCE));
+        assert_eq!(scene.phases(), [Phase::ESTABLISHED]);
+    }
+}
+
+/// With SYN cookies a backend may answer twice with different numbers, and the client has taken the first.
+#[test]
+fn a_backend_that_sends_data_has_heard_its_client() {
+    for mut scene in scenes() {
+        let source = scene.source_of(&scene.request_from(IpNumber::TCP, PORT));
+        for sequence in [5000, 6000] {
+            scene.answer(&scene.reply(IpNumber::TCP, source).with_flags(SYN | ACK, sequence, CLIENT));
+        }
+        scene.send(&scene.request_from(IpNumber::TCP, PORT).with_flags(ACK, CLIENT, 5001));
+        assert_eq!(scene.phases(), [Phase::ANSWERED]);
+        scene.answer(&scene.reply(IpNumber::TCP, source).with_flags(ACK | PSH, 5001, CLIENT));
+        assert_eq!(scene.phases(), [Phase::ESTABLISHED]);
+    }
+}
+
+#[test]
+fn what_no_host_would_take_keeps_no_connection_alive() {
+    for mut scene in scenes() {
+        scene.establish(PORT);
+        let before = scene.states();
+        scene.balancer.set_time(NOW + 10_000_000_000);
+        let forged = CLIENT.wrapping_add(1 << 30);
+        for (flags, sequence) in [(0, CLIENT), (PSH, CLIENT), (FIN, CLIENT), (RST, forged)] {
+            scene.send(&scene.request_from(IpNumber::TCP, PORT).with_flags(flags, sequence, 0));
+            assert_eq!(scene.states(), before, "{flags:#x}");
+        }
+    }
+}
+
+/// The record says who the client is for the backend, and that is another by now.
+#[test]
+fn a_connection_is_over_where_the_service_translates_otherwise() {
+    for mut scene in scenes() {
+        let source = scene.establish(PORT);
+        let (mode, sources) = if scene.setup.sources == 0 { (NatMode::BOTH, 1) } else { (NatMode::DESTINATION, 0) };
+        let has_families = scene.setup.client == scene.setup.backend;
+        if !has_families {
+            continue;
+        }
+        scene.put_mode(mode, sources);
+        let answer = scene.reply(IpNumber::TCP, source).with_flags(ACK | PSH, BACKEND_SEQUENCE, CLIENT);
+        assert_eq!(scene.answer(&answer).verdicts, [(Verdict::PassNoService, 1)], "{:?}", scene.setup);
+        let segment = scene.request_from(IpNumber::TCP, PORT).with_flags(ACK | PSH, CLIENT, BACKEND_SEQUENCE);
+        let outcome = scene.send(&segment);
+        assert_eq!((outcome.action, &outcome.verdicts[..]), (Action::Transmit, &[(Verdict::Reset, 1)][..]));
+        assert_eq!(scene.phases(), []);
+        let outcome = scene.send(&scene.request_from(IpNumber::TCP, PORT));
+        assert_eq!((opened(&outcome), &outcome.verdicts[..]), (1, &[(Verdict::Transmitted, 1)][..]));
     }
 }
 

@@ -6,10 +6,14 @@ use std::{
 };
 
 use etherparse::IpNumber;
-use lb_common::Verdict;
+use lb_common::{Tracking, Verdict};
 
 use super::scene::{Scene, Setup, endpoints};
-use crate::{case::Action, packet::Packet, world::Family};
+use crate::{
+    case::Action,
+    packet::Packet,
+    world::{BACKEND, Family},
+};
 
 const FAMILIES: [(Family, Family); 4] =
     [(Family::V4, Family::V4), (Family::V6, Family::V6), (Family::V4, Family::V6), (Family::V6, Family::V4)];
@@ -44,12 +48,34 @@ fn without_a_port_the_packet_is_dropped_or_answered_as_the_service_says() {
             }
             let outcome = scene.send(&scene.request_from(IpNumber::TCP, 1004));
             assert_eq!((outcome.action, &outcome.verdicts[..]), (action, &[(verdict, 1)][..]));
+            let refused = if mode.resets() { vec![(Tracking::Refused, 1)] } else { Vec::new() };
+            assert_eq!(outcome.tracking, refused, "why it was reset");
             // Nothing of it is left, and the others go on.
             assert_eq!(scene.phases().len(), 4);
             scene.source_of(&scene.request_from(IpNumber::TCP, 1002));
             let outcome = scene.send(&scene.request_from(IpNumber::UDP, 1004));
             assert_eq!(outcome.verdicts, [(Verdict::Transmitted, 1)], "the ports of UDP are others");
         }
+    }
+}
+
+#[test]
+fn a_datagram_that_finds_no_port_is_dropped_for_that_where_connections_are_reset() {
+    let setup = Setup { ports: 1, ..Setup::full(Family::V4, Family::V4) };
+    let Some(mut scene) = Scene::new(Setup { mode: setup.mode.resetting(), ..setup }) else { return };
+    scene.source_of(&scene.request_from(IpNumber::UDP, 1000));
+    let outcome = scene.send(&scene.request_from(IpNumber::UDP, 1001));
+    assert_eq!((outcome.action, &outcome.verdicts[..]), (Action::Drop, &[(Verdict::DropNoPort, 1)][..]));
+}
+
+#[test]
+fn without_a_row_of_the_backend_it_is_no_port_that_is_missing() {
+    for setup in Setup::all() {
+        let Some(mut scene) = Scene::new(setup) else { return };
+        scene.balancer.maps().remove_row(BACKEND);
+        let outcome = scene.send(&scene.request(IpNumber::TCP));
+        assert_eq!((outcome.action, &outcome.verdicts[..]), (Action::Drop, &[(Verdict::DropNoBackend, 1)][..]));
+        assert_eq!(scene.balancer.nat_table().flows().count(), 0);
     }
 }
 

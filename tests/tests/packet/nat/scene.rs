@@ -6,7 +6,7 @@ use etherparse::{IpNumber, PacketHeaders, TransportHeader};
 use lb_common::{
     BackendId, BackendRow, Condition, Encapsulation, MacAddress, NatMode, NetU16, Service, ServiceKey, SlotWord,
     Tracking, Verdict, layout,
-    nat::{NatSource, NatTarget, Phase},
+    nat::{NatSource, NatState, NatTarget, Phase},
 };
 
 use crate::{
@@ -32,6 +32,8 @@ pub(super) struct Setup {
     pub(super) sources: u16,
     pub(super) ports: u16,
     pub(super) mtu: u16,
+    /// The interface that leads to the backend.
+    pub(super) egress: u32,
     /// The VLAN of the backend; zero is none.
     pub(super) vlan: u16,
     /// The port of the backend; zero: the service's.
@@ -41,7 +43,8 @@ pub(super) struct Setup {
 impl Setup {
     pub(super) const fn full(client: Family, backend: Family) -> Self {
         let mode = NatMode::BOTH;
-        Self { client, backend, mode, sources: 1, ports: 20_000, mtu: 1500, vlan: 0, port: BACKEND_PORT }
+        let egress = INGRESS_IFINDEX;
+        Self { client, backend, mode, sources: 1, ports: 20_000, mtu: 1500, egress, vlan: 0, port: BACKEND_PORT }
     }
 
     /// The client's address and port are kept.
@@ -71,7 +74,7 @@ impl Setup {
         BackendRow {
             encapsulation: Encapsulation::TRANSLATED,
             vlan: NetU16::new(self.vlan),
-            egress_ifindex: INGRESS_IFINDEX.try_into().expect("a small number"),
+            egress_ifindex: self.egress.try_into().expect("a small number"),
             mtu: self.mtu,
             destination_mac: BACKEND_MAC,
             source_mac: EGRESS_MAC,
@@ -103,18 +106,24 @@ impl Scene {
         let mut balancer = Balancer::empty()?;
         let owners = vec![SlotWord::stable(BACKEND); layout::MIN_SLOTS as usize];
         let service = Service { nat: setup.mode, ..balancer.put_slots(SERVICE, &owners) };
+        let mut scene = Self { balancer, setup, service };
+        scene.put_backend();
+        scene.put_service(service);
+        Some(scene)
+    }
+
+    /// Makes the first backend, and the sources of its flows.
+    fn put_backend(&mut self) {
+        let setup = self.setup;
         let sources: Vec<IpAddr> = (0..setup.sources).map(|number| source_address(setup.backend, number)).collect();
         let entries: Vec<NatSource> = sources
             .iter()
             .map(|address| NatSource { address: (*address).into(), first_port: FIRST_PORT, ports: setup.ports })
             .collect();
-        balancer.maps().put_nat_sources(3, &entries).expect("the map takes them");
+        self.balancer.maps().put_nat_sources(3, &entries).expect("the map takes them");
         let replies = if sources.is_empty() { vec![setup.backend.backend()] } else { sources };
-        balancer.translate(&replies);
-        balancer.put_row(BACKEND, &setup.row());
-        let mut scene = Self { balancer, setup, service };
-        scene.put_service(service);
-        Some(scene)
+        self.balancer.translate(&replies);
+        self.balancer.put_row(BACKEND, &setup.row());
     }
 
     /// Makes this the service.
@@ -140,6 +149,13 @@ impl Scene {
             self.balancer.maps().store_slot(&self.service, slot, SlotWord::stable(other));
         }
         other
+    }
+
+    /// Lets the service, and its first backend, translate in another way.
+    pub(super) fn put_mode(&mut self, mode: NatMode, sources: u16) {
+        (self.setup.mode, self.setup.sources) = (mode, sources);
+        self.put_backend();
+        self.put_service(Service { nat: mode, ..self.service });
     }
 
     /// Lets the first backend be in this condition.
@@ -202,6 +218,11 @@ impl Scene {
     /// What the flows in the table do.
     pub(super) fn phases(&self) -> Vec<Phase> {
         self.balancer.nat_table().flows().map(|(_, record)| record.state.phase()).collect()
+    }
+
+    /// The states of the flows in the table, times and all.
+    pub(super) fn states(&self) -> Vec<NatState> {
+        self.balancer.nat_table().flows().map(|(_, record)| record.state).collect()
     }
 
     /// What the flows of the client's port do.

@@ -1,0 +1,36 @@
+//! Services that translate addresses.
+
+use super::*;
+
+const TRANSLATING: &str = r#"
+[[interface]]
+name = "eth0"
+
+[[service]]
+name = "web"
+address = "192.0.2.1:80"
+protocol = "tcp"
+forwarding = "full-nat"
+[service.nat]
+sources = ["10.0.0.9"]
+[[service.backend]]
+address = "10.0.0.1"
+"#;
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+#[test]
+fn replies_to_a_source_that_new_flows_do_not_get_any_more_are_still_known() {
+    let mut world = World::ready(TRANSLATING);
+    assert_eq!(world.datapath.translated, [ip("10.0.0.9")]);
+    world.apply(&TRANSLATING.replace("10.0.0.9", "10.0.0.8"));
+    assert_eq!(world.datapath.translated, [ip("10.0.0.8"), ip("10.0.0.9")]);
+    world.change(Change::Drain(selector("10.0.0.1"), None)).unwrap_err();
+    world.settle();
+    assert_eq!(world.datapath.translated, [ip("10.0.0.8"), ip("10.0.0.9")]);
+    // Where the client's address is kept they come from the backend.
+    world.apply(&TRANSLATING.replace("full-nat", "nat").replace("[service.nat]\nsources = [\"10.0.0.9\"]\n", ""));
+    assert_eq!(world.datapath.translated, ["10.0.0.1", "10.0.0.8", "10.0.0.9"].map(ip));
+}
