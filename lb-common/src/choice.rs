@@ -1,6 +1,6 @@
 //! Choosing a backend for a new flow. The eBPF program does it with its maps, and a simulation with memory of its own.
 
-use crate::{BackendId, Connections, Policy, Ring, Scheduler};
+use crate::{BackendId, Connections, Load, Policy, Ring, Scheduler};
 
 /// Those who may be chosen, and how loaded they are.
 pub trait Candidates: Copy {
@@ -37,43 +37,83 @@ pub trait Chooser: Candidates {
     }
 }
 
-/// How many places of a ring are asked for room at a time when the backend that was chosen is full, and how many times: in all, more
-/// than most services have backends, and of a large one that is nearly full not all.
+/// How often another backend is drawn when the one that was chosen is full, before all are searched.
+const DRAWS: u32 = 4;
+/// How many places of a ring are asked for room at a time, and how many times: in all, more than most services have backends, and of a
+/// large one that is nearly full not all.
 const ATTEMPTS: u32 = 64;
 const SEARCHES: u32 = 4;
 
 /// The backend for a new flow of a service with this scheduler, in slot number `slot` of the ring of its slots, which `owner` has.
 /// Nobody, if all are full.
-#[inline(always)]
 pub fn choose(chooser: impl Chooser, scheduler: Scheduler, owner: BackendId, slot: u32, slots: Ring) -> BackendId {
+    first_choice(chooser, scheduler, owner).unwrap_or_else(|| another(chooser, scheduler, slot, slots))
+}
+
+/// The first half of [`choose`]. `None` if [`another`] has to be found, as the one that was chosen is full.
+#[inline(always)]
+pub fn first_choice(chooser: impl Chooser, scheduler: Scheduler, owner: BackendId) -> Option<BackendId> {
     let rotation = scheduler.rotation();
-    let by_slot = scheduler.policy() == Policy::SLOT || rotation.len == 0;
-    let (chosen, ring, start) = if by_slot {
-        (owner, slots, slot)
+    let policy = policy(scheduler);
+    let chosen = if policy == Policy::SLOT {
+        owner
     } else {
-        let (start, other) = match scheduler.policy() {
+        let (start, other) = match policy {
             Policy::NEXT | Policy::LEAST => (chooser.next_turn(rotation.len), 0),
             _ => any_two(chooser.random(), rotation),
         };
-        let chosen = match scheduler.policy() {
+        match policy {
             Policy::LEAST => chooser.least(rotation, start),
             Policy::LEAST_OF_TWO => lighter(chooser, rotation, start, other),
             _ => chooser.backend_at(rotation, start),
-        };
-        (chosen, rotation, start)
+        }
     };
     if !scheduler.is_limited() || !chooser.connections_of(chosen).is_full() {
-        return chosen;
+        return Some(chosen);
     }
-    search(chooser, ring, start)
+    // Where all are compared, one that is full is found only if all are.
+    let compares_all = policy == Policy::LEAST && rotation.len <= Policy::MAX_COMPARED;
+    compares_all.then_some(BackendId::NONE)
+}
+
+/// How a new flow gets its backend: where nobody has a turn, by its slot.
+#[inline(always)]
+fn policy(scheduler: Scheduler) -> Policy {
+    if scheduler.turns() == 0 { Policy::SLOT } else { scheduler.policy() }
+}
+
+/// A backend that may have more connections, when the one that was chosen may not. First some are drawn in the same way, so that what
+/// one does not take is shared by the others as all the rest is. Where slots decide, the slot says who is drawn: so a client has the same
+/// second choice each time.
+#[inline(always)]
+pub fn another(chooser: impl Chooser, scheduler: Scheduler, slot: u32, slots: Ring) -> BackendId {
+    let policy = policy(scheduler);
+    let by_slot = policy == Policy::SLOT;
+    let ring = if by_slot { slots } else { scheduler.rotation() };
+    let mut number = if by_slot { slot.wrapping_mul(SPREAD) } else { chooser.random() };
+    for _ in 0..DRAWS {
+        number = chooser.veil(number.wrapping_mul(STEP).wrapping_add(SPREAD).into()) as u32;
+        let index = if policy == Policy::NEXT { chooser.next_turn(ring.len) } else { place_of(number, ring) };
+        let backend = chooser.backend_at(ring, index);
+        if backend != BackendId::NONE && !chooser.connections_of(backend).is_full() {
+            return backend;
+        }
+    }
+    let members = scheduler.members();
+    if members.len == 0 {
+        return search(chooser, slots, slot);
+    }
+    search(chooser, members, place_of(number, members))
 }
 
 /// A backend of a ring that may have more connections, after the one at `start`.
 #[inline(always)]
 fn search(chooser: impl Chooser, ring: Ring, mut start: u32) -> BackendId {
+    let mut asked = 0;
     for _ in 0..SEARCHES {
         let found = chooser.next_with_room(ring, start);
-        if found != BackendId::NONE || ring.len <= ATTEMPTS {
+        asked += ATTEMPTS;
+        if found != BackendId::NONE || asked >= ring.len {
             return found;
         }
         start += ATTEMPTS;
@@ -84,41 +124,54 @@ fn search(chooser: impl Chooser, ring: Ring, mut start: u32) -> BackendId {
     BackendId::NONE
 }
 
+/// 2^32 divided by the golden ratio: what is below in a number comes to the top.
+const SPREAD: u32 = 0x9e37_79b1;
+/// Makes of a number the next of a sequence without a pattern (a linear congruential generator, with the multiplier of *Numerical Recipes*).
+const STEP: u32 = 1_664_525;
+
+/// The place in a ring that a number, each as likely as the others, stands for.
+#[inline(always)]
+fn place_of(number: u32, ring: Ring) -> u32 {
+    ((u64::from(number) * u64::from(ring.len)) >> 32) as u32
+}
+
 /// Two places of a ring, each as likely as the others.
 #[inline(always)]
 fn any_two(random: u32, ring: Ring) -> (u32, u32) {
-    /// 2^32 divided by the golden ratio: what is below in a number comes to the top.
-    const SPREAD: u32 = 0x9e37_79b1;
-    let place = |number: u32| ((u64::from(number) * u64::from(ring.len)) >> 32) as u32;
-    (place(random), place(random.wrapping_mul(SPREAD)))
+    (place_of(random, ring), place_of(random.wrapping_mul(SPREAD), ring))
 }
 
 #[inline(always)]
 fn lighter(candidates: impl Candidates, ring: Ring, one: u32, other: u32) -> BackendId {
     let [one, other] = [candidates.backend_at(ring, one), candidates.backend_at(ring, other)];
-    let [one_load, other_load] = [candidates.connections_of(one).load(), candidates.connections_of(other).load()];
-    if other_load.is_less_than(one_load) { other } else { one }
+    let [known, of_other] = [candidates.connections_of(one), candidates.connections_of(other)];
+    let is_lighter = if known.is_full() == of_other.is_full() {
+        of_other.load().is_less_than(known.load())
+    } else {
+        known.is_full()
+    };
+    if is_lighter { other } else { one }
 }
 
-/// Of a rotation of at most [`Policy::MAX_COMPARED`] turns the backend with the fewest connections for its weight; of several the
-/// one whose turn is next from `start` on. One that is full only if all are.
+/// Of a rotation of at most [`Policy::MAX_COMPARED`] turns the backend with the fewest connections for its weight, of those that may have
+/// more; of several the one whose turn is next from `start` on. If all are full, the one at `start`.
 #[inline(always)]
 pub fn least(candidates: impl Candidates, ring: Ring, start: u32) -> BackendId {
+    let first = candidates.backend_at(ring, start);
+    let mut best = BackendId::truncate(candidates.veil(first.get().into()) as u32);
+    let mut fewest = Load::ABOVE_ALL.map(|number| candidates.veil(number));
     let mut index = start;
-    let mut best = candidates.backend_at(ring, index);
-    let mut fewest = candidates.connections_of(best).load();
-    for _ in 1..Policy::MAX_COMPARED {
+    for _ in 0..Policy::MAX_COMPARED {
+        let backend = candidates.backend_at(ring, index);
+        let connections = candidates.connections_of(backend);
+        // Whether it is full is asked of few.
+        if connections.load().is_less_than(fewest) && !connections.is_full() {
+            (best, fewest) = (backend, connections.load());
+        }
         index = candidates.veil(ring.after(index).into()) as u32;
         if index == start {
             break;
         }
-        let backend = candidates.backend_at(ring, index);
-        let load = candidates.connections_of(backend).load();
-        if load.is_less_than(fewest) {
-            (best, fewest) = (backend, load);
-        }
-        best = BackendId::truncate(candidates.veil(best.get().into()) as u32);
-        fewest = fewest.map(|number| candidates.veil(number));
     }
     best
 }
@@ -132,6 +185,9 @@ pub fn next_with_room(candidates: impl Candidates, ring: Ring, start: u32) -> Ba
         let backend = BackendId::truncate(candidates.veil(candidates.backend_at(ring, index).get().into()) as u32);
         if backend != BackendId::NONE && !candidates.connections_of(backend).is_full() {
             return backend;
+        }
+        if index == start {
+            break;
         }
     }
     BackendId::NONE
@@ -148,9 +204,10 @@ mod tests {
     use super::*;
     use crate::Tally;
 
-    /// Backends with numbers from 1 on, each with some connections, and a ring of their numbers.
+    /// Backends with numbers from 1 on, each with some connections, a ring of their numbers, and one of them where each is once.
     struct World {
         ring: Vec<u32>,
+        members: Vec<u32>,
         connections: Vec<Connections>,
         turn: Cell<u32>,
         random: Cell<u64>,
@@ -158,7 +215,7 @@ mod tests {
 
     impl World {
         fn new(ring: Vec<u32>, connections: Vec<Connections>) -> Self {
-            Self { ring, connections, turn: Cell::new(0), random: Cell::new(1) }
+            Self { ring, members: Vec::new(), connections, turn: Cell::new(0), random: Cell::new(1) }
         }
 
         fn ring(&self) -> Ring {
@@ -166,14 +223,31 @@ mod tests {
         }
 
         fn choose(&self, policy: Policy) -> usize {
-            let scheduler = Scheduler::new(policy, 0, self.ring().len).limited(false);
-            choose(self, scheduler, BackendId::truncate(self.ring[0]), 0, self.ring()).get() as usize
+            self.choose_in_slot(policy, 0)
+        }
+
+        fn choose_in_slot(&self, policy: Policy, slot: usize) -> usize {
+            let turns = if policy == Policy::SLOT { 0 } else { self.ring().len };
+            let scheduler = Scheduler::new(policy, 0, turns).with_members(self.members.len() as u32).limited(false);
+            let slots = Ring { first_chunk: SLOTS, ..self.ring() };
+            choose(self, scheduler, BackendId::truncate(self.ring[slot]), slot as u32, slots).get() as usize
+        }
+
+        /// With these weights, each backend having as many connections as it may have but for one.
+        fn nearly_full(turns: &[u32], free: u32) -> Self {
+            let ring: Vec<u32> = (1..).zip(turns).flat_map(|(id, turns)| vec![id; *turns as usize]).collect();
+            let connections = (0..=turns.len() as u32).map(|id| with((id != free).into(), 1, 1)).collect();
+            Self { members: (1..).take(turns.len()).collect(), ..Self::new(ring, connections) }
         }
     }
 
+    /// Where the slots stand.
+    const SLOTS: u32 = 1000;
+
     impl Candidates for &World {
-        fn backend_at(self, _ring: Ring, index: u32) -> BackendId {
-            BackendId::truncate(self.ring[index as usize])
+        fn backend_at(self, ring: Ring, index: u32) -> BackendId {
+            let is_rotation = ring == self.ring() || ring.first_chunk == SLOTS;
+            BackendId::truncate(if is_rotation { self.ring[index as usize] } else { self.members[index as usize] })
         }
 
         fn connections_of(self, backend: BackendId) -> Connections {
@@ -231,6 +305,42 @@ mod tests {
             }
             prop_assert_eq!(world.choose(policy), 0);
         }
+    }
+
+    #[test]
+    fn the_only_one_that_has_room_is_found_however_seldom_its_turn_comes() {
+        for (turns, free) in [(vec![1000, 1, 1], 2), (vec![1013, 11], 2), (vec![100; 200], 199), (vec![700; 90], 1)] {
+            for policy in [Policy::SLOT, Policy::NEXT, Policy::RANDOM, Policy::LEAST_OF_TWO] {
+                let world = World::nearly_full(&turns, free);
+                for slot in 0..500 {
+                    assert_eq!(world.choose_in_slot(policy, slot) as u32, free, "{policy:?} of {}", turns.len());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_a_full_one_may_not_have_is_shared_by_all_others() {
+        const ROUNDS: usize = 40_000;
+        for policy in [Policy::SLOT, Policy::NEXT, Policy::RANDOM] {
+            let connections = (0..=4).map(|id| with((id == 1).into(), 1, (id == 1).into())).collect();
+            let world = World::new((0..1024).map(|place| 1 + place % 4).collect(), connections);
+            let mut counts = [0_usize; 5];
+            for round in 0..ROUNDS {
+                counts[world.choose_in_slot(policy, round % 1024)] += 1;
+            }
+            assert_eq!(counts[..2], [0, 0]);
+            assert!(counts[2..].iter().all(|count| count.abs_diff(ROUNDS / 3) < ROUNDS / 40), "{policy:?}: {counts:?}");
+        }
+    }
+
+    #[test]
+    fn one_that_is_full_is_not_chosen_whatever_its_weight() {
+        let light = with(33_000, 1, 0);
+        let heavy = with(10, 65_535, 10);
+        let world = World::new(vec![1, 2], vec![light, heavy, light]);
+        assert_eq!([(0, 1), (1, 0)].map(|(one, other)| lighter(&world, world.ring(), one, other).get()), [2, 2]);
+        assert!((0..50).all(|_| world.choose(Policy::LEAST) == 2));
     }
 
     #[test]

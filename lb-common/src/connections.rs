@@ -20,25 +20,26 @@ impl Connections {
         self.tally.active() > self.limit.wrapping_sub(1)
     }
 
-    /// How loaded it would be with one connection more.
+    /// How loaded it would be with one connection more, whether it may have one or not.
     #[inline(always)]
     pub const fn load(&self) -> Load {
-        // One that is full counts as if it had more than any that is not.
-        let full = (self.is_full() as u64) << 31;
-        Load { connections: (self.tally.active() as u64 | full) + 1, weight: self.weight as u64 }
+        Load { connections: self.tally.balance() as i64 + 1, weight: self.weight as i64 }
     }
 }
 
 /// Connections by weight, to be compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Load {
-    /// At most 2^32.
-    connections: u64,
+    /// Below 2^32, and negative where ends were counted without their beginnings.
+    connections: i64,
     /// Below 2^22.
-    weight: u64,
+    weight: i64,
 }
 
 impl Load {
+    /// More than that of any backend with a weight.
+    pub const ABOVE_ALL: Self = Self { connections: 1 << 40, weight: 1 };
+
     /// Whether it is less than `other`.
     #[inline(always)]
     pub const fn is_less_than(self, other: Self) -> bool {
@@ -49,13 +50,13 @@ impl Load {
     #[inline(always)]
     #[must_use]
     pub fn map(self, map: impl Fn(u64) -> u64) -> Self {
-        Self { connections: map(self.connections), weight: map(self.weight) }
+        Self { connections: map(self.connections as u64) as i64, weight: map(self.weight as u64) as i64 }
     }
 }
 
 /// A count of active connections that only needs additions, which CPUs may do in any order: active ones in the lower half, those
-/// that have ended, in all, in the upper half. So whoever has seen the same number twice knows that nothing has changed
-/// in between.
+/// that have ended, in all, in the upper half. So whoever has seen the number twice knows how many have begun and ended in
+/// between.
 ///
 /// A connection is active if the flow table has an entry for it that is not closing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -91,6 +92,11 @@ impl Tally {
     /// The same, and fewer than none where ends were counted without their beginnings.
     pub const fn balance(self) -> i32 {
         self.0 as i32
+    }
+
+    /// How many have ended, in all: below 2^32, after which it starts over.
+    pub const fn ended(self) -> u32 {
+        (self.0.wrapping_sub(self.balance() as i64 as u64) >> 32) as u32
     }
 
     /// The same after so many connections have ended.
@@ -149,15 +155,20 @@ mod tests {
         }
 
         #[test]
-        fn who_is_full_is_more_loaded_than_whoever_is_not(
-            full in 1..1_000_000_u32, other in 0..1_000_000_u32, weights in [1..=1_048_560_u32, 1..=1_048_560_u32],
+        fn ends_are_counted_also_where_they_come_before_their_beginnings(begun in 0..2000_u32, ended in 0..4000_u32) {
+            let tally = Tally(u64::from(begun)).after(u64::from(ended));
+            prop_assert_eq!(tally.ended(), ended);
+            prop_assert_eq!(i64::from(tally.balance()), i64::from(begun) - i64::from(ended));
+        }
+
+        #[test]
+        fn loads_are_compared_by_weight(
+            counts in [0..1_000_000_u32, 0..1_000_000_u32], weights in [1..=1_048_560_u32, 1..=1_048_560_u32],
         ) {
-            // At the same weight, and as long as nobody has two thousand times the weight.
-            let [heavy, light] = [weights[0].max(weights[1]).min(2000), 1];
-            for weight in [heavy, light] {
-                let [full, other] = [with(full, weight, full), with(other, light.max(1), 0)];
-                prop_assert!(other.load().is_less_than(full.load()));
-            }
+            let load = |index: usize| with(counts[index], weights[index], 0).load();
+            let [one, other] = [0, 1].map(|index| u64::from(counts[index] + 1) * u64::from(weights[1 - index]));
+            prop_assert_eq!(load(0).is_less_than(load(1)), one < other);
+            prop_assert!(load(0).is_less_than(Load::ABOVE_ALL));
         }
     }
 

@@ -28,13 +28,14 @@ impl Policy {
 /// What a service does with new flows, in one word, so that a packet sees all of a change or nothing.
 ///
 /// A *rotation* is a sequence of backends in chunks of its own in the slot array, one slot word for each turn. It names
-/// backends that take new flows only, each as often as its weight asks for.
+/// backends that take new flows only, each as often as its weight asks for. Where that is not once, and backends have limits, the
+/// *members* follow, in chunks of their own: each once.
 ///
 /// ```text
-///  63 ........... 32   31 ......... 8    5     4    3 ... 0
-/// ┌──────────────────┬────────────────┬─────┬─────┬────────┐
-/// │   first chunk    │  turns         │ rst │ lim │ policy │
-/// └──────────────────┴────────────────┴─────┴─────┴────────┘
+///  63 ... 41   40 .... 25   24 ... 8    6     5     4    3 ... 0
+/// ┌──────────┬────────────┬──────────┬─────┬─────┬─────┬────────┐
+/// │ 1. chunk │  members   │  turns   │ lrn │ rst │ lim │ policy │
+/// └──────────┴────────────┴──────────┴─────┴─────┴─────┴────────┘
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(transparent)]
@@ -42,9 +43,12 @@ pub struct Scheduler(u64);
 
 const LIMITED: u64 = 1 << 4;
 const RESET: u64 = 1 << 5;
+const LEARNING: u64 = 1 << 6;
 const TURNS_SHIFT: u32 = 8;
-const TURNS_MASK: u64 = (1 << 24) - 1;
-const CHUNK_SHIFT: u32 = 32;
+const TURNS_MASK: u64 = (1 << 17) - 1;
+const MEMBERS_SHIFT: u32 = 25;
+const MEMBERS_MASK: u64 = (1 << 16) - 1;
+const CHUNK_SHIFT: u32 = 41;
 
 impl Scheduler {
     /// New flows go by their slots.
@@ -62,6 +66,24 @@ impl Scheduler {
     #[must_use]
     pub const fn limited(self, reset: bool) -> Self {
         Self(self.0 | LIMITED | if reset { RESET } else { 0 })
+    }
+
+    /// The same with so many members, at most [`BackendId::COUNT`](crate::BackendId::COUNT), each of which stands once in the chunks after those of the turns.
+    #[must_use]
+    pub const fn with_members(self, members: u32) -> Self {
+        Self(self.0 & !(MEMBERS_MASK << MEMBERS_SHIFT) | (members as u64 & MEMBERS_MASK) << MEMBERS_SHIFT)
+    }
+
+    /// The same while connections that were there before are counted as they send something.
+    #[must_use]
+    pub const fn learning(self) -> Self {
+        Self(self.0 | LEARNING)
+    }
+
+    /// Whether a connection of which the first packet was not seen is remembered.
+    #[inline(always)]
+    pub const fn is_learning(self) -> bool {
+        self.0 & LEARNING != 0
     }
 
     /// Whether backends have limits.
@@ -111,6 +133,26 @@ impl Scheduler {
     pub const fn rotation(self) -> Ring {
         Ring { first_chunk: self.first_chunk(), len: self.turns() }
     }
+
+    /// Where each backend that takes new flows stands once: of its own, or the turns. Empty if there is neither.
+    #[inline(always)]
+    pub const fn members(self) -> Ring {
+        let len = (self.0 >> MEMBERS_SHIFT & MEMBERS_MASK) as u32;
+        if len == 0 {
+            return self.rotation();
+        }
+        Ring { first_chunk: self.first_chunk().wrapping_add(chunks_of(self.turns())), len }
+    }
+
+    /// How many chunks turns and members take.
+    pub const fn chunks(self) -> u32 {
+        chunks_of(self.turns()) + chunks_of((self.0 >> MEMBERS_SHIFT & MEMBERS_MASK) as u32)
+    }
+}
+
+/// How many chunks so many words take.
+const fn chunks_of(words: u32) -> u32 {
+    words.div_ceil(crate::layout::CHUNK_SLOTS)
 }
 
 /// A part of the slot array that begins anew at its end: the turns of a rotation, or the slots of a service.
@@ -148,10 +190,16 @@ mod tests {
     proptest! {
         #[test]
         fn the_word_keeps_its_parts_apart(
-            policy in 0..=4_u8, first_chunk: u32, turns in 0..=Scheduler::MAX_TURNS, limited: bool, reset: bool,
+            policy in 0..=4_u8, first_chunk in 0..crate::layout::SLOT_CHUNKS, turns in 0..=Scheduler::MAX_TURNS,
+            members in 0..=crate::BackendId::COUNT, limited: bool, reset: bool, learning: bool,
         ) {
-            let plain = Scheduler::new(Policy(policy), first_chunk, turns);
+            let plain = Scheduler::new(Policy(policy), first_chunk, turns).with_members(members);
             let scheduler = if limited { plain.limited(reset) } else { plain };
+            let scheduler = if learning { scheduler.learning() } else { scheduler };
+            let after = Ring { first_chunk: first_chunk + turns.div_ceil(1024), len: members };
+            prop_assert_eq!(scheduler.members(), if members == 0 { scheduler.rotation() } else { after });
+            prop_assert_eq!(scheduler.chunks(), turns.div_ceil(1024) + members.div_ceil(1024));
+            prop_assert_eq!(scheduler.is_learning(), learning);
             prop_assert_eq!(scheduler.policy(), Policy(policy));
             prop_assert_eq!(scheduler.rotation(), Ring { first_chunk, len: turns });
             prop_assert_eq!(scheduler.is_limited(), limited);

@@ -78,6 +78,15 @@ impl SlotWord {
     pub const fn remember(self) -> bool {
         self.0 & Self::REMEMBER != 0
     }
+
+    /// The word of a flow whose slot has this one now, and had another slot with the word `before`: a flow that nobody remembers is where
+    /// it was.
+    #[inline(always)]
+    #[must_use]
+    pub const fn coming_from(self, before: Self) -> Self {
+        let previous = if before.remember() { before.previous() } else { before.current() };
+        Self::new(self.current(), previous, self.look_up(), self.remember())
+    }
 }
 
 #[cfg(test)]

@@ -71,6 +71,17 @@ pub trait Bucket {
         None
     }
 
+    /// Puts `new` where an earlier entry of the same flow stands. What stands there then, since others may have seen the same packet;
+    /// `None` if the flow has gone meanwhile.
+    #[inline(always)]
+    fn renew(&self, way: usize, old: FlowEntry, new: FlowEntry) -> Option<FlowEntry> {
+        if self.replace(way, old, new) {
+            return Some(new);
+        }
+        let met = self.load(way);
+        met.is(new.tag()).then_some(met)
+    }
+
     /// The first way that is nobody's; [`WAYS`] if there is none.
     #[inline(always)]
     fn vacant(&self) -> usize {

@@ -43,14 +43,22 @@ pub fn backend_of(
         let signal = signal.unwrap_or_else(|| signal_of(ctx, packet));
         packet.veil(hash.0);
         if before != hash {
-            word = follow(word, word_of(service, before)?);
+            word = word.coming_from(word_of(service, before)?);
         }
-        match track::backend_of(hash, word, signal, before) {
+        match track::backend_of(service.id, hash, word, signal, before) {
             Tracked::To(backend) => backend,
-            Tracked::Remember(entry) => track::remember(hash, entry),
+            Tracked::Remember(entry) => {
+                let backend = track::remember(hash, entry);
+                track::forget(before, hash);
+                backend
+            }
             Tracked::New(vacancy) => match affinity::backend_of_new_flow(packet, service, hash, word) {
                 BackendId::NONE => BackendId::NONE,
-                backend => track::admit(hash, word, signal, backend, vacancy),
+                backend => {
+                    let backend = track::admit(hash, word, signal, backend, vacancy);
+                    track::forget(before, hash);
+                    backend
+                }
             },
         }
     } else {
@@ -92,13 +100,6 @@ extern "C" fn hash_of_source(high: u64, low: u64, input: u32) -> u64 {
 pub fn word_of(service: &Service, hash: FlowHash) -> Result<SlotWord, Verdict> {
     let (chunk, index) = service.locate(hash.slot(service.slot_mask));
     maps::slot(chunk, index).ok_or(Verdict::DropInternal)
-}
-
-/// The word of a flow whose slot is `word` now, and was `before`: flows that nobody remembers are where they were.
-#[inline(always)]
-fn follow(word: SlotWord, before: SlotWord) -> SlotWord {
-    let previous = if before.remember() { before.previous() } else { before.current() };
-    SlotWord::new(word.current(), previous, word.look_up(), word.remember())
 }
 
 /// What a packet says about its flow.

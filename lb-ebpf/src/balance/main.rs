@@ -5,9 +5,10 @@
 //! ```
 //!
 //! One file per step; the step `flow` has five: `flow.rs` for the slot, `track.rs` for the flow table, `schedule.rs` for new
-//! flows that do not go by their slot, `affinity.rs` for clients that stay with their server, `quic.rs` for connection ids. A step that ends a packet's way returns the verdict as its error. The program runs on several
-//! CPUs at once and shares its maps with the daemon: counters are per CPU, and entries of the flow
-//! table are changed by compare-and-swap, and everything else is only read here.
+//! flows that do not go by their slot, `affinity.rs` for clients that stay with their server, `quic.rs` for connection ids. A step
+//! that ends a packet's way returns the verdict as its error. The program runs on several CPUs at once and shares its maps with the
+//! daemon: counters and turns are per CPU, entries of the flow table are changed by compare-and-swap, connections are counted by
+//! atomic additions, and everything else is only read here.
 
 #![no_std]
 #![no_main]

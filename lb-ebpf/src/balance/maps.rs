@@ -5,7 +5,7 @@ use core::intrinsics::{AtomicOrdering, atomic_cxchg, atomic_xadd};
 use aya_ebpf::{
     EbpfContext as _, Global,
     btf_maps::{self, ArrayOfMaps},
-    helpers::generated::{bpf_check_mtu, bpf_ktime_get_coarse_ns},
+    helpers::generated::{bpf_check_mtu, bpf_get_smp_processor_id, bpf_ktime_get_coarse_ns},
     macros::{btf_map, map},
     maps::{Array, DevMap, HashMap, LruHashMap, PerCpuArray, ProgramArray},
     programs::XdpContext,
@@ -129,9 +129,10 @@ pub fn is_own_virtual_mac(ifindex: u32, destination: MacAddress) -> bool {
     VIRTUAL_MACS.get_ptr(router.index()).is_some_and(|master_on| load(master_on) == ifindex)
 }
 
-/// Reads a word that the daemon may be storing: once, and whole.
+/// Reads a word that others may be storing: once, and whole.
 #[inline(always)]
 fn load<T: Copy>(word: *const T) -> T {
+    const { assert!(size_of::<T>() <= size_of::<u64>(), "more is not read whole") };
     // SAFETY: the word lies in a map that lives as long as the program, and an aligned word is stored whole.
     unsafe { word.read_volatile() }
 }
@@ -160,11 +161,26 @@ pub fn next_turn(service: ServiceId, turns: u32) -> u32 {
     let Some(next) = TURNS.get_ptr_mut(service.get()) else { return 0 };
     // SAFETY: the number belongs to this CPU, and XDP programs do not interrupt each other on one CPU.
     unsafe {
-        // A rotation may have become shorter.
-        let turn = if *next < turns { *next } else { 0 };
+        let turn = match *next {
+            0 => first_turn(turns),
+            turn if turn < turns => turn,
+            // It was the last, or the rotation has become shorter.
+            _ => 0,
+        };
         *next = turn + 1;
         turn
     }
+}
+
+/// Where this CPU begins in a rotation: the first one with the first turn, and the others far from each other, as each may have but
+/// few flows.
+#[inline(always)]
+fn first_turn(turns: u32) -> u32 {
+    /// 2^32 divided by the golden ratio: multiples of it leave no large gap.
+    const STEP: u32 = 0x9e37_79b9;
+    // SAFETY: the helper takes nothing and returns a number.
+    let cpu = unsafe { bpf_get_smp_processor_id() };
+    (u64::from(cpu.wrapping_mul(STEP)) * u64::from(turns) >> 32) as u32
 }
 
 /// A chunk of the slot array.
@@ -210,10 +226,14 @@ impl AllConnections {
         unsafe { self.0.add(below::<{ BackendId::COUNT }>(backend.get())) }
     }
 
-    /// Those of `backend`.
+    /// Those of `backend`: each number whole, and of about the same time.
     #[inline(always)]
     pub fn of(self, backend: BackendId) -> Connections {
-        load(self.place(backend))
+        let place = self.place(backend);
+        // SAFETY: the fields lie in a map that lives as long as the program.
+        let (tally, weight, limit) =
+            unsafe { (&raw const (*place).tally, &raw const (*place).weight, &raw const (*place).limit) };
+        Connections { tally: load(tally), weight: load(weight), limit: load(limit) }
     }
 
     #[inline(always)]

@@ -12,27 +12,37 @@ use crate::maps::{self, AllConnections, Chunk};
 /// The backend for a new flow in a slot with this word, whose owner is the last resort. Nobody, if all are full.
 #[inline(always)]
 pub fn backend_of_new_flow(service: &Service, hash: FlowHash, word: SlotWord) -> BackendId {
-    let Ring { first_chunk, len } = service.ring();
-    BackendId::truncate(schedule(
-        service.id.get(),
-        word.current().get(),
-        hash.slot(service.slot_mask),
-        first_chunk,
-        len,
-    ))
+    let mut chosen = schedule(service.id.get(), word.current().get());
+    if chosen == FULL {
+        let Ring { first_chunk, len } = service.ring();
+        chosen = another(service.id.get(), hash.slot(service.slot_mask), first_chunk, len);
+    }
+    BackendId::truncate(chosen)
 }
 
-/// The same, of the service with this id, in slot number `slot` of the ring of its slots, which `owner` has.
+/// What [`schedule`] answers if [`another`] has to be found: above all backends.
+const FULL: u32 = BackendId::COUNT;
+
+/// See [`choice::first_choice`].
 ///
-/// In the interface of C and with numbers only: so it is a *global function*, which the verifier checks once, by itself, and not for
-/// each way that leads to it (<https://docs.kernel.org/bpf/btf.html>, `BTF_FUNC_GLOBAL`).
+/// In the interface of C and with numbers only, as the others here: so it is a *global function*, which the verifier checks once, by itself,
+/// and not for each way that leads to it (<https://docs.kernel.org/bpf/btf.html>, `BTF_FUNC_GLOBAL`). They call each other as little as
+/// can be: what is on the stack at a time has to fit 512 bytes.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn schedule(service: u32, owner: u32, slot: u32, first_chunk: u32, len: u32) -> u32 {
+extern "C" fn schedule(service: u32, owner: u32) -> u32 {
     let (Some(service), Some(connections)) = (ServiceId::new(service), maps::connections()) else { return owner };
+    let chooser = Maps { service, connections };
+    choice::first_choice(chooser, maps::scheduler(service), BackendId::truncate(owner)).map_or(FULL, BackendId::get)
+}
+
+/// See [`choice::another`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn another(service: u32, slot: u32, first_chunk: u32, len: u32) -> u32 {
+    let (Some(service), Some(connections)) = (ServiceId::new(service), maps::connections()) else { return 0 };
     let slots = Ring { first_chunk, len };
-    choice::choose(Maps { service, connections }, maps::scheduler(service), BackendId::truncate(owner), slot, slots)
-        .get()
+    choice::another(Maps { service, connections }, maps::scheduler(service), slot, slots).get()
 }
 
 /// See [`choice::least`].
@@ -68,6 +78,11 @@ impl Candidates for Maps {
     #[inline(always)]
     fn connections_of(self, backend: BackendId) -> Connections {
         self.connections.of(backend)
+    }
+
+    #[inline(always)]
+    fn veil(self, value: u64) -> u64 {
+        veil(value, self.service.get().into())
     }
 }
 

@@ -4,7 +4,8 @@
 //! Entries are changed by compare-and-swap only, since packets on other CPUs and the daemon change them, too.
 
 use lb_common::{
-    BackendId, Condition, FlowEntry, FlowHash, FlowState, FlowTables, FlowTime, SlotWord, Tracking,
+    BackendId, Condition, FlowEntry, FlowHash, FlowState, FlowTables, FlowTime, Policy, Scheduler, ServiceId, SlotWord,
+    Tracking,
     flow_table::{Bucket as _, BucketBits, FlowTag, Inserted, Signal, insert},
 };
 
@@ -28,15 +29,15 @@ pub enum Tracked {
 pub enum Vacancy {
     /// In any way of its buckets.
     Any,
-    /// In that of a flow with the same ports, which is over.
+    /// In that of a flow with the same ports, which is over, or whose backend is no more.
     Predecessor,
 }
 
 /// The backend of a flow in a slot that is arming, moving or tracked. `before` is the hash that the flow had before its service
 /// changed what is hashed, or the same.
 #[inline(always)]
-pub fn backend_of(hash: FlowHash, word: SlotWord, signal: Signal, before: FlowHash) -> Tracked {
-    match track(hash.0, word.to_bits(), signal as u32, before.0) {
+pub fn backend_of(service: ServiceId, hash: FlowHash, word: SlotWord, signal: Signal, before: FlowHash) -> Tracked {
+    match track(hash.0, word.to_bits(), signal as u32, before.0, service.get()) {
         NEW => Tracked::New(Vacancy::Any),
         NEW_AFTER_ANOTHER => Tracked::New(Vacancy::Predecessor),
         answer if answer < NEW => Tracked::To(BackendId::truncate(answer as u32)),
@@ -70,6 +71,14 @@ const NEW: u64 = BackendId::COUNT as u64;
 /// What it answers of one whose predecessor is in the table.
 const NEW_AFTER_ANOTHER: u64 = NEW + 1;
 
+/// Takes a flow out that was remembered by the hash that it had `before`, once it is by its own.
+#[inline(always)]
+pub fn forget(before: FlowHash, hash: FlowHash) {
+    if before != hash {
+        withdraw(before.0, hash.0);
+    }
+}
+
 /// A backend, [`NEW`] or [`NEW_AFTER_ANOTHER`], or an entry to be remembered.
 ///
 /// In the interface of C and with numbers only, as [`put`] and the scheduler: so they are *global functions*, which the verifier checks
@@ -77,11 +86,11 @@ const NEW_AFTER_ANOTHER: u64 = NEW + 1;
 /// not call each other: all that is on the stack at a time has to fit 512 bytes.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn track(hash: u64, word: u32, signal: u32, before: u64) -> u64 {
+extern "C" fn track(hash: u64, word: u32, signal: u32, before: u64, service: u32) -> u64 {
     let flow = Flow::new(hash, word, signal);
     for _ in 0..ATTEMPTS {
         let Some(place) = find(flow.hash, flow.tables.current(), flow.now) else {
-            return flow.unknown(FlowHash(before));
+            return flow.unknown(FlowHash(before), service);
         };
         if let Some(answer) = flow.follow(place) {
             return answer;
@@ -121,8 +130,24 @@ extern "C" fn put(hash: u64, entry: u64, word: u32) -> u32 {
     }
 }
 
-/// Puts `entry` where one of an earlier flow stands. Whose it is then: another CPU may have seen the same packet. Nobody's, if the
-/// earlier one has gone meanwhile.
+/// See [`forget`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn withdraw(before: u64, hash: u64) -> u32 {
+    let (before, hash) = (FlowHash(before), FlowHash(hash));
+    let (tables, now) = (maps::flow_tables(), maps::now());
+    // Where there was no room for it, it stays what it was.
+    if find(hash, tables.current(), now).is_none() {
+        return 0;
+    }
+    let take = |Place { bucket, way, .. }: Place| bucket.take(way, FlowTag::of(before));
+    find(before, tables.current(), now).map(take);
+    find(before, tables.old(), now).map(take);
+    0
+}
+
+/// Puts `entry` where one of an earlier flow stands, or of the same one that has lost its backend. Whose it is then: another CPU may have
+/// seen the same packet. Nobody's, if the earlier one has gone meanwhile.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn reopen(hash: u64, entry: u64) -> u32 {
@@ -131,11 +156,18 @@ extern "C" fn reopen(hash: u64, entry: u64) -> u32 {
     let Some(Place { bucket, way, entry: known }) = find(flow.hash, flow.tables.current(), flow.now) else {
         return BackendId::NONE.get();
     };
-    if !flow.is_over(known) || !bucket.replace(way, known, entry) {
-        return bucket.load(way).backend().get();
+    let event = if flow.is_over(known) {
+        Tracking::Reopened
+    } else if flow.is_lost_to(known.backend()) {
+        Tracking::Rescheduled
+    } else {
+        return known.backend().get();
+    };
+    let Some(met) = bucket.renew(way, known, entry) else { return BackendId::NONE.get() };
+    if met == entry {
+        maps::count_tracking(event);
     }
-    maps::count_tracking(Tracking::Reopened);
-    entry.backend().get()
+    met.backend().get()
 }
 
 /// An entry, and where it stands.
@@ -184,7 +216,8 @@ impl Flow {
     /// The backend of a flow that is in the table, or [`NEW`]; `None` if its entry has changed meanwhile.
     #[inline(always)]
     fn follow(&self, Place { bucket, way, entry }: Place) -> Option<u64> {
-        if self.is_over(entry) {
+        let has_lost_handshake = self.signal == Signal::Opens && self.is_to_leave(entry.backend());
+        if self.is_over(entry) || has_lost_handshake {
             return Some(NEW_AFTER_ANOTHER);
         }
         let (next, event) = self.next(entry);
@@ -210,11 +243,17 @@ impl Flow {
     #[inline(always)]
     fn next(&self, entry: FlowEntry) -> (FlowEntry, Tracking) {
         let current = self.word.current();
-        if entry.backend() != current && self.is_lost_to(entry.backend()) {
+        if self.is_to_leave(entry.backend()) {
             (entry.of_backend(current).after(self.signal, self.now), Tracking::Rescheduled)
         } else {
             (entry.after(self.signal, self.now), Tracking::Hit)
         }
+    }
+
+    /// Whether the packet goes to another than `backend`, which has its flow.
+    #[inline(always)]
+    fn is_to_leave(&self, backend: BackendId) -> bool {
+        backend != self.word.current() && self.is_lost_to(backend)
     }
 
     /// Whether the packet does not go to `backend` any more, which has its flow.
@@ -230,7 +269,7 @@ impl Flow {
 
     /// What becomes of a flow that is not in the table.
     #[inline(always)]
-    fn unknown(&self, before: FlowHash) -> u64 {
+    fn unknown(&self, before: FlowHash, service: u32) -> u64 {
         if let Some(entry) = self.elsewhere(before) {
             maps::count_tracking(Tracking::Carried);
             if self.is_over(entry) {
@@ -241,29 +280,39 @@ impl Flow {
         }
         maps::count_tracking(Tracking::Miss);
         let (current, previous) = (self.word.current(), self.word.previous());
-        // A flow that had another slot is of neither owner of this one, except by chance.
-        let is_moving = current != previous || before != self.hash;
-        let may_be_first = self.signal == Signal::Opens || !is_moving && self.signal == Signal::Datagram;
         if !self.word.remember() {
             return current.get().into();
         }
-        if may_be_first {
+        // A flow that had another slot is of neither owner of this one, except by chance.
+        let is_moving = current != previous || before != self.hash;
+        let scheduler = ServiceId::new(service).map_or(Scheduler::NONE, maps::scheduler);
+        // Where a scheduler chooses, each flow that was there before it is known.
+        let may_be_first = self.signal == Signal::Datagram && (!is_moving || scheduler.policy() != Policy::SLOT);
+        if may_be_first || self.signal == Signal::Opens {
             return NEW;
         }
-        if !is_moving || self.is_lost_to(previous) {
+        let is_kept = is_moving && !self.is_lost_to(previous);
+        let is_learned = scheduler.is_learning() && self.signal != Signal::Closes;
+        if !is_kept && !is_learned {
             return current.get().into();
         }
+        let owner = if is_kept { previous } else { current };
         // The other side may go on sending for as long as it likes.
         let state = if self.signal == Signal::Closes { FlowState::Closing } else { FlowState::Sighted };
-        FlowEntry::new(FlowTag::of(self.hash), previous, state, self.now).to_bits()
+        FlowEntry::new(FlowTag::of(self.hash), owner, state, self.now).to_bits()
     }
 
     /// What a flow was remembered as in a table that is being replaced, or by the hash that it had before.
     #[inline(always)]
     fn elsewhere(&self, before: FlowHash) -> Option<FlowEntry> {
-        let mut found = find(self.hash, self.tables.old(), self.now);
+        let (current, old) = (self.tables.current(), self.tables.old());
+        let mut found = find(self.hash, old, self.now);
         if found.is_none() && before != self.hash {
-            found = find(before, self.tables.current(), self.now);
+            found = find(before, current, self.now).or_else(|| find(before, old, self.now));
+        }
+        if found.is_none() && old.is_some() {
+            // The daemon may have carried it over since we looked.
+            found = find(self.hash, current, self.now);
         }
         found.map(|place| place.entry)
     }

@@ -121,8 +121,11 @@ pub struct FlowView {
     pub backend: Option<String>,
     /// What that backend can do.
     pub state: Option<BackendState>,
-    /// Where the flow goes if it begins now; absent if nobody takes it.
+    /// Where the flow goes if it begins now; absent if nobody takes it, or something else decides.
     pub new_flow: Option<String>,
+    /// What decides then, if not the slot alone: the algorithm, or `max_connections`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub new_flow_by: Option<String>,
     /// The flow in the flow table, if it is there.
     pub entry: Option<EntryView>,
     /// The flow in the table of translated flows, if it is there.

@@ -110,7 +110,13 @@ impl Service {
     }
 
     fn check_limit(&self, backend: &Backend) -> Result<(), Problem> {
-        if backend.max_connections.is_none() || self.tracking != Tracking::Never {
+        if backend.max_connections.is_none() {
+            return Ok(());
+        }
+        if self.quic.is_some() {
+            return Err(uncounted("max_connections"));
+        }
+        if self.tracking != Tracking::Never {
             return Ok(());
         }
         Err(Problem::new(
@@ -287,6 +293,16 @@ impl Service {
 #[expect(clippy::unnecessary_wraps, reason = "it is the default of a field that may be empty")]
 fn default_drain_timeout() -> Option<Duration> {
     Some(Duration::from_mins(10))
+}
+
+/// That `what` needs a count of connections which there is not.
+fn uncounted(what: &str) -> Problem {
+    Problem::new(
+        format!(
+            "{what} does not go with [service.quic]: connection ids take packets past the flow table, so nobody counts connections"
+        ),
+        "remove it, or the section",
+    )
 }
 
 fn loop_problem(address: IpAddr, service: &str) -> Problem {

@@ -8,7 +8,7 @@ use std::{
 
 use aya::maps::MapError;
 use lb_common::{
-    Address, BackendId, Condition, Flow, FlowEntry, FlowHash, FlowState, NetU32, SlotWord, Tracking,
+    Address, BackendId, Condition, Flow, FlowEntry, FlowHash, FlowState, NetU32, Policy, ServiceId, SlotWord, Tracking,
     nat::{NatTarget, Phase},
 };
 
@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     api::{EntryView, FlowCount, FlowFilter, FlowView, FlowsView, MoveView, Refusal, Reply, SlotsView, TranslatedView},
-    config::Endpoint,
+    config::{self, Endpoint},
     dataplane::{FlowTables, ListedFlow, Maps, flow_time, flows},
     model::{BackendState, BackendView, ServiceView},
     schedule::Group,
@@ -180,6 +180,17 @@ impl Daemon {
         Ok(if is_lost { word.current() } else { owner })
     }
 
+    /// What decides where new flows go in a slot of `owner`, if not the slot alone.
+    fn decides_beside_slots(&self, spec: &config::Service, service: ServiceId, owner: BackendId) -> Option<String> {
+        let maps = &self.executor.dataplane.maps;
+        let scheduler = maps.scheduler(service);
+        if scheduler.policy() != Policy::SLOT && scheduler.turns() > 0 {
+            return Some(spec.algorithm.to_string());
+        }
+        let is_full = scheduler.is_limited() && maps.connections().get(owner).is_full();
+        is_full.then(|| "max_connections".to_owned())
+    }
+
     /// Follows a flow through the slots and the flow table as the datapath has them now.
     pub(super) fn flow(&self, service: &str, client: SocketAddr, port: Option<u16>) -> Result<FlowView, Refusal> {
         let (spec, live) = self.core.live(service).ok_or_else(|| {
@@ -204,13 +215,19 @@ impl Daemon {
             ipv4: client.is_ipv4(),
         };
         let hash = live.hash.now().hash(&flow, self.hash_key);
+        let before = live.hash.before().map_or(hash, |input| input.hash(&flow, self.hash_key));
         let slot = hash.slot(live.slot_mask);
-        let word = self.executor.dataplane.maps.load_slot(&live, slot);
+        let word_of = |hash: FlowHash| self.executor.dataplane.maps.load_slot(&live, hash.slot(live.slot_mask));
+        let mut word = word_of(hash);
+        if before != hash {
+            word = word.coming_from(word_of(before));
+        }
         let view = self.core.view_of(service, Instant::now());
         let backends = view.as_ref().map_or(&[][..], |view| &view.backends);
         let backend = |id: BackendId| backends.iter().find(|backend| backend.id == id.get());
         let name_of = |id: BackendId| backend(id).map(|backend| backend.name.clone());
-        let found = if word.look_up() { self.flow_tables.table().find(hash) } else { None };
+        let table = self.flow_tables.table();
+        let found = if word.look_up() { table.find(hash).or_else(|| table.find(before)) } else { None };
         let record = self.translated(&flow);
         let known = found.map(FlowEntry::backend).or(record.map(|record| record.state.backend()));
         let owner = self.owner(word, known).map_err(|error| Refusal::Failed(error.to_string()))?;
@@ -223,6 +240,7 @@ impl Daemon {
             let name = Name::new(view.as_ref()?, backend(id)?, self.core.nat_targets().get(&id));
             translated::view(&record, &name, self.core.sources())
         });
+        let new_flow_by = self.decides_beside_slots(spec, live.id, word.current());
         Ok(FlowView {
             service: service.to_owned(),
             client,
@@ -231,7 +249,8 @@ impl Daemon {
             slot_state: slot_state(word).to_owned(),
             state: backend(owner).map(|backend| backend.state),
             backend: name_of(owner),
-            new_flow: name_of(word.current()),
+            new_flow: name_of(word.current()).filter(|_| new_flow_by.is_none()),
+            new_flow_by,
             entry,
             translated,
         })

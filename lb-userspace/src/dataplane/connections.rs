@@ -29,6 +29,14 @@ impl Connections {
         Tally::from_bits(self.0.words64()[Self::offset(backend) / size_of::<u64>()].load(Ordering::SeqCst))
     }
 
+    /// All that the datapath knows of the connections of `backend`.
+    pub fn get(&self, backend: BackendId) -> Entry {
+        let offset = Self::offset(backend);
+        let word = |field: usize| self.0.word32(offset + field).load(Ordering::Relaxed);
+        let [weight, limit] = [std::mem::offset_of!(Entry, weight), std::mem::offset_of!(Entry, limit)].map(word);
+        Entry { tally: self.tally(backend), weight, limit }
+    }
+
     /// All tallies, by id.
     pub(super) fn tallies(&self) -> Vec<Tally> {
         (0..BackendId::COUNT).map(|id| self.tally(BackendId::truncate(id))).collect()

@@ -53,6 +53,8 @@ struct Lifetimes([u64; FlowState::ALL.len()]);
 
 impl Lifetimes {
     const OPENING_NS: u64 = 60_000_000_000;
+    /// Where connections that only open use up limits: some times as long as a handshake takes.
+    const LIMITED_OPENING_NS: u64 = 10_000_000_000;
     const CLOSING_NS: u64 = 120_000_000_000;
 
     /// Those where flows live for `idle_ticks` of 34.4 s.
@@ -62,6 +64,12 @@ impl Lifetimes {
             FlowState::Closing => Self::CLOSING_NS,
             FlowState::Sighted | FlowState::Established => flow_table::ticks_ns(idle_ticks),
         }))
+    }
+
+    /// The same in a service whose backends have limits.
+    fn limited(mut self) -> Self {
+        self.0[FlowState::Opening as usize] = Self::LIMITED_OPENING_NS;
+        self
     }
 
     /// Whether `entry` has come to its end. The time `now` may have been read long before the entry: what seems old then may be

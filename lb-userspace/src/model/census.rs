@@ -35,6 +35,8 @@ pub struct Subject {
     pub service: Service,
     /// How long its flows live without a packet. Counted in steps of 34 s, up to 2 h 24 min.
     pub idle_timeout: Duration,
+    /// Whether its backends have limits: then what only opens connections may not use them up for long.
+    pub is_limited: bool,
     /// All that its flows may belong to.
     pub backends: Vec<BackendId>,
     /// How long its flows live otherwise, if they are translated.
@@ -78,6 +80,7 @@ impl Core {
         let subject = |state: &ServiceState| Subject {
             service: state.live,
             idle_timeout: state.desired.spec.idle_timeout(),
+            is_limited: state.desired.spec.has_limits(),
             backends: state.backends.iter().chain(&state.removed).map(|backend| backend.id).collect(),
             nat: state.desired.spec.forwarding.translates().then_some(state.desired.spec.nat.timeouts),
             slots: state.mover.census_due().map(|_| state.mover.census(&state.pace(), now)),

@@ -228,10 +228,13 @@ impl Core {
     /// Does what has come due.
     pub fn on_time(&mut self, now: Instant) -> Vec<Effect> {
         let mut shared = shared!(self);
-        let mut effects: Vec<Effect> =
-            self.services.iter_mut().flat_map(|service| service.on_time(&mut shared, now)).collect();
-        let is_stored = |service: &ServiceState| self.stored.contains(&service.entry());
-        if !self.services.iter().all(is_stored) {
+        let (mut effects, mut has_changed) = (Vec::new(), false);
+        for service in &mut self.services {
+            let before = service.live;
+            effects.extend(service.on_time(&mut shared, now));
+            has_changed |= service.live != before;
+        }
+        if has_changed {
             self.refresh_shared(&mut effects);
         }
         effects

@@ -21,24 +21,67 @@ pub(super) struct Run {
 /// The rotation of one service, as it stands in the datapath.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Rotation {
-    /// Where its turns stand, if the service has a scheduler.
+    /// Where its turns and members stand, if it needs any.
     pub(super) run: Option<Run>,
     /// What stands there, as far as that is known.
-    turns: Option<Vec<BackendId>>,
+    standing: Option<Standing>,
     /// What the datapath knows of its backends.
     candidates: Vec<Candidate>,
     /// What the datapath is told, as far as that is known.
     stored: Option<Scheduler>,
     /// From when on the scheduler chooses, if it is to choose and does not yet.
+    begins: Option<Instant>,
+    /// When there is something else to do.
     due: Option<Instant>,
+}
+
+/// The turns and members of a rotation, and what they follow from.
+#[derive(Debug, Clone)]
+struct Standing {
+    order: Order,
+    turns: u32,
+    members: u32,
+}
+
+/// What turns and members follow from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Order {
+    turns: Option<Turns>,
+    /// How many turns there may be.
+    max: u32,
+    has_members: bool,
+    /// Who takes new flows, and how many of them.
+    weights: Vec<(BackendId, u32)>,
+}
+
+/// From when on a service does what it is to do.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Begin {
+    /// The scheduler chooses.
+    pub(super) choosing: Instant,
+    /// Limits hold.
+    pub(super) limits: Instant,
+    /// Each connection that was there before is known, or over.
+    pub(super) all_known: Instant,
 }
 
 /// How many chunks the rotation of a service takes when all its backends are there.
 pub(super) fn chunk_count(spec: &config::Service) -> u32 {
     let weights: Vec<u32> = spec.backends.iter().map(|backend| backend.weight.into()).collect();
-    let Some((_, turns)) = plan(spec.algorithm, weights.len()) else { return 0 };
-    let len = turns.rotation(&weights, Scheduler::MAX_TURNS).len();
-    u32::try_from(len).unwrap_or(Scheduler::MAX_TURNS).div_ceil(layout::CHUNK_SLOTS).max(1)
+    let turns = plan(spec.algorithm, weights.len()).map_or(0, |(_, turns)| {
+        turns.rotation_len(&weights, Scheduler::MAX_TURNS).div_ceil(layout::CHUNK_SLOTS).max(1)
+    });
+    turns + chunks_of_members(spec)
+}
+
+/// How many of those are for its members: backends that have room are looked for where each stands once.
+fn chunks_of_members(spec: &config::Service) -> u32 {
+    let backends = spec.backends.len();
+    let turns = plan(spec.algorithm, backends).map(|(_, turns)| turns);
+    if !spec.has_limits() || turns == Some(Turns::Equal) {
+        return 0;
+    }
+    u32::try_from(backends).unwrap_or(u32::MAX).div_ceil(layout::CHUNK_SLOTS)
 }
 
 /// What a scheduler has to know of a backend.
@@ -54,7 +97,7 @@ pub(super) struct Candidate {
 impl Rotation {
     /// What an earlier daemon has left.
     pub(super) fn take_over(stored: Scheduler) -> Self {
-        let chunks = stored.turns().div_ceil(layout::CHUNK_SLOTS);
+        let chunks = stored.chunks();
         let run = (chunks > 0).then_some(Run { first_chunk: stored.first_chunk(), chunks });
         Self { run, stored: Some(stored), ..Self::default() }
     }
@@ -62,7 +105,7 @@ impl Rotation {
     /// The same in other chunks, or in none.
     #[must_use]
     pub(super) fn moved_to(self, run: Option<Run>) -> Self {
-        if self.run == run { self } else { Self { run, turns: None, ..self } }
+        if self.run == run { self } else { Self { run, standing: None, ..self } }
     }
 
     /// Whether the scheduler chooses already.
@@ -70,46 +113,88 @@ impl Rotation {
         self.stored.is_some_and(|stored| stored.policy() != Policy::SLOT)
     }
 
+    fn is_limited(&self) -> bool {
+        self.stored.is_some_and(Scheduler::is_limited)
+    }
+
     /// When [`Rotation::refresh`] has something to do next.
     pub(super) fn due(&self) -> Option<Instant> {
         self.due
     }
 
-    /// Lets the candidates take turns. The scheduler begins to choose at `start`; limits hold at once.
+    /// From when on the scheduler chooses, if it does not yet.
+    pub(super) fn begins(&self) -> Option<Instant> {
+        self.begins
+    }
+
+    /// Lets the candidates take turns.
     pub(super) fn refresh(
         &mut self,
         service: ServiceId,
         spec: &config::Service,
         candidates: &[Candidate],
-        start: Instant,
+        begin: Begin,
         now: Instant,
     ) -> Vec<Effect> {
         let mut effects = self.refresh_capacities(candidates);
-        self.due = None;
         let with_weight: Vec<Candidate> = candidates.iter().copied().filter(|candidate| candidate.weight > 0).collect();
+        let plan = plan(spec.algorithm, with_weight.len());
+        // A service that is new has no flows yet.
+        let is_new = self.stored.is_none();
+        let chooses = is_new || self.is_on() || begin.choosing <= now;
+        let is_limited = spec.has_limits() && (is_new || self.is_limited() || begin.limits <= now);
+        let policy = plan.map_or(Policy::SLOT, |(policy, _)| policy);
+        let counts = spec.has_limits() || [Policy::LEAST, Policy::LEAST_OF_TWO].contains(&policy);
+        let learns = counts && !is_new && now < begin.all_known;
+
         let mut scheduler = Scheduler::NONE;
-        if let (Some(run), Some((policy, turns))) = (self.run, plan(spec.algorithm, with_weight.len())) {
-            let turns = backends_in_turn(turns, run, &with_weight);
-            let len = u32::try_from(turns.len()).unwrap_or(Scheduler::MAX_TURNS);
-            if self.turns.as_ref() != Some(&turns) {
-                effects.push(Effect::StoreTurns(run.first_chunk, turns.clone()));
-                self.turns = Some(turns);
-            }
-            // A service that is new has no flows yet.
-            if self.stored.is_none() || self.is_on() || start <= now {
-                scheduler = Scheduler::new(policy, run.first_chunk, len);
-            } else {
-                self.due = Some(start);
-            }
+        if let Some(run) = self.run {
+            let has_members = spec.has_limits() && plan.is_none_or(|(_, turns)| turns == Turns::Weighted);
+            let order = Order {
+                turns: plan.map(|(_, turns)| turns),
+                max: (run.chunks - chunks_of_members(spec)) * layout::CHUNK_SLOTS,
+                has_members,
+                weights: with_weight.iter().map(|candidate| (candidate.id, candidate.weight)).collect(),
+            };
+            let (turns, members) = self.stand(order, run, &mut effects);
+            scheduler = Scheduler::new(if chooses { policy } else { Policy::SLOT }, run.first_chunk, turns);
+            scheduler = scheduler.with_members(members);
         }
-        if spec.has_limits() {
+        if is_limited {
             scheduler = scheduler.limited(spec.on_full == OnFull::Reset);
         }
+        if learns {
+            scheduler = scheduler.learning();
+        }
+        self.begins = (policy != Policy::SLOT && !chooses).then_some(begin.choosing);
+        let limits = (spec.has_limits() && !is_limited).then_some(begin.limits);
+        self.due = [self.begins, limits, learns.then_some(begin.all_known)].into_iter().flatten().min();
         if self.stored != Some(scheduler) {
             effects.push(Effect::StoreScheduler(service, scheduler));
             self.stored = Some(scheduler);
         }
         effects
+    }
+
+    /// Lets turns and members stand in `run` as `order` says. How many they are.
+    fn stand(&mut self, order: Order, run: Run, effects: &mut Vec<Effect>) -> (u32, u32) {
+        if let Some(standing) = self.standing.as_ref().filter(|standing| standing.order == order) {
+            return (standing.turns, standing.members);
+        }
+        let len = |backends: &[BackendId]| u32::try_from(backends.len()).unwrap_or(Scheduler::MAX_TURNS);
+        let turns = order.backends_in_turn();
+        let members: Vec<BackendId> = order.weights.iter().map(|(id, _)| *id).filter(|_| order.has_members).collect();
+        let standing = Standing { order, turns: len(&turns), members: len(&members) };
+        if !members.is_empty() {
+            let chunk = run.first_chunk + standing.turns.div_ceil(layout::CHUNK_SLOTS);
+            effects.push(Effect::StoreTurns(chunk, members));
+        }
+        if standing.order.turns.is_some() {
+            effects.push(Effect::StoreTurns(run.first_chunk, turns));
+        }
+        let counts = (standing.turns, standing.members);
+        self.standing = Some(standing);
+        counts
     }
 
     /// What the datapath knows of backends, where it has changed.
@@ -120,9 +205,11 @@ impl Rotation {
     }
 }
 
-/// Whose turns they are, in at most as many as the chunks of `run` hold.
-fn backends_in_turn(turns: Turns, run: Run, candidates: &[Candidate]) -> Vec<BackendId> {
-    let weights: Vec<u32> = candidates.iter().map(|candidate| candidate.weight).collect();
-    let max = run.chunks * layout::CHUNK_SLOTS;
-    turns.rotation(&weights, max).into_iter().map(|index| candidates[index as usize].id).collect()
+impl Order {
+    /// Whose turns they are.
+    fn backends_in_turn(&self) -> Vec<BackendId> {
+        let Some(turns) = self.turns else { return Vec::new() };
+        let weights: Vec<u32> = self.weights.iter().map(|(_, weight)| *weight).collect();
+        turns.rotation(&weights, self.max).into_iter().map(|index| self.weights[index as usize].0).collect()
+    }
 }

@@ -11,7 +11,7 @@ use super::{
     backend::{Backend, Ground},
     effect::Effect,
     recover::Memory,
-    rotation::{Candidate, Rotation},
+    rotation::{Begin, Candidate, Rotation},
     row::{RowContext, Shared, refresh_row},
     settle::in_order,
 };
@@ -275,6 +275,11 @@ impl ServiceState {
         }
     }
 
+    /// From when on new flows get their backends as the algorithm says, if they do not yet.
+    pub(super) fn begins(&self) -> Option<Instant> {
+        self.rotation.begins().or_else(|| self.rehash_due().filter(|_| self.rehashed.is_none()))
+    }
+
     /// When the weight of a backend rises next, after the last time that it was looked at.
     fn next_rise(&self) -> Option<Instant> {
         let next = |backend: &Backend| backend.next_rise(self.desired.spec.slow_start, self.refreshed);
@@ -336,13 +341,18 @@ impl ServiceState {
         };
         let candidates: Vec<Candidate> = self.backends.iter().map(candidate).collect();
         let pace = self.pace();
-        let wait = if pace.handshake.is_zero() { pace.idle } else { pace.handshake };
-        let start = self.mover.remembers_since().map_or(now, |since| since + wait);
-        let mut effects = self.rotation.refresh(self.live.id, spec, &candidates, start, now);
+        let since = self.mover.remembers_since();
+        let after = |wait: Duration| since.map_or(now, |since| since + wait);
+        let all_known = after(pace.idle);
+        let choosing = if pace.handshake.is_zero() { all_known } else { after(pace.handshake) };
+        // What opens a connection can be told from what is of one, so a limit turns away none that is there.
+        let tells_new_ones = spec.protocol == Protocol::Tcp || spec.forwarding.translates();
+        let begin = Begin { choosing, limits: if tells_new_ones { now } else { all_known }, all_known };
+        let mut effects = self.rotation.refresh(self.live.id, spec, &candidates, begin, now);
         let endpoints = self.backends.iter().map(|backend| backend.endpoint);
         let takers = endpoints.zip(&candidates).filter(|(_, candidate)| candidate.weight > 0);
         let takers = takers.map(|(endpoint, candidate)| (endpoint, candidate.id));
-        effects.extend(self.affinity.refresh(self.live.id, spec, takers, start, now));
+        effects.extend(self.affinity.refresh(self.live.id, spec, takers, choosing, now));
         effects
     }
 

@@ -175,7 +175,9 @@ impl Datapath {
                 let row = self.row_of.get(backend).unwrap_or_else(|| panic!("{server:?} is nobody"));
                 assert_eq!(self.rows[row].service, service.id, "{server:?} is a backend of another service");
             }
-            for backend in self.rotation(service.id) {
+            let scheduler = self.schedulers.get(&service.id).copied().unwrap_or_default();
+            let members = if scheduler.is_limited() { self.members(service.id) } else { Vec::new() };
+            for backend in self.rotation(service.id).into_iter().chain(members) {
                 let row =
                     self.row_of.get(&backend).unwrap_or_else(|| panic!("it is the turn of {backend:?}, who is nobody"));
                 assert_eq!(self.rows[row].service, service.id, "it is the turn of a backend of another service");
@@ -188,6 +190,13 @@ impl Datapath {
         let scheduler = self.schedulers.get(&service).copied().unwrap_or_default();
         let first = scheduler.first_chunk() * layout::CHUNK_SLOTS;
         (first..first + scheduler.turns()).map(|turn| self.turns[&turn]).collect()
+    }
+
+    /// Each backend that takes new flows, where room for them is looked for.
+    fn members(&self, service: ServiceId) -> Vec<BackendId> {
+        let ring = self.schedulers.get(&service).copied().unwrap_or_default().members();
+        let first = ring.first_chunk * layout::CHUNK_SLOTS;
+        (first..first + ring.len).map(|place| self.turns[&place]).collect()
     }
 
     fn table(&self, service: &Service) -> Vec<SlotWord> {

@@ -16,7 +16,7 @@ use super::{
     service::{Admin, ServiceState, Share},
 };
 use crate::{
-    config::{Affinity, Algorithm, Endpoint, Forwarding, Protocol, Tracking},
+    config::{Affinity, Algorithm, Endpoint, Forwarding, OnFull, Protocol, Tracking},
     health::Health,
     neighbour::{NextHop, Resolution},
 };
@@ -37,6 +37,15 @@ pub struct ServiceView {
     /// How clients stay with the server that they had before, if they do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub affinity: Option<Affinity>,
+    /// In how long that holds, if flows of before are not all known yet: until then new ones go by their slots.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub begins_in: Option<Duration>,
+    /// How many bits of the client's address count, with `source-hash`, if not all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source_prefix: Option<u8>,
+    /// What becomes of new connections when all backends have as many as they may have, if any has a limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_full: Option<OnFull>,
     /// How packets get to the backends.
     pub forwarding: Forwarding,
     /// Which flows are remembered.
@@ -215,6 +224,9 @@ impl Core {
             protocol: spec.protocol,
             algorithm: spec.algorithm,
             affinity: spec.affinity.clone(),
+            begins_in: state.begins().map(|begins| begins.saturating_duration_since(now)),
+            source_prefix: spec.source_prefix,
+            on_full: spec.has_limits().then_some(spec.on_full),
             forwarding: spec.forwarding,
             tracking: spec.effective_tracking(),
             gue_port: spec.gue_port(),

@@ -72,6 +72,8 @@ pub struct SlotMover {
     epoch: Instant,
     /// The flow table lost a flow, the last time.
     lost: Option<Instant>,
+    /// A slot with flows began to remember them, the last time.
+    armed: Option<Instant>,
     /// Where the next round begins, so that no slot waits forever for others that always come first.
     first: u32,
     /// Slots that the bound held back in the last round.
@@ -124,7 +126,9 @@ impl SlotMover {
 
     /// A table that an earlier daemon left. What its slots were waiting for is not known, so they wait anew.
     pub fn take_over(words: Vec<SlotWord>, now: Instant) -> Self {
+        let has_flows = words.iter().any(|word| *word != SlotWord::EMPTY);
         Self {
+            armed: has_flows.then_some(now),
             slots: words.into_iter().map(|word| Slot { word, wanted: word.current(), since: Tick(0) }).collect(),
             bound: Bound::new(now),
             epoch: now,
@@ -201,12 +205,10 @@ impl SlotMover {
         self.round(&Ground { pace, fate, now, lost: self.lost, census })
     }
 
-    /// Since when each flow that sends something has been put into the flow table, and none has been given up: when the last slot
-    /// was armed, or a flow was lost after that. `None` if the slots have no flows.
+    /// Where all slots remember: since when they do so, and no flow has been given up. That slots move meanwhile is no matter. `None` if
+    /// there were no flows before.
     pub fn remembers_since(&self) -> Option<Instant> {
-        let in_use = self.slots.iter().filter(|slot| slot.word != SlotWord::EMPTY);
-        let armed = in_use.map(|slot| slot.since.instant(self.epoch)).max()?;
-        Some(self.lost.map_or(armed, |lost| lost.max(armed)))
+        self.armed.map(|armed| self.lost.map_or(armed, |lost| lost.max(armed)))
     }
 
     /// When [`SlotMover::advance`] has something to do next, if nothing happens before.
@@ -295,6 +297,9 @@ impl SlotMover {
             }
             if slot.word != before {
                 stores.push((index, slot.word));
+            }
+            if before != SlotWord::EMPTY && !before.remember() && slot.word.remember() {
+                self.armed = Some(ground.now);
             }
             let dues = rules::dues(slot.word, slot.wanted, slot.since.instant(self.epoch), ground);
             self.deadline = earliest(self.deadline, dues.advance);

@@ -41,6 +41,16 @@ impl Turns {
         };
         smooth(&turns).into_iter().map(|place| members[place]).collect()
     }
+
+    /// How long that rotation is.
+    pub fn rotation_len(self, weights: &[u32], max: u32) -> u32 {
+        let weights = weights.iter().copied().filter(|weight| *weight > 0).map(u64::from);
+        let len = match self {
+            Self::Equal => weights.count() as u64,
+            Self::Weighted => turns_each(&weights.collect::<Vec<_>>(), max).iter().sum(),
+        };
+        u32::try_from(len).unwrap_or(u32::MAX)
+    }
 }
 
 /// How many turns each has that has one of `weights`, none of them zero: in proportion, at least one, and at most `max` in all.
@@ -123,6 +133,7 @@ mod tests {
     #[test]
     fn in_equal_turns_everybody_with_a_weight_comes_once_in_order() {
         assert_eq!(Turns::Equal.rotation(&[5, 0, 1, 7], 65_536), [0, 2, 3]);
+        assert_eq!(Turns::Equal.rotation_len(&[5, 0, 1, 7], 65_536), 3);
     }
 
     #[test]
@@ -157,6 +168,7 @@ mod tests {
             weights in prop::collection::vec(1..=65_535_u32, 1..100), max in 1000..5000_u32,
         ) {
             let rotation = Turns::Weighted.rotation(&weights, max);
+            prop_assert_eq!(rotation.len(), Turns::Weighted.rotation_len(&weights, max) as usize);
             let total: u64 = weights.iter().map(|weight| u64::from(*weight)).sum();
             prop_assert!(rotation.len() <= max as usize);
             for (index, weight) in (0..).zip(&weights) {

@@ -56,7 +56,7 @@ fn subject() -> Result<Subject> {
     let id = ServiceId::new(1).context("1 is an id")?;
     let service = Service { id, slot_mask: 1023, ..Service::default() };
     let idle_timeout = std::time::Duration::from_secs(IDLE_SECONDS);
-    Ok(Subject { service, idle_timeout, backends: vec![backend()], nat: None, slots: None })
+    Ok(Subject { service, idle_timeout, is_limited: false, backends: vec![backend()], nat: None, slots: None })
 }
 
 /// Lets the table hold so many flows.

@@ -46,8 +46,13 @@ impl Sandbox {
 }
 
 fn stay_on_this_cpu() -> nix::Result<()> {
+    stay_on(sched_getcpu()?)
+}
+
+/// Lets the packets of this thread be processed by that CPU.
+pub(crate) fn stay_on(cpu: usize) -> nix::Result<()> {
     let mut cpus = CpuSet::new();
-    cpus.set(sched_getcpu()?)?;
+    cpus.set(cpu)?;
     sched_setaffinity(Pid::from_raw(0), &cpus)
 }
 

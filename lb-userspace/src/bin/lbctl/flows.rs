@@ -82,7 +82,19 @@ pub(crate) async fn slots(client: &Client, service: &str, output: Output) -> Res
 }
 
 fn flow_text(flow: &FlowView) -> String {
-    let FlowView { service, client, destination, slot, slot_state, backend, state, new_flow, entry, translated } = flow;
+    let FlowView {
+        service,
+        client,
+        destination,
+        slot,
+        slot_state,
+        backend,
+        state,
+        new_flow,
+        new_flow_by,
+        entry,
+        translated,
+    } = flow;
     let to = match (backend, state) {
         (Some(backend), Some(state)) => format!("{backend} ({})", state.name()),
         _ => "nobody: it is dropped".to_owned(),
@@ -94,7 +106,9 @@ fn flow_text(flow: &FlowView) -> String {
         translated.as_ref().map_or(remembered, |TranslatedView { state, source, target, idle, .. }| {
             format!(", as {source} -> {target}: {state}, last seen {} ago", ago(*idle))
         });
-    let new = if new_flow == backend {
+    let new = if let Some(decides) = new_flow_by {
+        format!("; if it begins now, {decides} decides")
+    } else if new_flow == backend {
         String::new()
     } else {
         format!("; if it begins now, to {}", new_flow.as_deref().unwrap_or("nobody"))

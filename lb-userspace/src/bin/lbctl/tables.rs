@@ -92,7 +92,7 @@ pub(crate) fn service_details(services: &[ServiceView]) -> String {
             "{}  {}  {}, {}, {} slots{}\n\n{}",
             service.name,
             endpoint(service),
-            service.algorithm,
+            algorithm(service),
             forwarding(service),
             service.slots,
             service.affinity.as_ref().map_or(String::new(), affinity),
@@ -100,6 +100,20 @@ pub(crate) fn service_details(services: &[ServiceView]) -> String {
         )
     };
     services.iter().map(details).collect::<Vec<_>>().join("\n\n")
+}
+
+fn algorithm(service: &ServiceView) -> String {
+    let mut text = service.algorithm.to_string();
+    if let Some(prefix) = service.source_prefix {
+        text.push_str(&format!(" of /{prefix}"));
+    }
+    if let Some(wait) = service.begins_in {
+        text.push_str(&format!(" (begins in {})", whole_seconds(wait)));
+    }
+    if let Some(on_full) = service.on_full {
+        text.push_str(&format!(", {on_full} when full"));
+    }
+    text
 }
 
 fn forwarding(service: &ServiceView) -> String {

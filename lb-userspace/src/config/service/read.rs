@@ -4,7 +4,7 @@ use std::{collections::HashMap, net::IpAddr, ops::RangeInclusive, str::FromStr a
 
 use super::{
     Algorithm, DrainTimeout, Forwarding, OnDeath, OnFull, Protocol, Service, Tracking, default_drain_timeout,
-    loop_problem,
+    loop_problem, uncounted,
 };
 use crate::config::{
     MAX_BACKENDS, MAX_SERVICES,
@@ -68,6 +68,9 @@ impl Service {
             tally.translating.insert(name.clone(), table.place(key));
         }
         check_slow_start(&table, algorithm);
+        if quic.is_some() && algorithm == Algorithm::LeastConnections {
+            table.reject("algorithm", uncounted(&format!("algorithm = \"{algorithm}\"")));
+        }
         check_on_death(&table, tracking, on_death);
         let backends = table.tables("backend", "[[service.backend]]", "backend");
         tally.add_service(&table, name.as_ref(), address.zip(protocol));
@@ -325,7 +328,7 @@ fn read_gue_port(table: &mut Table<'_>, forwarding: Option<Forwarding>) -> Optio
     port
 }
 
-/// Reads `tracking`. A scheduler remembers every flow, whatever is written.
+/// Reads `source_prefix`, of an address of the service's family.
 fn read_source_prefix(table: &mut Table<'_>, algorithm: Algorithm, address: Option<IpAddr>) -> Option<u8> {
     let longest = if address.is_some_and(|address| address.is_ipv4()) { 32 } else { 128 };
     let prefix = table.number("source_prefix", 1..=longest)?;

@@ -15,12 +15,13 @@ use crate::{
 pub struct Sweep {
     /// Live entries of each backend that has any, by [`FlowState`].
     pub flows: HashMap<BackendId, FlowCounts>,
-    /// Active ones among those, by backend.
-    pub(super) ended: HashMap<BackendId, u64>,
     /// Entries that were over, or of a backend without a row, and are gone.
     pub removed: u64,
-    /// The backends whose connections are counted wrong, and how many are missing, or too many where that is negative: because
-    /// somebody has died between a change and its count, or a program of an older layout does not count. To be made good by [`Connections::correct`].
+    /// Active ones among those, by backend.
+    pub(super) ended: HashMap<BackendId, u64>,
+    /// The backends whose connections are counted wrong for certain, and how many are missing, or too many where that is negative:
+    /// because somebody has died between a change and its count, or a program of an older layout does not count. To be made good by
+    /// [`Connections::correct`].
     pub drift: Vec<(BackendId, i64)>,
     /// How the table of translated flows is used, if there is one.
     pub nat: Option<NatUsage>,
@@ -41,7 +42,8 @@ impl Sweep {
     }
 }
 
-/// Counts all flows, also those that are translated, if any are, tells the subjects of theirs, confirms those that they want confirmed, and removes those that are over.
+/// Counts all flows, also those that are translated, if any are, tells the subjects of theirs, confirms those that they want confirmed,
+/// and removes those that are over.
 /// It takes some 10 ms and more: not for the main loop.
 pub fn sweep(table: &FlowTable, nat: Option<&NatTable>, words: &Words, subjects: &mut [Subject]) -> Sweep {
     // What they remember, they remember by the slot words that they have read.
@@ -58,7 +60,9 @@ pub fn sweep(table: &FlowTable, nat: Option<&NatTable>, words: &Words, subjects:
 }
 
 impl Sweep {
-    /// Compares the flows with what was counted `before` the sweep: where nothing but the sweep has changed anything meanwhile.
+    /// Compares the flows with what was counted `before` the sweep. What packets have begun and ended meanwhile may or may not be among
+    /// what was found, so there were between so many and so many: exactly what was found where nothing has happened, and where much
+    /// happens a difference shrinks from sweep to sweep.
     pub(super) fn find_drift(&mut self, before: &[Tally], connections: &Connections) {
         let active = |backend| {
             let flows = self.flows.get(&backend).copied().unwrap_or_default();
@@ -66,10 +70,14 @@ impl Sweep {
         };
         let drift = |(id, before): (u32, &Tally)| {
             let backend = BackendId::truncate(id);
-            let expected = before.after(self.ended.get(&backend).copied().unwrap_or_default());
-            let is_quiet = connections.tally(backend) == expected;
-            let more = active(backend) - i64::from(expected.balance());
-            (is_quiet && more != 0).then_some((backend, more))
+            // As if those that the sweep has ended had ended before.
+            let counted = before.after(self.ended.get(&backend).copied().unwrap_or_default());
+            let after = connections.tally(backend);
+            let ended = i64::from(after.ended().wrapping_sub(counted.ended()));
+            let begun = i64::from(after.balance()) - i64::from(counted.balance()) + ended;
+            let (found, counted) = (active(backend), i64::from(counted.balance()));
+            let more = counted.max(found - begun).min(found + ended) - counted;
+            (more != 0).then_some((backend, more))
         };
         self.drift = (0..).zip(before).skip(1).filter_map(drift).collect();
     }
@@ -100,11 +108,14 @@ impl<'a, Clock: Fn() -> FlowTime> Sweeper<'a, Clock> {
                 owners[backend.get() as usize] = number;
             }
         }
-        let idle_ticks = |subject: &Subject| flow_table::idle_ticks(subject.idle_timeout.as_secs());
+        let lifetimes = |subject: &Subject| {
+            let lifetimes = Lifetimes::new(flow_table::idle_ticks(subject.idle_timeout.as_secs()));
+            if subject.is_limited { lifetimes.limited() } else { lifetimes }
+        };
         Self {
             words,
             owners,
-            lifetimes: subjects.iter().map(|subject| Lifetimes::new(idle_ticks(subject))).collect(),
+            lifetimes: subjects.iter().map(lifetimes).collect(),
             subjects,
             now: clock(),
             clock,

@@ -11,7 +11,7 @@ use std::{
 use aya::maps::{MapData, MapError};
 use aya_obj::generated::bpf_map_type::BPF_MAP_TYPE_ARRAY;
 use lb_common::{
-    FlowTables as Word, FlowTime,
+    FlowEntry, FlowTables as Word, FlowTime,
     flow_table::{BucketBits, Inserted, WAYS, insert},
     layout::{self, INNER_MAP, MMAPABLE, names},
 };
@@ -161,6 +161,7 @@ impl Places {
         let (table, opened) = if let Some((_, bits)) = self.word().old() {
             self.replace(self.existing(other, bits)?, place, found)
         } else {
+            self.forget(other);
             self.clear(other)?;
             (found, Opened::TakenOver)
         };
@@ -189,7 +190,7 @@ impl Places {
         if copied.refused == 0 || new.bits() > old.bits() {
             self.store(Word::new(place, new.bits(), None, idle_ticks));
             wait_for_packets();
-            // As long as both were in use, their copies were counted both.
+            // What had no room, or was over, is still counted.
             old.clear();
             self.leave(place ^ 1);
             return (new, Opened::Resized { from: old.bits(), copied: copied.flows, refused: copied.refused });
@@ -220,6 +221,18 @@ impl Places {
         map.pin(&path).map_err(|error| pin_error("pin", &path, io::Error::other(error)))?;
         bpf::put_inner_map(self.outer.fd().as_fd(), place, map.fd().as_fd()).map_err(mapping_error)?;
         FlowTable::of_map(map.fd(), bits, Arc::clone(&self.connections)).map_err(mapping_error)
+    }
+
+    /// Sees to it that the flows of a table that is not in use any more count no longer, if there is one at `place`: somebody may have died
+    /// before that was done.
+    fn forget(&self, place: u32) {
+        let Ok(map) = MapData::from_pin(self.pin(place)) else { return };
+        let Some(bits) = map.info().ok().and_then(|info| BucketBits::new(info.max_entries().trailing_zeros())) else {
+            return;
+        };
+        if let Ok(table) = self.existing(place, bits) {
+            table.clear();
+        }
     }
 
     /// Frees what is at `place`, if anything is.
@@ -278,7 +291,8 @@ fn live_flows(table: &FlowTable, lifetimes: Lifetimes) -> u64 {
     table.places().filter(|place| !ended(place)).count() as u64
 }
 
-/// Copies every flow of `from` that lives.
+/// Copies every flow of `from` that lives. Where packets change the other table, flows are moved, so that each counts for one connection
+/// but for a moment; what has no room there stays.
 fn copy(
     from: &FlowTable,
     to: &FlowTable,
@@ -290,23 +304,30 @@ fn copy(
     let mut copied = Copied::default();
     for (bucket, number) in from.buckets().zip(0..) {
         let now = clock();
-        for Place { entry, .. } in places_of(bucket) {
+        for place in places_of(bucket) {
+            let entry = place.entry;
             let tag = entry.tag();
             let buckets = to.pair(to.bits().buckets_of_entry(tag, number));
             if lifetimes.have_ended(entry, now, clock) {
                 continue;
             }
-            if let Some(found) = find(buckets, tag) {
+            let is_there = if let Some(found) = find(buckets, tag) {
                 if in_both == InBoth::Overwrite {
                     found.replace(entry);
                 }
-                continue;
-            }
-            let [first, second] = buckets;
-            match insert([&first, &second], entry, now, idle_ticks) {
-                Inserted::New { evicted: false } => copied.flows += 1,
-                Inserted::Existing(_) => {}
-                Inserted::New { evicted: true } | Inserted::Full => copied.refused += 1,
+                true
+            } else {
+                let [first, second] = buckets;
+                let inserted = insert([&first, &second], entry, now, idle_ticks);
+                match inserted {
+                    Inserted::New { evicted: false } => copied.flows += 1,
+                    Inserted::Existing(_) => {}
+                    Inserted::New { evicted: true } | Inserted::Full => copied.refused += 1,
+                }
+                inserted != Inserted::Full
+            };
+            if is_there && in_both == InBoth::Leave {
+                place.replace(FlowEntry::FREE);
             }
         }
     }

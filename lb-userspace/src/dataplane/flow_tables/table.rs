@@ -54,6 +54,11 @@ impl FlowTable {
         find(buckets, FlowTag::of(hash)).map(|place| place.entry)
     }
 
+    #[cfg(test)]
+    pub(super) fn place_of(&self, hash: FlowHash) -> Option<Place<'_>> {
+        find(self.pair(self.bits.buckets_of(hash)), FlowTag::of(hash))
+    }
+
     /// Remembers that the flow with this hash, which is not in the table, belongs to `backend`.
     pub fn insert(
         &self,

@@ -7,7 +7,7 @@ use std::{
 };
 
 use lb_common::{
-    BackendId, FlowHash, FlowState, FlowTime, RowIndex, Service, ServiceId, SlotWord,
+    BackendId, FlowEntry, FlowHash, FlowState, FlowTime, RowIndex, Service, ServiceId, SlotWord,
     flow_table::{BucketBits, FlowTag, Inserted, MIN_BUCKET_BITS},
 };
 
@@ -76,6 +76,7 @@ impl World {
         let subject = Subject {
             service,
             idle_timeout: Duration::from_mins(5),
+            is_limited: false,
             backends: vec![backend(1), backend(2)],
             nat: None,
             slots: Some(slots()),
@@ -198,5 +199,58 @@ fn a_listed_flow_shows_how_long_it_was_idle() -> io::Result<()> {
     let [ListedFlow { entry, idle }] = listed[..] else { panic!("{listed:?}") };
     assert_eq!((entry.tag(), entry.backend()), (FlowTag::of(hash), backend(2)));
     assert!((Duration::from_secs(7)..=Duration::from_secs(10)).contains(&idle), "{idle:?}");
+    Ok(())
+}
+
+/// The drift that a sweep finds of backend 1, when `before` it that is what was counted, and packets do something `meanwhile`.
+fn drift(world: &mut World, meanwhile: impl Fn(&mut World)) -> Vec<(BackendId, i64)> {
+    let before = world.table.connections().tallies();
+    meanwhile(world);
+    let mut swept = world.sweep();
+    meanwhile(world);
+    swept.find_drift(&before, world.table.connections());
+    swept.drift
+}
+
+#[test]
+fn connections_that_were_never_counted_are_found_also_while_others_come_and_go() -> io::Result<()> {
+    let mut world = World::new()?;
+    for slot in 0..500 {
+        world.flow(slot, 1, FlowState::Established, 0);
+    }
+    assert_eq!(drift(&mut world, |_| {}), []);
+    // As a program does that does not count.
+    world.table.connections().correct(backend(1), -400);
+    assert_eq!(drift(&mut world, |_| {}), [(backend(1), 400)]);
+    let busy = |world: &mut World| {
+        for slot in 0..30 {
+            let hash = world.flow(slot, 1, FlowState::Opening, 0);
+            if slot < 20 {
+                assert!(world.table.place_of(hash).unwrap().replace(FlowEntry::FREE));
+            }
+        }
+    };
+    let found = drift(&mut world, busy);
+    let [(id, more)] = found[..] else { panic!("{found:?}") };
+    assert!(id == backend(1) && (300..=400).contains(&more), "{more}");
+    for _ in 0..10 {
+        for (id, more) in drift(&mut world, |_| {}) {
+            world.table.connections().correct(id, more);
+        }
+    }
+    let active = world.table.connections().tally(backend(1)).active();
+    assert_eq!(active as usize, world.table.count());
+    // What ends meanwhile is no drift, nor what begins.
+    assert_eq!(drift(&mut world, busy), []);
+    Ok(())
+}
+
+#[test]
+fn what_only_opens_a_connection_uses_up_a_limit_for_seconds() -> io::Result<()> {
+    let mut world = World::new()?;
+    let [young, old] = [3, 20].map(|age| world.flow(1, 1, FlowState::Opening, age));
+    world.subjects[0].is_limited = true;
+    assert_eq!(world.sweep().removed, 1);
+    assert_eq!([young, old].map(|hash| world.table.find(hash).is_some()), [true, false]);
     Ok(())
 }

@@ -38,6 +38,7 @@ impl World {
         let subject = Subject {
             service: Service::default(),
             idle_timeout: Duration::from_secs(IDLE),
+            is_limited: false,
             backends: vec![backend(1)],
             nat: Some(NatTimeouts::default()),
             slots: None,

@@ -127,3 +127,87 @@ fn a_rotation_of_many_turns_takes_chunks_of_its_own_and_gives_them_back() {
         world.pass(Duration::from_secs(2));
     }
 }
+
+/// The same with limits of connections, of the first service's backends.
+fn limited(text: &str) -> String {
+    text.replacen("weight = 1\n", "weight = 1\nmax_connections = 10\n", 1)
+}
+
+impl World {
+    fn scheduler(&self) -> Scheduler {
+        self.datapath.schedulers.get(&self.datapath.service(WEB).id).copied().unwrap_or_default()
+    }
+
+    fn member_count(&self) -> usize {
+        self.datapath.members(self.datapath.service(WEB).id).len()
+    }
+}
+
+#[test]
+fn where_backends_have_limits_each_that_takes_new_flows_can_be_found_once() {
+    for algorithm in ["maglev", "source-hash", "round-robin", "weighted-round-robin", "random", "least-connections"] {
+        let text = limited(&with(algorithm));
+        let world = World::ready(&text);
+        assert!(world.scheduler().is_limited() && world.member_count() == 2, "{algorithm}");
+        let before = world.scheduler().members();
+        let mut restarted = world.restart(desired(&text));
+        assert_eq!(restarted.scheduler().members(), before);
+        restarted.change(Change::Drain(selector("10.0.0.2"), None)).unwrap();
+        assert_eq!(restarted.member_count(), 1, "{algorithm}");
+        restarted.apply(&with(algorithm));
+        assert!(!restarted.scheduler().is_limited(), "{algorithm}");
+        restarted.apply(&text);
+        assert!(restarted.scheduler().is_limited() && restarted.member_count() == 2, "{algorithm}");
+    }
+}
+
+#[test]
+fn limits_hold_at_once_where_first_packets_are_known_and_else_when_all_flows_are() {
+    let mut world = World::ready(CONFIG);
+    world.apply(&limited(CONFIG));
+    assert!(world.scheduler().is_limited());
+    let udp = |text: &str| text.replacen("protocol = \"tcp\"", "protocol = \"udp\"", 1);
+    let mut world = World::ready(&udp(CONFIG));
+    world.apply(&udp(&limited(CONFIG)));
+    world.pass(Duration::from_secs(59));
+    assert!(!world.scheduler().is_limited());
+    world.pass(Duration::from_secs(2));
+    assert!(world.scheduler().is_limited());
+    assert!(World::new(&udp(&limited(CONFIG))).scheduler().is_limited(), "a new service has no flows");
+}
+
+#[test]
+fn connections_that_were_there_before_they_were_counted_are_learned_for_an_idle_timeout() {
+    for text in [limited(CONFIG), with("least-connections")] {
+        let mut world = World::ready(CONFIG);
+        world.apply(&text);
+        assert!(world.scheduler().is_learning());
+        world.pass(Duration::from_secs(15 * 60 - 1));
+        assert!(world.scheduler().is_learning());
+        world.pass(Duration::from_secs(2));
+        assert!(!world.scheduler().is_learning());
+    }
+    let mut world = World::ready(CONFIG);
+    world.apply(&with("round-robin"));
+    assert!(!world.scheduler().is_learning(), "it does not ask how many there are");
+    assert!(!World::new(&limited(CONFIG)).scheduler().is_learning());
+}
+
+#[test]
+fn a_scheduler_begins_however_often_slots_move_meanwhile_and_until_then_it_is_seen_that_it_does_not() {
+    let udp = |text: &str| text.replacen("protocol = \"tcp\"", "protocol = \"udp\"", 1);
+    let mut world = World::ready(&udp(CONFIG));
+    let begins_in = |world: &World| world.core.view(world.now)[0].begins_in;
+    assert_eq!(begins_in(&world), None);
+    world.apply(&udp(&with("weighted-round-robin")));
+    assert_eq!(begins_in(&world), Some(Duration::from_secs(60)));
+    for step in 0..60 {
+        let weight = if step % 2 == 0 { 3 } else { 1 };
+        world.change(Change::Weight(selector("10.0.0.1"), weight)).unwrap();
+        assert!(!world.is_scheduled());
+        world.pass(Duration::from_secs(1));
+    }
+    world.pass(Duration::from_secs(1));
+    assert!(world.is_scheduled());
+    assert_eq!(begins_in(&world), None);
+}

@@ -151,6 +151,7 @@ fn sweep(scene: &mut Scene) -> Sweep {
     let mut subjects = [Subject {
         service: scene.service,
         idle_timeout: Duration::from_mins(1),
+        is_limited: false,
         nat: None,
         backends: (1..=OWNER).map(|number| BackendId::truncate(number.into())).collect(),
         slots: None,
@@ -268,7 +269,55 @@ fn clients_are_told_with_a_reset_if_the_service_wants_that() {
 }
 
 #[test]
-fn where_slots_decide_the_owner_of_the_next_slot_gets_what_a_full_one_does_not() {
+fn the_only_backend_with_room_is_found_however_seldom_its_turn_comes() {
+    for policy in [Policy::NEXT, Policy::RANDOM, Policy::LEAST_OF_TWO, Policy::SLOT] {
+        let Some(mut scene) = Scene::new(&[1000, 1, 1], Turns::Weighted, policy) else { return };
+        let members: Vec<BackendId> = (1..=3).map(BackendId::truncate).collect();
+        scene.balancer.maps().store_turns(ROTATION_CHUNK + 1, &members);
+        let first = BackendId::truncate(1);
+        let service = scene.service;
+        for slot in 0..=service.slot_mask {
+            scene.balancer.maps().store_slot(&service, slot, SlotWord::new(first, first, true, true));
+        }
+        let scheduler = Scheduler::new(policy, ROTATION_CHUNK, 1002).with_members(3);
+        scene.limit(&[5, 60, 60], scheduler, false);
+        scene.connect(0, 125);
+        assert_eq!(scene.active(), BTreeMap::from([(1, 5), (2, 60), (3, 60)]), "{policy:?}");
+        assert_eq!(scene.verdict(125, flags::SYN), Verdict::DropBackendsFull);
+    }
+}
+
+#[test]
+fn a_handshake_whose_backend_is_gone_fills_no_other_above_its_limit() {
+    let Some(mut scene) = Scene::new(&[1, 1], Turns::Equal, Policy::NEXT) else { return };
+    scene.limit(&[9, 2], Scheduler::new(Policy::NEXT, ROTATION_CHUNK, 2), false);
+    assert_eq!(scene.connect(0, 4), [1, 2, 1, 2]);
+    scene.balancer.maps().remove_row(BackendId::truncate(1));
+    scene.balancer.maps().store_turns(ROTATION_CHUNK, &[BackendId::truncate(2)]);
+    scene.limit(&[9, 2], Scheduler::new(Policy::NEXT, ROTATION_CHUNK, 1), false);
+    assert_eq!(scene.verdict(0, flags::SYN), Verdict::DropBackendsFull);
+    assert_eq!(scene.active()[&2], 2);
+}
+
+#[test]
+fn connections_that_were_there_before_are_counted_while_they_are_learned() {
+    let Some(mut scene) = Scene::new(&[1], Turns::Equal, Policy::NEXT) else { return };
+    scene.limit(&[9], Scheduler::NONE.learning(), false);
+    for number in 0..5 {
+        assert_eq!(scene.send(&segment(number, flags::ACK)), Some(OWNER));
+    }
+    assert_eq!(scene.active(), BTreeMap::from([(OWNER, 5)]));
+    // One that ends is none.
+    scene.send(&segment(5, FIN));
+    scene.send(&segment(0, FIN));
+    assert_eq!(scene.active(), BTreeMap::from([(OWNER, 4)]));
+    scene.limit(&[9], Scheduler::NONE, false);
+    assert_eq!(scene.send(&segment(6, flags::ACK)), Some(OWNER));
+    assert_eq!(scene.active(), BTreeMap::from([(OWNER, 4)]));
+}
+
+#[test]
+fn where_slots_decide_others_get_what_the_owner_may_not_have() {
     let Some(mut scene) = Scene::new(&[1, 1, 1], Turns::Equal, Policy::NEXT) else { return };
     for slot in 0..=scene.service.slot_mask {
         let owner = BackendId::truncate(1 + slot % 3);

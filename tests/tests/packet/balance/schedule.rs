@@ -9,6 +9,7 @@ use crate::{
     backend::Backend,
     fixture::{Balancer, keys},
     packet::{Packet, flags},
+    sandbox::stay_on,
     world::{FAMILIES, Family, SERVICE, SERVICE_PORT},
 };
 
@@ -28,6 +29,7 @@ impl Scene {
     /// With backends from number 1 on, with these weights.
     pub(super) fn new(weights: &[u32], turns: Turns, policy: Policy) -> Option<Self> {
         let mut balancer = Balancer::empty()?;
+        stay_on(0).expect("there is a first CPU, which begins with the first turn");
         let owner = BackendId::truncate(OWNER.into());
         let armed = SlotWord::new(owner, owner, true, true);
         let service = balancer.put_slots(SERVICE, &vec![armed; layout::MIN_SLOTS as usize]);
@@ -141,6 +143,45 @@ fn a_datagram_of_an_unknown_flow_has_a_turn_and_those_that_follow_go_there_too()
         let backends: Vec<Option<u8>> = (0..6).map(|number| scene.send(&datagram(number))).collect();
         assert_eq!(backends, [1, 2, 3, 1, 2, 3].map(Some));
     }
+}
+
+#[test]
+fn each_cpu_begins_elsewhere_and_goes_on_from_there() {
+    let Some(mut scene) = Scene::new(&[1; 10], Turns::Equal, Policy::NEXT) else { return };
+    assert_eq!(scene.connect(0, 3), [1, 2, 3]);
+    if stay_on(1).is_err() {
+        return eprintln!("skipped: needs two CPUs");
+    }
+    let first = scene.connect(3, 1)[0];
+    assert!((4..=8).contains(&first), "far from the first: {first}");
+    assert_eq!(scene.connect(4, 2), [first + 1, first + 2]);
+    stay_on(0).expect("there is a first CPU");
+    assert_eq!(scene.connect(6, 1), [4]);
+}
+
+#[test]
+fn in_slots_that_move_a_datagram_of_an_unknown_flow_has_a_turn_too() {
+    let Some(mut scene) = Scene::new(&[1, 1, 1], Turns::Equal, Policy::NEXT) else { return };
+    let [owner, leaving] = [OWNER, 1].map(|number| BackendId::truncate(number.into()));
+    let service = scene.service;
+    for slot in 0..=service.slot_mask {
+        scene.balancer.maps().store_slot(&service, slot, SlotWord::new(owner, leaving, true, true));
+    }
+    scene.schedule(&[2, 3], Policy::NEXT);
+    let backends: Vec<Option<u8>> = (0..4).map(|number| scene.send(&datagram(number))).collect();
+    assert_eq!(backends, [2, 3, 2, 3].map(Some));
+    scene.schedule(&[2, 3], Policy::SLOT);
+    assert_eq!(scene.send(&datagram(4)), Some(1), "where slots decide it may be an old one");
+}
+
+#[test]
+fn a_handshake_whose_backend_is_gone_has_another_turn() {
+    let Some(mut scene) = Scene::new(&[1, 1, 1], Turns::Equal, Policy::NEXT) else { return };
+    assert_eq!(scene.connect(0, 3), [1, 2, 3]);
+    scene.balancer.maps().remove_row(BackendId::truncate(1));
+    scene.schedule(&[2, 3], Policy::NEXT);
+    assert_eq!(scene.connect(0, 1), [2]);
+    assert_eq!(scene.send(&segment(0, flags::ACK)), Some(2));
 }
 
 #[test]

@@ -132,6 +132,11 @@ fn while_what_picks_slots_changes_flows_stay_where_they_were_and_new_ones_go_whe
         for packet in packets(flags::ACK) {
             assert_eq!(scene.send(&packet), Some(owner_by(before, &packet)), "of {}", packet.source);
         }
+        let known = scene.balancer.flow_table().entries().len();
+        assert_eq!(known, 200, "each flow is remembered once, by what picks slots now");
+        let connections = scene.balancer.maps().connections();
+        let active = |number: u32| connections.tally(BackendId::truncate(number)).active();
+        assert_eq!((1..=BACKENDS.into()).map(active).sum::<u32>(), 200, "and counts once");
         let newcomer = |client| packet(family, client, 9, 6000, flags::SYN);
         for client in 0..200 {
             assert_eq!(scene.send(&newcomer(client)), Some(owner_by(now, &newcomer(client))));

@@ -13,6 +13,7 @@ use super::scene::{BACKEND_PORT, Scene, Setup, endpoints};
 use crate::{
     case::Action,
     packet::flags::{ACK, FIN, RST, SYN},
+    sandbox::stay_on,
     world::{BACKEND, FAMILIES, SERVICE},
 };
 
@@ -25,6 +26,7 @@ impl Scene {
     /// Lets a scheduler choose between the backend and a second one, which has the port after.
     fn schedule(&mut self, turns: &[BackendId], policy: Policy) -> Scheduler {
         self.add_second();
+        stay_on(0).expect("there is a first CPU, which begins with the first turn");
         let maps = self.balancer.maps();
         for backend in [BACKEND, SECOND] {
             maps.connections().store_capacity(backend, 1, 0);
@@ -55,6 +57,7 @@ impl Scene {
         let mut subjects = [Subject {
             service: self.service,
             idle_timeout: timeout,
+            is_limited: false,
             backends: vec![BACKEND, SECOND],
             nat: Some(NatTimeouts { reset: timeout, unreplied: timeout, ..timeouts }),
             slots: None,

@@ -232,6 +232,21 @@ fn a_limit_of_connections_that_nobody_counts_is_refused() {
 }
 
 #[test]
+fn what_needs_a_count_of_connections_is_refused_where_connection_ids_name_backends() {
+    let quic = "[service.quic]\nserver_id_length = 1\n";
+    let backend = "[[service.backend]]\naddress = \"10.0.0.2\"\nserver_id = \"01\"\nmax_connections = 10";
+    let udp = service("a", "10.0.0.1:80").replace("tcp", "udp");
+    assert_snapshot!(refusal(&(udp.clone() + quic + backend)), @r#"
+    lb.toml:11: service "a", backend "10.0.0.2": max_connections does not go with [service.quic]: connection ids take packets past the flow table, so nobody counts connections
+        remove it, or the section
+    "#);
+    assert_snapshot!(refusal(&(udp + "algorithm = \"least-connections\"\n" + quic)), @r#"
+    lb.toml:6: service "a": algorithm = "least-connections" does not go with [service.quic]: connection ids take packets past the flow table, so nobody counts connections
+        remove it, or the section
+    "#);
+}
+
+#[test]
 fn a_limit_of_no_connections_is_refused() {
     let text = service("a", "10.0.0.1:80") + "[[service.backend]]\naddress = \"10.0.0.2\"\nmax_connections = 0";
     assert_snapshot!(refusal(&text), @r#"

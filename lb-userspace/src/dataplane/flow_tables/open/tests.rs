@@ -72,8 +72,25 @@ fn a_flow_that_packets_have_carried_over_is_left_as_they_have_left_it() {
     fill(&to, &flows[1..]);
     assert_eq!(copy_all(&from, &to, InBoth::Leave), Copied { flows: 1, refused: 0 });
     assert_eq!(backend_of(&to, flows[1]), Some(owner(0)));
-    assert_eq!(copy_all(&from, &to, InBoth::Overwrite), Copied::default());
+    let [from, to] = [SMALL, LARGE].map(|bits| FlowTable::in_memory(bits).unwrap());
+    fill(&from, &flows);
+    fill(&to, &flows[1..]);
+    assert_eq!(copy_all(&from, &to, InBoth::Overwrite), Copied { flows: 1, refused: 0 });
     assert_eq!(backend_of(&to, flows[1]), Some(owner(1)));
+}
+
+#[test]
+fn each_flow_that_is_copied_counts_once_and_what_has_no_room_stays() {
+    let [from, to] = [LARGE, SMALL].map(|bits| FlowTable::in_memory(bits).unwrap());
+    let flows = random_flows(3, 90_000);
+    fill(&from, &flows);
+    let copied = copy_all(&from, &to, InBoth::Leave);
+    assert!(copied.refused > 20_000, "{copied:?}");
+    assert_eq!(from.count(), usize::try_from(copied.refused).unwrap());
+    for table in [&from, &to] {
+        let active = |id| table.connections().tally(BackendId::truncate(id)).active() as usize;
+        assert_eq!((0..=1000).map(active).sum::<usize>(), table.count());
+    }
 }
 
 #[test]
@@ -92,6 +109,7 @@ struct Kernel {
     outer: OwnedFd,
     in_use: MapData,
     folder: PathBuf,
+    connections: Arc<Connections>,
 }
 
 impl Kernel {
@@ -107,14 +125,13 @@ impl Kernel {
         let outer = bpf::create_array_of_maps(2, template.fd().as_fd()).unwrap();
         let in_use = aya_obj::Map::new_from_params(BPF_MAP_TYPE_ARRAY as u32, 4, 8, 1, 1 << 10);
         let in_use = MapData::create(in_use, "IN_USE", None).unwrap();
-        Some(Self { outer, in_use, folder })
+        Some(Self { outer, in_use, folder, connections: Arc::new(Connections::in_memory().unwrap()) })
     }
 
     fn places(&self) -> Places {
         let in_use = Mapped::new(self.in_use.fd(), size_of::<u64>()).unwrap();
         let outer = MapData::from_fd(self.outer.try_clone().unwrap()).unwrap();
-        let connections = Arc::new(Connections::in_memory().unwrap());
-        Places { outer, in_use, folder: self.folder.clone(), connections }
+        Places { outer, in_use, folder: self.folder.clone(), connections: Arc::clone(&self.connections) }
     }
 
     fn open(&self, size: BucketBits) -> (Arc<FlowTable>, Opened) {
@@ -209,6 +226,8 @@ fn a_start_goes_on_where_an_earlier_one_was_interrupted() {
     fill(&new, &flows);
     kernel.places().store(Word::new(place ^ 1, SMALL, None, IDLE_TICKS));
     assert_eq!(kernel.open_and_check(SMALL, &flows), Opened::TakenOver, "the old table is still there");
+    let counted = |id| kernel.connections.tally(BackendId::truncate(id)).active();
+    assert_eq!((1..=1000).map(counted).collect::<Vec<_>>(), [10; 1000], "and its flows count no longer");
 
     let place = place ^ 1;
     kernel.places().create(place ^ 1, SMALL).unwrap();

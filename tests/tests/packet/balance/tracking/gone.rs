@@ -22,7 +22,7 @@ type Line = [&'static str; 6];
 /// The ways to be gone after which flows go to another backend.
 const ELSEWHERE: [Gone; 2] = [Gone::WithoutRow, Gone::Rescheduling];
 
-/// A known flow whose backend is gone is given to the current backend, with its first packet.
+/// A known flow whose backend is gone is given to the current backend, with its first packet; a SYN opens a new one there.
 #[rustfmt::skip]
 const RESCHEDULED: [(State, u64, Line); 5] = [
     (State::Opening, 1, [
@@ -34,7 +34,7 @@ const RESCHEDULED: [(State, u64, Line); 5] = [
         /* UDP  */ "current established rescheduled",
     ]),
     (State::Sighted, 1, [
-        /* SYN  */ "current established rescheduled",
+        /* SYN  */ "current opening     rescheduled",
         /* ACK  */ "current established rescheduled",
         /* data */ "current established rescheduled",
         /* FIN  */ "current closing     rescheduled",
@@ -42,7 +42,7 @@ const RESCHEDULED: [(State, u64, Line); 5] = [
         /* UDP  */ "current established rescheduled",
     ]),
     (State::Established, 1, [
-        /* SYN  */ "current established rescheduled",
+        /* SYN  */ "current opening     rescheduled",
         /* ACK  */ "current established rescheduled",
         /* data */ "current established rescheduled",
         /* FIN  */ "current closing     rescheduled",
@@ -183,7 +183,7 @@ fn refused(kind: Kind, packet: &Packet, tracked: &Outcome<Verdict>) -> Outcome<V
 fn a_flow_whose_backend_resets_is_answered_with_a_reset_and_a_syn_goes_elsewhere() {
     #[rustfmt::skip]
     const KNOWN: Line = [
-        /* SYN  */ "current established rescheduled",
+        /* SYN  */ "current opening     rescheduled",
         /* ACK  */ "entry   established hit",
         /* data */ "entry   established hit",
         /* FIN  */ "entry   closing     hit",
