@@ -82,6 +82,12 @@ fn request(
     hash: FlowHash,
     segment: &Segment,
 ) -> Result<RecordIndex, Refusal> {
+    let (mut hash, mut chosen) = (hash, None);
+    if service.datagrams.are_single() {
+        // A flow for each backend: the reply of one may be on its way when another has the next datagram.
+        let backend = open::choose(packet, service, hash, true).map_err(Refusal::Verdict)?;
+        (hash, chosen) = (hash.of_backend(backend), Some(backend));
+    }
     let mut was_lost = false;
     if let Some(index) = table::find(FORWARD, hash) {
         let record = maps::nat_record(index).ok_or(Refusal::Verdict(Verdict::DropInternal))?;
@@ -103,7 +109,7 @@ fn request(
         maps::count_tracking(Tracking::Unknown);
         return Err(Refusal::Reset);
     }
-    match open::open(ctx, packet, service, hash, opens) {
+    match open::open(ctx, packet, service, hash, opens, chosen) {
         Err(Verdict::DropNatFull | Verdict::DropNoPort | Verdict::DropBackendsFull) if service.nat.resets() => {
             Err(Refusal::Reset)
         }

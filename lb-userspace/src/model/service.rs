@@ -336,7 +336,11 @@ impl ServiceState {
         };
         let candidates: Vec<Candidate> = self.backends.iter().map(candidate).collect();
         let pace = self.pace();
-        let wait = if pace.handshake.is_zero() { pace.idle } else { pace.handshake };
+        let wait = match pace.handshake {
+            _ if spec.one_packet => Duration::ZERO,
+            Duration::ZERO => pace.idle,
+            handshake => handshake,
+        };
         let start = self.mover.remembers_since().map_or(now, |since| since + wait);
         let mut effects = self.rotation.refresh(self.live.id, spec, &candidates, start, now);
         let endpoints = self.backends.iter().map(|backend| backend.endpoint);

@@ -36,6 +36,9 @@ pub struct ServiceView {
     /// How clients stay with the server that they had before, if they do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub affinity: Option<Affinity>,
+    /// Whether each datagram gets a backend of its own.
+    #[serde(default)]
+    pub one_packet: bool,
     /// How packets get to the backends.
     pub forwarding: Forwarding,
     /// Which flows are remembered.
@@ -197,6 +200,7 @@ impl Core {
             protocol: spec.protocol,
             algorithm: spec.algorithm,
             affinity: spec.affinity.clone(),
+            one_packet: spec.one_packet,
             forwarding: spec.forwarding,
             tracking: spec.effective_tracking(),
             gue_port: spec.gue_port(),

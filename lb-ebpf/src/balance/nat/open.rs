@@ -18,7 +18,8 @@ use crate::{
     parse::Packet,
 };
 
-/// The record of a flow that had none. A segment that does not open its connection is of one that was made elsewhere.
+/// The record of a flow that had none, of the backend that was `chosen`, if one was. A segment that does not open its connection is
+/// of one that was made elsewhere.
 #[inline(always)]
 pub fn open(
     ctx: &XdpContext,
@@ -26,8 +27,12 @@ pub fn open(
     service: &Service,
     hash: FlowHash,
     opens: bool,
+    chosen: Option<BackendId>,
 ) -> Result<RecordIndex, Verdict> {
-    let backend = choose(packet, service, hash, opens)?;
+    let backend = match chosen {
+        Some(backend) => backend,
+        None => choose(packet, service, hash, opens)?,
+    };
     let word = forward_word(hash);
     let index = table::claim(FORWARD, hash, word).map_err(refused)?;
     let record = maps::nat_record(index).ok_or(Verdict::DropInternal)?;
@@ -55,7 +60,7 @@ pub fn open(
 
 /// Who gets a new flow: the one that the scheduler chooses, and of a connection that was made elsewhere the owner of the slot.
 #[inline(always)]
-fn choose(packet: &Packet, service: &Service, hash: FlowHash, opens: bool) -> Result<BackendId, Verdict> {
+pub fn choose(packet: &Packet, service: &Service, hash: FlowHash, opens: bool) -> Result<BackendId, Verdict> {
     let hash = flow::hash_by(packet, hash, service.hash.now());
     let word = flow::word_of(service, hash)?;
     if word.current() == BackendId::NONE {

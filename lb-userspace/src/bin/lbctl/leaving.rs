@@ -302,6 +302,7 @@ mod tests {
             protocol: Protocol::Tcp,
             algorithm: Algorithm::Maglev,
             affinity: None,
+            one_packet: false,
             forwarding: Forwarding::L2Dsr,
             gue_port: None,
             tracking: Tracking::WhenNeeded,
