@@ -103,6 +103,12 @@ impl Address {
         Self([NetU32::from_wire(a), NetU32::from_wire(b), NetU32::from_wire(c), NetU32::from_wire(d)])
     }
 
+    /// From its four words.
+    #[inline(always)]
+    pub const fn from_words(words: [NetU32; 4]) -> Self {
+        Self(words)
+    }
+
     /// The four words. The last one is the whole of an IPv4 address.
     #[inline(always)]
     pub const fn words(self) -> [NetU32; 4] {

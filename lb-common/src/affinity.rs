@@ -227,7 +227,7 @@ mod tests {
             let client = affinity(short).client(Address::from(Ipv4Addr::from(v4)).words(), true);
             prop_assert_eq!(client.address.to_ip(), Ipv4Addr::from(network));
             let network = v6 & u128::MAX.checked_shl(128 - u32::from(prefix)).unwrap_or(0);
-            let client = affinity(prefix).client(Address::from(Ipv6Addr::from(v6)).words(), false);
+            let client = affinity(prefix).client(Address::from_v6_wire(v6.to_be_bytes()).words(), false);
             prop_assert_eq!(Ipv6Addr::from(client.address.to_wire()), Ipv6Addr::from(network));
         }
     }

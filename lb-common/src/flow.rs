@@ -1,4 +1,4 @@
-use crate::{Address, NetU16, NetU32};
+use crate::{Address, BackendId, NetU16, NetU32};
 
 /// The key of the flow hash. Whoever knows it can aim at a backend, so it is never shown.
 ///
@@ -76,6 +76,14 @@ impl FlowHash {
     #[must_use]
     pub const fn in_slot_of(self, other: Self) -> Self {
         Self(self.0 & !0xffff | other.0 & 0xffff)
+    }
+
+    /// The same for one backend of several that have packets of this flow at the same time.
+    #[inline(always)]
+    #[must_use]
+    pub const fn of_backend(self, backend: BackendId) -> Self {
+        // 2^64 divided by the golden ratio spreads the number over all bits.
+        Self(self.0 ^ (backend.get() as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15))
     }
 
     /// 32 bits of entropy for the outer header of a tunnel: bits 32 to 63.

@@ -38,7 +38,7 @@ pub use flow::{Flow, FlowHash, HashKey};
 pub use flow_table::{FlowEntry, FlowState, FlowTables, FlowTime};
 pub use quic::{QuicIds, QuicServer};
 pub use scheduler::{Policy, Ring, Scheduler};
-pub use service::{NatMode, Service, ServiceId, ServiceKey};
+pub use service::{Datagrams, NatMode, Service, ServiceId, ServiceKey};
 pub use slot::SlotWord;
 pub use source::{HashInput, HashInputs};
 pub use virtual_router::VirtualRouter;

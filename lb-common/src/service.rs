@@ -62,14 +62,36 @@ pub struct Service {
     pub hash: HashInputs,
     /// Whether, and how, addresses are translated on the way to its backends.
     pub nat: NatMode,
+    /// Whether its datagrams make flows.
+    pub datagrams: Datagrams,
+}
+
+/// What the datagrams of a service are to each other.
+///
+/// A bare half word with named values: the datapath reads it from a map.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(transparent)]
+pub struct Datagrams(u16);
+
+impl Datagrams {
+    /// Those with the same addresses and ports are a flow.
+    pub const FLOWS: Self = Self(0);
+    /// Each is a request of its own, and gets a backend of its own.
+    pub const SINGLE: Self = Self(1);
+
+    /// Whether each stands for itself.
+    #[inline(always)]
+    pub const fn are_single(self) -> bool {
+        self.0 != 0
+    }
 }
 
 /// Whether a service translates addresses, and what becomes of flows that find no room or no port.
 ///
-/// A bare word with named bits: the datapath reads it from a map.
+/// A bare half word with named bits: the datapath reads it from a map.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(transparent)]
-pub struct NatMode(u32);
+pub struct NatMode(u16);
 
 impl NatMode {
     /// It does not.
@@ -79,7 +101,7 @@ impl NatMode {
     /// Both (`full-nat`).
     pub const BOTH: Self = Self(2);
 
-    const RESETS: u32 = 1 << 8;
+    const RESETS: u16 = 1 << 8;
 
     /// The same; TCP connections that find no room or no port are reset.
     #[must_use]
@@ -108,10 +130,10 @@ impl NatMode {
 
 impl Service {
     /// Whether the service's slots alone say where its packets go, and the hash of a flow which slot: in the same word, so that it
-    /// is one question.
+    /// is one question; and whether datagrams make flows.
     #[inline(always)]
     pub const fn is_plain(&self) -> bool {
-        self.quic.to_bits() as u32 | (self.hash.to_bits() as u32) << 16 == 0
+        self.quic.to_bits() as u32 | (self.hash.to_bits() as u32) << 16 | self.datagrams.0 as u32 == 0
     }
 
     /// Its slots.

@@ -11,7 +11,7 @@ use network_types::{ip::IpProto, tcp::TcpHdr, udp::UdpHdr};
 use crate::{
     affinity, maps,
     parse::Packet,
-    quic, reset,
+    quic, reset, schedule,
     track::{self, Tracked},
 };
 
@@ -37,6 +37,9 @@ pub fn backend_of(
         hash = hash_by(packet, of_flow, service.hash.now());
         before = service.hash.before().map_or(hash, |input| hash_by(packet, of_flow, input));
         packet.veil(hash.0);
+        if service.datagrams.are_single() {
+            return backend_of_datagram(service, hash);
+        }
     }
     let mut word = word_of(service, hash)?;
     let backend = if word.look_up() {
@@ -75,6 +78,15 @@ pub fn backend_of(
         return Err(reset::answer(ctx, packet));
     }
     Err(Verdict::DropBackendsFull)
+}
+
+/// The backend of a datagram that stands for itself.
+#[inline(always)]
+fn backend_of_datagram(service: &Service, hash: FlowHash) -> Result<BackendId, Verdict> {
+    match schedule::backend_of_new_flow(service, hash, word_of(service, hash)?) {
+        BackendId::NONE => Err(Verdict::DropNoBackend),
+        backend => Ok(backend),
+    }
 }
 
 /// The hash of the packet's flow in the slot that `input` picks.

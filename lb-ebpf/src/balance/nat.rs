@@ -116,6 +116,12 @@ fn request(
     segment: &Segment,
 ) -> Result<Known, Refusal> {
     let neighbour = open::neighbour(ctx, packet).map_err(Refusal::Verdict)?;
+    let (mut hash, mut chosen) = (hash, None);
+    if service.datagrams.are_single() {
+        // A flow for each backend: the reply of one may be on its way when another has the next datagram.
+        let backend = open::choose(packet, service, hash, true).map_err(|verdict| refusal(service, verdict))?;
+        (hash, chosen) = (hash.of_backend(backend), Some(backend));
+    }
     let mut was_lost = false;
     if let Some((index, record)) = table::find(FORWARD, hash) {
         match Known::of(record).filter(|flow| flow.row.condition == Condition::SERVING) {
@@ -134,7 +140,7 @@ fn request(
     if packet.flow.protocol == TCP {
         refuse_unknown(segment, was_lost || service.nat.translates_source())?;
     }
-    let opened = open::open(ctx, packet, service, hash, segment, neighbour);
+    let opened = open::open(ctx, packet, service, hash, segment, neighbour, chosen);
     let record = opened.map_err(|verdict| refusal(service, verdict))?;
     Known::of(record).ok_or(Refusal::Verdict(Verdict::DropInternal))
 }

@@ -44,6 +44,9 @@ pub struct Service {
     /// How clients stay with the server that they had before, if they do.
     #[serde(default)]
     pub affinity: Option<Affinity>,
+    /// Whether each datagram gets a backend of its own.
+    #[serde(default)]
+    pub one_packet: bool,
     /// What becomes of new flows when all backends have as many connections as they may have.
     #[serde(default)]
     pub on_full: OnFull,
@@ -118,6 +121,12 @@ impl Service {
         }
         if self.tracking != Tracking::Never {
             return Ok(());
+        }
+        if self.one_packet {
+            return Err(Problem::new(
+                "max_connections does not go with one_packet: datagrams that are not remembered cannot be counted",
+                "remove it, or write forwarding = \"full-nat\" in the service",
+            ));
         }
         Err(Problem::new(
             "max_connections does not go with tracking = \"never\": connections that are not remembered cannot be counted",
@@ -269,11 +278,13 @@ impl Service {
 
     /// Which flows are remembered, after all: who counts connections has to know all.
     pub fn effective_tracking(&self) -> Tracking {
-        if self.algorithm.is_scheduler() || self.has_limits() || self.affinity.is_some() {
-            Tracking::Always
-        } else {
-            self.tracking
-        }
+        let tracks_all = self.algorithm.is_scheduler() || self.has_limits() || self.affinity.is_some();
+        if tracks_all && !self.keeps_no_flows() { Tracking::Always } else { self.tracking }
+    }
+
+    /// Whether each datagram stands for itself, and nothing is remembered of it.
+    pub fn keeps_no_flows(&self) -> bool {
+        self.one_packet && !self.forwarding.translates()
     }
 
     /// Whether there is a backend with a limit of connections.
@@ -285,6 +296,8 @@ impl Service {
     pub fn idle_timeout(&self) -> Duration {
         self.idle_timeout.unwrap_or(match self.protocol {
             Protocol::Tcp => Duration::from_mins(15),
+            // As long as a reply may take.
+            Protocol::Udp if self.one_packet => Duration::from_secs(10),
             Protocol::Udp => Duration::from_mins(1),
         })
     }

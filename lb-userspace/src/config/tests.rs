@@ -13,6 +13,7 @@ use super::*;
 
 mod affinity;
 mod nat;
+mod one_packet;
 mod refusals;
 mod tracking;
 mod vrrp;
@@ -253,6 +254,7 @@ fn the_services_of_the_sample_are_read_in_full() {
         algorithm: Algorithm::Maglev,
         source_prefix: None,
         affinity: None,
+        one_packet: false,
         on_full: OnFull::Drop,
         forwarding: Forwarding::L2Dsr,
         gue_port: None,
@@ -312,6 +314,7 @@ fn the_services_of_the_sample_are_read_in_full() {
         algorithm: Algorithm::Maglev,
         source_prefix: None,
         affinity: None,
+        one_packet: false,
         on_full: OnFull::Drop,
         forwarding: Forwarding::Ipip,
         gue_port: None,

@@ -82,7 +82,7 @@ impl Core {
             idle_timeout: state.desired.spec.idle_timeout(),
             is_limited: state.desired.spec.has_limits(),
             backends: state.backends.iter().chain(&state.removed).map(|backend| backend.id).collect(),
-            nat: state.desired.spec.forwarding.translates().then_some(state.desired.spec.nat.timeouts),
+            nat: state.nat_timeouts(),
             slots: state.mover.census_due().map(|_| state.mover.census(&state.pace(), now)),
         };
         Census { started: now, subjects: self.services.iter().map(subject).collect() }
@@ -167,6 +167,15 @@ impl Core {
 }
 
 impl ServiceState {
+    /// How long translated flows may be silent, if addresses are translated.
+    fn nat_timeouts(&self) -> Option<NatTimeouts> {
+        let spec = &self.desired.spec;
+        let timeouts = spec.nat.timeouts;
+        // Each datagram is as good as the others: those without a reply have no more time.
+        let unreplied = if spec.one_packet { timeouts.unreplied.min(spec.idle_timeout()) } else { timeouts.unreplied };
+        spec.forwarding.translates().then_some(NatTimeouts { unreplied, ..timeouts })
+    }
+
     fn on_census(&mut self, census: &schedule::Census, now: Instant) -> Option<Effect> {
         let (pace, fates) = (self.pace(), self.fates(now));
         let words = self.mover.on_census(census, &pace, |id| fates.of(id), now);

@@ -344,7 +344,11 @@ impl ServiceState {
         let since = self.mover.remembers_since();
         let after = |wait: Duration| since.map_or(now, |since| since + wait);
         let all_known = after(pace.idle);
-        let choosing = if pace.handshake.is_zero() { all_known } else { after(pace.handshake) };
+        let choosing = match pace.handshake {
+            _ if spec.one_packet => now,
+            Duration::ZERO => all_known,
+            handshake => after(handshake),
+        };
         // What opens a connection can be told from what is of one, so a limit turns away none that is there.
         let tells_new_ones = spec.protocol == Protocol::Tcp || spec.forwarding.translates();
         let begin = Begin { choosing, limits: if tells_new_ones { now } else { all_known }, all_known };

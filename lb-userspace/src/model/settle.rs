@@ -7,8 +7,8 @@ use std::{
 };
 
 use lb_common::{
-    Address, BackendId, BackendRow, Condition, Encapsulation, NatMode, QuicIds, RowIndex, Scheduler, Service,
-    ServiceEntry, ServiceId, ServiceKey, nat::NatTarget,
+    Address, BackendId, BackendRow, Condition, Datagrams, Encapsulation, NatMode, QuicIds, RowIndex, Scheduler,
+    Service, ServiceEntry, ServiceId, ServiceKey, nat::NatTarget,
 };
 
 use super::{
@@ -106,6 +106,7 @@ impl Core {
                 quic: desired.spec.quic.map_or(QuicIds::NONE, config::Quic::ids),
                 hash: rehash::inputs(&desired.spec, present),
                 nat: nat_mode(&desired.spec),
+                datagrams: if desired.spec.one_packet { Datagrams::SINGLE } else { Datagrams::FLOWS },
                 ..present.unwrap_or_default()
             },
             is_new: present.is_none(),

@@ -46,6 +46,9 @@ pub struct ServiceView {
     /// What becomes of new connections when all backends have as many as they may have, if any has a limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_full: Option<OnFull>,
+    /// Whether each datagram gets a backend of its own.
+    #[serde(default)]
+    pub one_packet: bool,
     /// How packets get to the backends.
     pub forwarding: Forwarding,
     /// Which flows are remembered.
@@ -227,6 +230,7 @@ impl Core {
             begins_in: state.begins().map(|begins| begins.saturating_duration_since(now)),
             source_prefix: spec.source_prefix,
             on_full: spec.has_limits().then_some(spec.on_full),
+            one_packet: spec.one_packet,
             forwarding: spec.forwarding,
             tracking: spec.effective_tracking(),
             gue_port: spec.gue_port(),

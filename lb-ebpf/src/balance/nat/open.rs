@@ -22,7 +22,8 @@ use crate::{
     parse::Packet,
 };
 
-/// The record of a flow that had none. A segment that does not open its connection is of one that was made elsewhere.
+/// The record of a flow that had none, of the backend that was `chosen`, if one was. A segment that does not open its connection is
+/// of one that was made elsewhere.
 #[inline(always)]
 pub fn open(
     ctx: &XdpContext,
@@ -31,9 +32,13 @@ pub fn open(
     hash: FlowHash,
     segment: &Segment,
     neighbour: Neighbour,
+    chosen: Option<BackendId>,
 ) -> Result<MapRecord, Verdict> {
     let opens = packet.flow.protocol != TCP || segment.opens();
-    let backend = choose(packet, service, hash, opens)?;
+    let backend = match chosen {
+        Some(backend) => backend,
+        None => choose(packet, service, hash, opens)?,
+    };
     let word = forward_word(hash);
     let index = table::claim(FORWARD, hash, word).map_err(refused)?;
     let record = maps::nat_record(index).ok_or(Verdict::DropInternal)?;
@@ -61,7 +66,7 @@ pub fn open(
 
 /// Who gets a new flow: the one that the scheduler chooses, and of a connection that was made elsewhere the owner of the slot.
 #[inline(always)]
-fn choose(packet: &Packet, service: &Service, hash: FlowHash, opens: bool) -> Result<BackendId, Verdict> {
+pub fn choose(packet: &Packet, service: &Service, hash: FlowHash, opens: bool) -> Result<BackendId, Verdict> {
     let hash = flow::hash_by(packet, hash, service.hash.now());
     let word = flow::word_of(service, hash)?;
     if word.current() == BackendId::NONE {

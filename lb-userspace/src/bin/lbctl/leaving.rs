@@ -307,6 +307,7 @@ mod tests {
             begins_in: None,
             source_prefix: None,
             on_full: None,
+            one_packet: false,
             forwarding: Forwarding::L2Dsr,
             gue_port: None,
             tracking: Tracking::WhenNeeded,

@@ -89,13 +89,14 @@ pub(crate) fn services(services: &[ServiceView]) -> String {
 pub(crate) fn service_details(services: &[ServiceView]) -> String {
     let details = |service: &ServiceView| {
         format!(
-            "{}  {}  {}, {}, {} slots{}\n\n{}",
+            "{}  {}  {}, {}, {} slots{}{}\n\n{}",
             service.name,
             endpoint(service),
             algorithm(service),
             forwarding(service),
             service.slots,
             service.affinity.as_ref().map_or(String::new(), affinity),
+            if service.one_packet { ", each datagram by itself" } else { "" },
             backends(std::slice::from_ref(service)),
         )
     };

@@ -42,19 +42,20 @@ impl Service {
         let address = table.text("address", service_address);
         let protocol = table.word("protocol");
         let algorithm = table.word("algorithm").unwrap_or_default();
+        let forwarding = table.word("forwarding");
         let source_prefix = read_source_prefix(&mut table, algorithm, address.map(|(address, _)| address));
         let affinity = table
             .table("affinity", "[service.affinity]", "affinity")
             .map(|affinity| Affinity::read(affinity, address.map(|(address, _)| address)));
+        let one_packet = read_one_packet(&mut table, protocol, forwarding, algorithm);
         let on_full = read_on_full(&mut table, protocol);
-        let forwarding = table.word("forwarding");
         let gue_port = read_gue_port(&mut table, forwarding);
         let announce = read_announce(&mut table, interfaces);
         let slots = read_slots(&mut table);
         let health = table
             .table("health", "[service.health]", "health check")
             .and_then(|health| HealthCheck::read(health, address.map(|(_, port)| port)));
-        let tracking = read_tracking(&mut table, forwarding, algorithm);
+        let tracking = read_tracking(&mut table, forwarding, algorithm, one_packet);
         let on_death = table.word("on_death").unwrap_or_default();
         let idle_timeout = table.text("idle_timeout", text::duration(IDLE_TIMEOUTS));
         let drain_timeout = table
@@ -91,6 +92,7 @@ impl Service {
                 algorithm,
                 source_prefix,
                 affinity,
+                one_packet,
                 on_full,
                 forwarding,
                 gue_port,
@@ -148,9 +150,21 @@ impl Service {
 
 /// Which flows are remembered: where addresses are translated, all.
 /// `forwarding` is unknown if it could not be read.
-fn read_tracking(table: &mut Table<'_>, forwarding: Option<Forwarding>, algorithm: Algorithm) -> Tracking {
+fn read_tracking(
+    table: &mut Table<'_>,
+    forwarding: Option<Forwarding>,
+    algorithm: Algorithm,
+    one_packet: bool,
+) -> Tracking {
     let tracking = table.word("tracking");
     let translating = forwarding.filter(|forwarding| forwarding.translates());
+    if one_packet && translating.is_none() {
+        if let Some(other) = tracking.filter(|tracking| *tracking != Tracking::Never) {
+            let what = format!("tracking = \"{other}\" does not go with one_packet: no flow is remembered");
+            table.reject("tracking", Problem::new(what, "remove it"));
+        }
+        return Tracking::Never;
+    }
     let reason = match translating {
         Some(forwarding) => format!("forwarding = \"{forwarding}\": replies are known by their flows"),
         None if algorithm.is_scheduler() => {
@@ -164,6 +178,42 @@ fn read_tracking(table: &mut Table<'_>, forwarding: Option<Forwarding>, algorith
         table.reject("tracking", Problem::new(what, "remove it: each flow is remembered"));
     }
     Tracking::Always
+}
+
+/// Reads `one_packet`. `protocol` and `forwarding` are unknown if they could not be read.
+fn read_one_packet(
+    table: &mut Table<'_>,
+    protocol: Option<Protocol>,
+    forwarding: Option<Forwarding>,
+    algorithm: Algorithm,
+) -> bool {
+    if !table.flag("one_packet").unwrap_or(false) {
+        return false;
+    }
+    let translates = forwarding.is_none_or(Forwarding::translates);
+    let (what, help) = if protocol == Some(Protocol::Tcp) {
+        ("one_packet does not apply to TCP, whose segments belong together", "remove it, or write protocol = \"udp\"")
+    } else if table.has("quic") {
+        (
+            "one_packet does not go with [service.quic]: the packets of a connection belong together",
+            "remove one of them",
+        )
+    } else if table.has("affinity") {
+        (
+            "one_packet does not go with [service.affinity]: each datagram gets a backend of its own",
+            "remove one of them",
+        )
+    } else if algorithm == Algorithm::LeastConnections && !translates {
+        (
+            "one_packet does not go with algorithm = \"least-connections\": without flows there is nothing to count",
+            "write another algorithm, such as \"weighted-round-robin\", or forwarding = \"full-nat\"",
+        )
+    } else {
+        return true;
+    };
+    table.reject("one_packet", Problem::new(what, help));
+    // What else is said of the service is judged as if it were not there.
+    false
 }
 
 /// Reads `[service.nat]`. `forwarding` is unknown if it could not be read.
@@ -302,7 +352,11 @@ fn service_address(text: &str) -> Result<(IpAddr, u16), Problem> {
 /// tracked.
 fn check_on_death(table: &Table<'_>, tracking: Tracking, on_death: OnDeath) {
     let (why, help) = if on_death != OnDeath::Reschedule && tracking == Tracking::Never && !table.has("quic") {
-        ("with tracking = \"never\": no flow is remembered", "remove it, or write another tracking")
+        if table.has("one_packet") {
+            ("with one_packet: no flow is remembered", "remove it")
+        } else {
+            ("with tracking = \"never\": no flow is remembered", "remove it, or write another tracking")
+        }
     } else if on_death == OnDeath::Keep && !table.has("health") {
         ("without [service.health]: nothing says that a backend is dead", "remove it, or add the section")
     } else {

@@ -39,6 +39,25 @@ fn backends_take_turns_by_their_weights_or_each_once() {
 }
 
 #[test]
+fn single_datagrams_go_by_turns_at_once_and_no_slot_remembers() {
+    let udp = CONFIG.replacen("protocol = \"tcp\"", "protocol = \"udp\"", 1);
+    let mut world = World::ready(&udp);
+    world.apply(&udp.replacen("forwarding", "algorithm = \"round-robin\"\none_packet = true\nforwarding", 1));
+    assert_eq!((world.turns(), world.is_scheduled()), (vec![1, 2], true));
+    assert!(world.datapath.service(WEB).datagrams.are_single());
+    assert!(world.datapath.table(&world.datapath.service(WEB)).iter().all(|word| !word.look_up()));
+    world.change(Change::Remove(selector("10.0.0.2"), None)).unwrap();
+    assert_eq!(world.turns(), [1]);
+    assert!(
+        !world.datapath.row_of.values().any(|row| {
+            let row = world.datapath.rows[row];
+            row.service == world.datapath.service(WEB).id && row.address.to_ip().to_string() == "10.0.0.2"
+        }),
+        "there is no flow to wait for"
+    );
+}
+
+#[test]
 fn a_backend_that_takes_no_new_flows_has_no_turn() {
     let mut world = World::ready(&with("weighted-round-robin"));
     world.change(Change::Drain(selector("10.0.0.2"), None)).unwrap();

@@ -12,6 +12,7 @@ mod lengths;
 mod mapped;
 mod modes;
 mod not_ours;
+mod one_packet;
 mod random;
 mod refusals;
 mod schedule;

@@ -24,7 +24,7 @@ const PORT: u16 = 2000;
 
 impl Scene {
     /// Lets a scheduler choose between the backend and a second one, which has the port after.
-    fn schedule(&mut self, turns: &[BackendId], policy: Policy) -> Scheduler {
+    pub(super) fn schedule(&mut self, turns: &[BackendId], policy: Policy) -> Scheduler {
         self.add_second();
         stay_on(0).expect("there is a first CPU, which begins with the first turn");
         let maps = self.balancer.maps();
