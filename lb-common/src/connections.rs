@@ -45,6 +45,19 @@ impl Load {
         self.connections * other.weight < other.connections * self.weight
     }
 
+    /// The quotient, in 4096ths: what has to be kept is one number then, at the price of a division.
+    #[inline(always)]
+    pub const fn quotient(self) -> u64 {
+        match (self.connections << Self::QUOTIENT_SHIFT).checked_div(self.weight) {
+            Some(quotient) => quotient,
+            // Who has no weight has no turns.
+            None => u64::MAX,
+        }
+    }
+
+    /// How many bits of a quotient stand behind the point.
+    pub const QUOTIENT_SHIFT: u32 = 12;
+
     /// The same with both numbers sent through `map`.
     #[inline(always)]
     #[must_use]
@@ -52,6 +65,12 @@ impl Load {
         Self { connections: map(self.connections), weight: map(self.weight) }
     }
 }
+
+/// The load of a pool above which a backend of it is *hot*, so that it gets no new flows for being fast (Wydrowski et al., *Load is not
+/// what you should balance*, NSDI 2024): a [`Load::quotient`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(transparent)]
+pub struct HotLoad(pub u64);
 
 /// A count of active connections that only needs additions, which CPUs may do in any order: active ones in the lower half, those
 /// that have ended, in all, in the upper half. So whoever has seen the same number twice knows that nothing has changed
@@ -146,6 +165,13 @@ mod tests {
             let quotients = [0, 1].map(|index| (f64::from(counts[index]) + 1.0) / f64::from(weights[index]));
             prop_assume!((quotients[0] - quotients[1]).abs() > 1e-9);
             prop_assert_eq!(one.load().is_less_than(other.load()), quotients[0] < quotients[1]);
+        }
+
+        #[test]
+        fn a_quotient_is_the_connections_by_the_weight(count: u16, weight in 1..1000_u32) {
+            let quotient = (f64::from(count) + 1.0) / f64::from(weight);
+            let known = with(count.into(), weight, 0).load().quotient() as f64 / 4096.0;
+            prop_assert!((known - quotient).abs() <= 1.0 / 4096.0);
         }
 
         #[test]

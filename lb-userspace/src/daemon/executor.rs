@@ -75,6 +75,10 @@ impl Executor {
                 maps.connections().store_capacity(backend, weight, limit);
                 Ok(())
             }
+            Effect::NoteLatency(backend, latency) => {
+                maps.latencies().probed(backend, latency);
+                Ok(())
+            }
             Effect::PutRow(backend, index, row) => {
                 let written = put_sources(maps, &row, core).and_then(|()| put_row(maps, backend, index, &row));
                 if written.is_err() {
@@ -100,6 +104,7 @@ impl Executor {
                 maps.retire_traffic(service, backend).context("cannot keep the counters of a backend")
             }
             Effect::ResetBackendTraffic(backend) => {
+                maps.latencies().forget(backend);
                 maps.reset_backend_traffic(backend).context("cannot reset the counters of a backend")
             }
             Effect::StartCheck { id, target, check, initial } => {

@@ -29,6 +29,16 @@ impl Connections {
         Tally::from_bits(self.0.words64()[Self::offset(backend) / size_of::<u64>()].load(Ordering::SeqCst))
     }
 
+    /// All that is known of `backend`.
+    pub fn of(&self, backend: BackendId) -> Entry {
+        let word = |field| self.0.word32(Self::offset(backend) + field).load(Ordering::Relaxed);
+        Entry {
+            tally: self.tally(backend),
+            weight: word(std::mem::offset_of!(Entry, weight)),
+            limit: word(std::mem::offset_of!(Entry, limit)),
+        }
+    }
+
     /// All tallies, by id.
     pub(super) fn tallies(&self) -> Vec<Tally> {
         (0..BackendId::COUNT).map(|id| self.tally(BackendId::truncate(id))).collect()

@@ -15,14 +15,14 @@ use aya::{
     maps::{Array, DevMap, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuValues},
 };
 use lb_common::{
-    Address, BackendId, BackendRow, Condition, Directory, MacAddress, QuicServer, RowIndex, Scheduler, Service,
-    ServiceEntry, ServiceId, SlotWord, Tracking, Traffic, Verdict,
+    Address, BackendId, BackendRow, Condition, Directory, HotLoad, MacAddress, QuicServer, RowIndex, Scheduler,
+    Service, ServiceEntry, ServiceId, SlotWord, Tracking, Traffic, Verdict,
     layout::{self, names},
     mac_word,
     nat::NatSource,
 };
 
-use super::{Connections, DataplaneError, mapped::Mapped, words::Words};
+use super::{Connections, DataplaneError, Latencies, mapped::Mapped, words::Words};
 
 /// Typed access to the maps. One writer: the daemon.
 pub struct Maps {
@@ -31,6 +31,8 @@ pub struct Maps {
     words: Arc<Words>,
     schedulers: Mapped,
     connections: Arc<Connections>,
+    latencies: Latencies,
+    hot_loads: Mapped,
     rows: Array<MapData, BackendRow>,
     interfaces: Array<MapData, u64>,
     egress: DevMap<MapData>,
@@ -56,6 +58,8 @@ impl Maps {
             )),
             schedulers: map_array(ebpf, names::SCHEDULERS, layout::MAX_SERVICES as usize * size_of::<Scheduler>())?,
             connections: Arc::new(Connections::new(map_array(ebpf, names::CONNECTIONS, Connections::LEN)?)),
+            latencies: Latencies::new(map_array(ebpf, names::LATENCIES, Latencies::LEN)?),
+            hot_loads: map_array(ebpf, names::HOT_LOADS, layout::MAX_SERVICES as usize * size_of::<HotLoad>())?,
             rows: take(ebpf, names::ROWS)?,
             interfaces: take(ebpf, names::INTERFACES)?,
             egress: take(ebpf, names::EGRESS)?,
@@ -158,6 +162,16 @@ impl Maps {
     /// The connections of backends.
     pub fn connections(&self) -> Arc<Connections> {
         Arc::clone(&self.connections)
+    }
+
+    /// How long backends take to answer.
+    pub const fn latencies(&self) -> &Latencies {
+        &self.latencies
+    }
+
+    /// Lets backends of `service` with a higher load be hot.
+    pub fn store_hot_load(&self, service: ServiceId, HotLoad(load): HotLoad) {
+        self.hot_loads.words64()[service.get() as usize].store(load, Ordering::Relaxed);
     }
 
     /// The words of slots and rows, for who reads them beside the daemon.

@@ -1,4 +1,7 @@
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use lb_common::{BackendId, BackendRow, QuicServer, RowIndex, Scheduler, Service, ServiceEntry, ServiceId, SlotWord};
 
@@ -19,6 +22,8 @@ pub enum Effect {
     StoreScheduler(ServiceId, Scheduler),
     /// Let a backend's connections count by this weight, and let it have at most so many; zero is any number.
     StoreCapacity(BackendId, u32, u32),
+    /// Take note of how long a probe of a backend took.
+    NoteLatency(BackendId, Duration),
     /// Write a row and make it the backend's.
     PutRow(BackendId, RowIndex, Box<BackendRow>),
     /// Leave the backend without a row.

@@ -37,7 +37,8 @@ pub fn open(
         record.client = packet.flow.source;
         record.ports = packet.flow.ports;
         record.service = service.id.get() as u16;
-        record.acknowledged = [0; 2];
+        // Until the backend answers there is nothing that the client could acknowledge: see `Segment::follow`.
+        record.acknowledged = [if opens { maps::begin_to_wait(service.id) } else { 0 }, 0];
     });
     learn_way_back(ctx, packet, record);
     if let Err(verdict) = assign_source(index, record, backend, packet.flow.protocol) {

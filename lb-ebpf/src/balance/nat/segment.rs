@@ -66,7 +66,15 @@ impl Segment {
                 return false;
             }
             let next = state.after(side, self.event_in(state.phase(), record.get(), side), self.now);
-            if next == state || record.replace_state(state, next) {
+            if next == state {
+                break;
+            }
+            let since = record.get().acknowledged[0];
+            if record.replace_state(state, next) {
+                // By whoever has made this change, so it is measured once.
+                if next.phase().answers(state.phase()) {
+                    maps::answered(next.backend(), since);
+                }
                 break;
             }
         }
@@ -88,11 +96,13 @@ impl Segment {
         if self.flags & (ACK | RST) != ACK {
             return;
         }
-        let is_opening = record.state().phase() <= Phase::ANSWERED;
+        let phase = record.state().phase();
+        let is_opening = phase <= Phase::ANSWERED;
         let is_news = |known| is_opening || NatRecord::is_news(known, self.acknowledgment);
         let [by_client, by_backend] = record.get().acknowledged;
         if side as u8 == Side::Client as u8 {
-            if is_news(by_client) {
+            // As long as the backend has not answered, there stands since when it has not.
+            if phase > Phase::OPENING && is_news(by_client) {
                 record.update(|record| record.acknowledged[0] = self.acknowledgment);
             }
         } else if is_news(by_backend) {

@@ -110,6 +110,7 @@ pub(crate) fn backends(services: &[ServiceView]) -> String {
         "SHARE",
         "FLOWS",
         "ACTIVE",
+        "LATENCY",
         "NEXT HOP",
         "LAST CHECK",
         "PACKETS",
@@ -125,6 +126,7 @@ pub(crate) fn backends(services: &[ServiceView]) -> String {
                 share(service, backend),
                 flows(backend),
                 active(service.tracking, backend),
+                backend.latency.map_or("-".to_owned(), latency),
                 backend.next_hop.as_ref().map_or("-".to_owned(), next_hop),
                 backend.probe.as_ref().map_or("-".to_owned(), probe),
                 backend.packets.to_string(),
@@ -212,6 +214,13 @@ fn active(tracking: Tracking, backend: &BackendView) -> String {
     }
 }
 
+/// In milliseconds, to three digits at least.
+fn latency(latency: Duration) -> String {
+    let milliseconds = latency.as_secs_f64() * 1e3;
+    let decimals = if milliseconds < 1.0 { 3 } else { 1 };
+    format!("{milliseconds:.decimals$} ms")
+}
+
 fn next_hop(next_hop: &NextHopView) -> String {
     match next_hop {
         NextHopView::Local => "this host".to_owned(),
@@ -243,6 +252,7 @@ mod tests {
             slots_left: 0,
             flows: Some(0),
             active: 0,
+            latency: None,
             max_connections: None,
             closing: 0,
             hidden_flows: false,
@@ -282,6 +292,12 @@ mod tests {
             |max_connections| backend(|backend| (backend.active, backend.max_connections) = (7, max_connections));
         assert_eq!([None, Some(10)].map(|limit| active(Tracking::Always, &with(limit))), ["7", "7/10"]);
         assert_eq!(active(Tracking::WhenNeeded, &with(None)), "-", "most are not known");
+    }
+
+    #[test]
+    fn a_latency_is_shown_as_exactly_as_it_matters() {
+        let shown = |microseconds| latency(Duration::from_micros(microseconds));
+        assert_eq!([71, 999, 1000, 12_345].map(shown), ["0.071 ms", "0.999 ms", "1.0 ms", "12.3 ms"]);
     }
 
     #[test]
