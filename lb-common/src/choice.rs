@@ -374,7 +374,7 @@ mod tests {
             let mut standings = vec![(100, 5); backends];
             standings[1].0 = 1000;
             let slow = f64::from(shares(&timed(&standings, 50))[1]) / 100_000.0;
-            let expected = f64::from(u32::try_from(backends).unwrap()).powi(-(Policy::SAMPLES as i32));
+            let expected = f64::from(u32::try_from(backends).unwrap()).powi(-Policy::SAMPLES.cast_signed());
             assert!((slow - expected).abs() < 0.003, "{slow} of {backends}, and not {expected}");
         }
     }

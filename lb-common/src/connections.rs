@@ -170,7 +170,7 @@ mod tests {
         #[test]
         fn a_quotient_is_the_connections_by_the_weight(count: u16, weight in 1..1000_u32) {
             let quotient = (f64::from(count) + 1.0) / f64::from(weight);
-            let known = with(count.into(), weight, 0).load().quotient() as f64 / 4096.0;
+            let known = f64::from(u32::try_from(with(count.into(), weight, 0).load().quotient()).unwrap()) / 4096.0;
             prop_assert!((known - quotient).abs() <= 1.0 / 4096.0);
         }
 

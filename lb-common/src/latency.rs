@@ -90,7 +90,7 @@ impl Latency {
         let (before, sample) = (self.0 & 0xffff_ffff, nanoseconds as u64);
         let average = match before {
             0 => sample,
-            _ if sample >= 2 * before || before >= 2 * sample => (before + sample) / 2,
+            _ if sample >= 2 * before || before >= 2 * sample => before.midpoint(sample),
             _ => (3 * before + sample) / 4,
         };
         Self(average)

@@ -58,7 +58,7 @@ mod tests {
         let [one, other] = [1, 2].map(BackendId::truncate);
         latencies.probed(one, Duration::from_millis(4));
         latencies.probed(one, Duration::from_millis(2));
-        latencies.probed(other, Duration::from_secs(60));
+        latencies.probed(other, Duration::from_mins(1));
         let of = |backend| latencies.of(backend, FlowTime(7));
         assert_eq!(of(one), Some(Duration::from_millis(3)));
         assert_eq!(of(other), Some(Duration::from_nanos(u32::MAX.into())), "as much as there is room for");

@@ -1,7 +1,10 @@
 //! The backends of a service in memory instead of maps. What chooses among them is the code of the datapath, and what tables and
 //! rotations it has is what the daemon makes.
 
-use std::cell::{Cell, RefCell};
+use std::{
+    cell::{Cell, RefCell},
+    time::Duration,
+};
 
 use fastrand::Rng;
 use lb_common::{
@@ -76,19 +79,19 @@ impl Pool {
 
     /// The time, in seconds.
     pub(crate) fn set_time(&self, now: f64) {
-        self.now.set(FlowTime((now * 1e9) as u64));
+        self.now.set(FlowTime(nanoseconds(now)));
     }
 
     /// What the datapath does when `backend` has answered after so many seconds.
     pub(crate) fn measured(&self, backend: BackendId, seconds: f64) {
         let latency = &self.latencies[backend.get() as usize];
-        latency.set(latency.get().measured((seconds * 1e9) as u32, self.now.get()));
+        latency.set(latency.get().measured(short(seconds), self.now.get()));
     }
 
     /// What the daemon does when a probe of `backend` took so many seconds.
     pub(crate) fn probed(&self, backend: BackendId, seconds: f64) {
         let latency = &self.latencies[backend.get() as usize];
-        latency.set(latency.get().probed((seconds * 1e9) as u32));
+        latency.set(latency.get().probed(short(seconds)));
     }
 
     /// What the daemon does some times a second.
@@ -117,6 +120,14 @@ impl Pool {
         let weights: f64 = backends().map(|one| f64::from(one.weight)).sum();
         backends().map(load).fold(0.0, f64::max) / (connections / weights)
     }
+}
+
+fn nanoseconds(seconds: f64) -> u64 {
+    u64::try_from(Duration::from_secs_f64(seconds).as_nanos()).expect("minutes at most")
+}
+
+fn short(seconds: f64) -> u32 {
+    u32::try_from(nanoseconds(seconds)).unwrap_or(u32::MAX)
 }
 
 impl Candidates for &Pool {

@@ -85,7 +85,7 @@ fn run(algorithm: Algorithm, source: Source, backends: u32, seed: u64) -> SlowRu
         backends,
         random: Rng::with_seed(seed),
         events: BinaryHeap::new(),
-        begun: vec![(0, 0); (END / WINDOW) as usize],
+        begun: vec![(0, 0); window_of(END)],
     };
     simulation.at(0.0, Event::RefreshHotLoad);
     simulation.at(0.0, Event::Begin);
@@ -104,6 +104,11 @@ fn run(algorithm: Algorithm, source: Source, backends: u32, seed: u64) -> SlowRu
     SlowRun { algorithm, source, backends, shares: simulation.begun.into_iter().map(share).collect() }
 }
 
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a small positive number")]
+fn window_of(time: f64) -> usize {
+    (time / WINDOW) as usize
+}
+
 impl Simulation {
     fn at(&mut self, time: f64, event: Event) {
         self.events.push(Reverse((time.to_bits(), event)));
@@ -114,7 +119,7 @@ impl Simulation {
         match event {
             Event::Begin => {
                 let backend = self.pool.open(self.random.u64(..));
-                let (slow, all) = &mut self.begun[(now / WINDOW) as usize];
+                let (slow, all) = &mut self.begun[window_of(now)];
                 *slow += u32::from(backend == SLOW);
                 *all += 1;
                 let [answered, ended] =
