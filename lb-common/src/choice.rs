@@ -1,6 +1,6 @@
 //! Choosing a backend for a new flow. The eBPF program does it with its maps, and a simulation with memory of its own.
 
-use crate::{BackendId, Connections, Load, Policy, Ring, Scheduler};
+use crate::{BackendId, Connections, HotLoad, Load, Policy, Ring, Scheduler};
 
 /// Those who may be chosen, and how loaded they are.
 pub trait Candidates: Copy {
@@ -18,6 +18,15 @@ pub trait Candidates: Copy {
     }
 }
 
+/// Candidates of which it is known how long they take to answer.
+pub trait Timed: Candidates {
+    /// How long a backend takes, in nanoseconds; zero if that is not known.
+    fn latency_of(self, backend: BackendId) -> u32;
+
+    /// The load above which a backend is hot.
+    fn hot_load(self) -> HotLoad;
+}
+
 /// Whoever chooses.
 pub trait Chooser: Candidates {
     /// Which of so many turns, at least one, is next.
@@ -30,6 +39,9 @@ pub trait Chooser: Candidates {
     fn least(self, ring: Ring, start: u32) -> BackendId {
         least(self, ring, start)
     }
+
+    /// [`fastest`], with any number, which an eBPF program makes a function of its own.
+    fn fastest(self, ring: Ring, random: u32) -> BackendId;
 
     /// [`next_with_room`], which an eBPF program makes a function of its own.
     fn next_with_room(self, ring: Ring, start: u32) -> BackendId {
@@ -64,6 +76,7 @@ pub fn first_choice(chooser: impl Chooser, scheduler: Scheduler, owner: BackendI
         };
         match policy {
             Policy::LEAST => chooser.least(rotation, start),
+            Policy::FASTEST => chooser.fastest(rotation, chooser.random()),
             Policy::LEAST_OF_TWO => lighter(chooser, rotation, start, other),
             _ => chooser.backend_at(rotation, start),
         }
@@ -153,6 +166,80 @@ fn lighter(candidates: impl Candidates, ring: Ring, one: u32, other: u32) -> Bac
     if is_lighter { other } else { one }
 }
 
+/// What there is to say for a backend that may be the fastest.
+#[derive(Clone, Copy)]
+struct Standing {
+    backend: BackendId,
+    /// In nanoseconds, and with [`Standing::HOT`] if the backend is hot: in one number, since the stack of an eBPF program is small.
+    latency: u64,
+    /// See [`Load::quotient`].
+    load: u64,
+}
+
+impl Standing {
+    const HOT: u64 = 1 << 32;
+
+    #[inline(always)]
+    fn of(candidates: impl Timed, ring: Ring, random: u32) -> Self {
+        let index = (u64::from(random) * u64::from(ring.len)) >> 32;
+        let backend = candidates.backend_at(ring, index as u32);
+        let load = candidates.connections_of(backend).load().quotient();
+        let hot = if load > candidates.hot_load().0 { Self::HOT } else { 0 };
+        Self { backend, latency: u64::from(candidates.latency_of(backend)) | hot, load }
+    }
+
+    #[inline(always)]
+    const fn is_hot(&self) -> bool {
+        self.latency >= Self::HOT
+    }
+
+    /// Prequal's rule, but that latencies which are about the same decide nothing: they are averages of what differs by chance, and
+    /// otherwise whoever is ahead by a hair would get everything until it is behind by a hair.
+    #[inline(always)]
+    fn is_better_than(&self, other: &Self) -> bool {
+        if self.is_hot() != other.is_hot() {
+            return other.is_hot();
+        }
+        if !self.is_hot() && self.is_clearly_faster_than(other) {
+            return true;
+        }
+        (self.is_hot() || !other.is_clearly_faster_than(self)) && self.load < other.load
+    }
+
+    /// By a third.
+    #[inline(always)]
+    const fn is_clearly_faster_than(&self, other: &Self) -> bool {
+        self.latency * 3 < other.latency * 2
+    }
+}
+
+/// Of [`Policy::SAMPLES`] turns of a rotation, which follow from any number, the fastest backend that is not hot; of those that are
+/// about as fast, or if all are hot, the one with the fewest connections for its weight.
+#[inline(always)]
+pub fn fastest(candidates: impl Timed, ring: Ring, random: u32) -> BackendId {
+    let mut number = random;
+    let mut best = Standing::of(candidates, ring, number);
+    for _ in 1..Policy::SAMPLES {
+        // Veiled, lest the compiler works out all of them before, and keeps them on the stack.
+        number = candidates.veil(scramble(number).into()) as u32;
+        let other = Standing::of(candidates, ring, number);
+        if other.is_better_than(&best) {
+            best = other;
+        }
+        best.backend = BackendId::truncate(candidates.veil(best.backend.get().into()) as u32);
+    }
+    best.backend
+}
+
+/// Another number, which has little to do with this one: a step of a linear congruential generator, with its bits mixed as in
+/// O'Neill's PCG-RXS-M-XS-32.
+#[inline(always)]
+const fn scramble(number: u32) -> u32 {
+    let state = number.wrapping_mul(747_796_405).wrapping_add(2_891_336_453);
+    let word = ((state >> ((state >> 28) + 4)) ^ state).wrapping_mul(277_803_737);
+    (word >> 22) ^ word
+}
+
 /// Of a rotation of at most [`Policy::MAX_COMPARED`] turns the backend with the fewest connections for its weight, of those that may have
 /// more; of several the one whose turn is next from `start` on. If all are full, the one at `start`.
 #[inline(always)]
@@ -211,11 +298,16 @@ mod tests {
         connections: Vec<Connections>,
         turn: Cell<u32>,
         random: Cell<u64>,
+        /// In nanoseconds.
+        latencies: Vec<u32>,
+        hot: HotLoad,
     }
 
     impl World {
         fn new(ring: Vec<u32>, connections: Vec<Connections>) -> Self {
-            Self { ring, members: Vec::new(), connections, turn: Cell::new(0), random: Cell::new(1) }
+            let (latencies, hot) = (vec![0; connections.len()], HotLoad(u64::MAX));
+            let (members, turn, random) = (Vec::new(), Cell::new(0), Cell::new(1));
+            Self { ring, members, connections, turn, random, latencies, hot }
         }
 
         fn ring(&self) -> Ring {
@@ -255,7 +347,21 @@ mod tests {
         }
     }
 
+    impl Timed for &World {
+        fn latency_of(self, backend: BackendId) -> u32 {
+            self.latencies[backend.get() as usize]
+        }
+
+        fn hot_load(self) -> HotLoad {
+            self.hot
+        }
+    }
+
     impl Chooser for &World {
+        fn fastest(self, ring: Ring, random: u32) -> BackendId {
+            fastest(self, ring, random)
+        }
+
         fn next_turn(self, turns: u32) -> u32 {
             let turn = self.turn.get() % turns;
             self.turn.set(turn + 1);
@@ -273,7 +379,23 @@ mod tests {
         Connections { tally: Tally::from_bits(active.into()), weight, limit }
     }
 
-    const POLICIES: [Policy; 5] = [Policy::SLOT, Policy::NEXT, Policy::RANDOM, Policy::LEAST, Policy::LEAST_OF_TWO];
+    const POLICIES: [Policy; 6] =
+        [Policy::SLOT, Policy::NEXT, Policy::RANDOM, Policy::LEAST, Policy::LEAST_OF_TWO, Policy::FASTEST];
+
+    /// A world of backends with these latencies and numbers of connections, each of the same weight, that are hot with more than so many.
+    fn timed(backends: &[(u32, u32)], hot: u32) -> World {
+        let connections = [(0, 0)].iter().chain(backends).map(|(_, active)| with(*active, 1, 0));
+        let world = World::new((1..).take(backends.len()).collect(), connections.collect());
+        let latencies = [0].into_iter().chain(backends.iter().map(|(latency, _)| *latency)).collect();
+        World { latencies, hot: HotLoad(with(hot, 1, 0).load().quotient()), ..world }
+    }
+
+    /// How many of a hundred thousand flows each backend gets, as long as nothing changes.
+    fn shares(world: &World) -> Vec<u32> {
+        let mut shares = vec![0; world.connections.len()];
+        (0..100_000).for_each(|_| shares[world.choose(Policy::FASTEST)] += 1);
+        shares[1..].to_vec()
+    }
 
     proptest! {
         #[test]
@@ -355,6 +477,45 @@ mod tests {
         }
         let expected = ROUNDS / (LEN * LEN) as u32;
         assert!(counts.iter().flatten().all(|count| count.abs_diff(expected) < expected / 10), "{counts:?}");
+    }
+
+    #[test]
+    fn who_is_slow_gets_only_what_is_sampled_alone() {
+        for backends in 2..=10 {
+            let mut standings = vec![(100, 5); backends];
+            standings[1].0 = 1000;
+            let slow = f64::from(shares(&timed(&standings, 50))[1]) / 100_000.0;
+            let expected = f64::from(u32::try_from(backends).unwrap()).powi(-Policy::SAMPLES.cast_signed());
+            assert!((slow - expected).abs() < 0.003, "{slow} of {backends}, and not {expected}");
+        }
+    }
+
+    #[test]
+    fn who_is_hot_gets_no_more_for_being_fast() {
+        let [hot, cold] = shares(&timed(&[(100, 51), (1000, 50)], 50))[..] else { unreachable!() };
+        assert!(hot < cold / 10, "{hot}, {cold}");
+        let [cold, hot] = shares(&timed(&[(100, 50), (1000, 51)], 50))[..] else { unreachable!() };
+        assert!(hot < cold / 10, "{hot}, {cold}");
+    }
+
+    #[test]
+    fn where_all_are_hot_the_fewest_connections_count_however_slow() {
+        let [more, fewer] = shares(&timed(&[(100, 61), (1000, 60)], 50))[..] else { unreachable!() };
+        assert!(more < fewer / 10, "{more}, {fewer}");
+    }
+
+    #[test]
+    fn of_those_that_are_about_as_fast_the_fewest_connections_count() {
+        let [more, fewer] = shares(&timed(&[(100, 21), (115, 20)], 50))[..] else { unreachable!() };
+        assert!(more < fewer / 10, "{more}, {fewer}");
+        let shares = shares(&timed(&[(100, 20); 5], 50));
+        assert!(shares.iter().all(|share| share.abs_diff(20_000) < 400), "{shares:?}");
+    }
+
+    #[test]
+    fn who_has_never_answered_is_tried() {
+        let [known, unknown] = shares(&timed(&[(100, 0), (0, 9)], 50))[..] else { unreachable!() };
+        assert!(known < unknown / 10, "{known}, {unknown}");
     }
 
     #[test]

@@ -46,6 +46,20 @@ impl Load {
         self.connections * other.weight < other.connections * self.weight
     }
 
+    /// The quotient, in 4096ths: what has to be kept is one number then, at the price of a division.
+    #[inline(always)]
+    pub const fn quotient(self) -> u64 {
+        let connections = if self.connections < 0 { 0 } else { self.connections as u64 };
+        match (connections << Self::QUOTIENT_SHIFT).checked_div(self.weight as u64) {
+            Some(quotient) => quotient,
+            // Who has no weight has no turns.
+            None => u64::MAX,
+        }
+    }
+
+    /// How many bits of a quotient stand behind the point.
+    pub const QUOTIENT_SHIFT: u32 = 12;
+
     /// The same with both numbers sent through `map`.
     #[inline(always)]
     #[must_use]
@@ -53,6 +67,12 @@ impl Load {
         Self { connections: map(self.connections as u64) as i64, weight: map(self.weight as u64) as i64 }
     }
 }
+
+/// The load of a pool above which a backend of it is *hot*, so that it gets no new flows for being fast (Wydrowski et al., *Load is not
+/// what you should balance*, NSDI 2024): a [`Load::quotient`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(transparent)]
+pub struct HotLoad(pub u64);
 
 /// A count of active connections that only needs additions, which CPUs may do in any order: active ones in the lower half, those
 /// that have ended, in all, in the upper half. So whoever has seen the number twice knows how many have begun and ended in
@@ -152,6 +172,13 @@ mod tests {
             let quotients = [0, 1].map(|index| (f64::from(counts[index]) + 1.0) / f64::from(weights[index]));
             prop_assume!((quotients[0] - quotients[1]).abs() > 1e-9);
             prop_assert_eq!(one.load().is_less_than(other.load()), quotients[0] < quotients[1]);
+        }
+
+        #[test]
+        fn a_quotient_is_the_connections_by_the_weight(count: u16, weight in 1..1000_u32) {
+            let quotient = (f64::from(count) + 1.0) / f64::from(weight);
+            let known = f64::from(u32::try_from(with(count.into(), weight, 0).load().quotient()).unwrap()) / 4096.0;
+            prop_assert!((known - quotient).abs() <= 1.0 / 4096.0);
         }
 
         #[test]

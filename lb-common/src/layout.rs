@@ -56,6 +56,10 @@ pub mod names {
     pub const SLOTS: &str = "SLOTS";
     /// Backend id → how many connections it has, in one element.
     pub const CONNECTIONS: &str = "CONNECTIONS";
+    /// Backend id → how long it takes to answer, in one element.
+    pub const LATENCIES: &str = "LATENCIES";
+    /// Service id → the load above which its backends are hot.
+    pub const HOT_LOADS: &str = "HOT_LOADS";
     /// Service id → how its new flows get their backends.
     pub const SCHEDULERS: &str = "SCHEDULERS";
     /// Backend id → row.

@@ -60,6 +60,12 @@ impl Phase {
         self.is_opening() || self.0 == Self::RESET.0
     }
 
+    /// Whether the packet that makes this phase of `before` is the backend's first answer to the client's first packet.
+    #[inline(always)]
+    pub const fn answers(self, before: Self) -> bool {
+        matches!((before, self), (Self::OPENING, Self::ANSWERED) | (Self::UNREPLIED, Self::REPLIED))
+    }
+
     /// Whether packets belong to this flow.
     #[inline(always)]
     pub const fn is_alive(self) -> bool {

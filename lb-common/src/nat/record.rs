@@ -143,7 +143,9 @@ pub struct NatRecord {
     pub ifindex: u16,
     /// Where they come from on the link: replies go there.
     pub neighbour: Neighbour,
-    /// About up to where the client has acknowledged what the backend has sent, and the backend what the client has.
+    /// About up to where the client has acknowledged what the backend has sent, and the backend what the client has. As long as the
+    /// backend has not answered the client's first packet, in the first place stands when that came, in nanoseconds: an odd
+    /// number; or zero, if nobody wants to know.
     pub acknowledged: [u32; 2],
 }
 

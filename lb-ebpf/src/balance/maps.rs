@@ -5,15 +5,15 @@ use core::intrinsics::{AtomicOrdering, atomic_cxchg, atomic_xadd};
 use aya_ebpf::{
     EbpfContext as _, Global,
     btf_maps::{self, ArrayOfMaps},
-    helpers::generated::{bpf_check_mtu, bpf_get_smp_processor_id, bpf_ktime_get_coarse_ns},
+    helpers::generated::{bpf_check_mtu, bpf_get_smp_processor_id, bpf_ktime_get_coarse_ns, bpf_ktime_get_ns},
     macros::{btf_map, map},
     maps::{Array, DevMap, HashMap, LruHashMap, PerCpuArray, ProgramArray},
     programs::XdpContext,
 };
 use lb_common::{
     Address, Affinity, AffinityClient, AffinityEntry, BackendId, BackendRow, Condition, Connections, Directory,
-    FlowEntry, FlowTables, FlowTime, HashKey, MacAddress, NetU16, NetU32, QuicServer, Ring, RowIndex, Scheduler,
-    ServerOf, ServiceId, SlotWord, Tally, Tracking, Traffic, Verdict, VirtualRouter,
+    FlowEntry, FlowTables, FlowTime, HashKey, HotLoad, Latency, MacAddress, NetU16, NetU32, Policy, QuicServer, Ring,
+    RowIndex, Scheduler, ServerOf, ServiceId, SlotWord, Tally, Tracking, Traffic, Verdict, VirtualRouter,
     flow_table::{self, Bucket, BucketBits},
     layout::{self, INNER_MAP, MMAPABLE},
     mac_word,
@@ -42,6 +42,11 @@ static SCHEDULERS: Array<u64> = Array::pinned(layout::MAX_SERVICES, MMAPABLE);
 /// By backend id. In one element, so that it is found once for all backends that are compared.
 #[map]
 static CONNECTIONS: Array<[Connections; BackendId::COUNT as usize]> = Array::pinned(1, MMAPABLE);
+/// By backend id, in one element for the same reason.
+#[map]
+static LATENCIES: Array<[u64; BackendId::COUNT as usize]> = Array::pinned(1, MMAPABLE);
+#[map]
+static HOT_LOADS: Array<u64> = Array::pinned(layout::MAX_SERVICES, MMAPABLE);
 /// The turn of each service's rotation that is next on this CPU.
 #[map]
 static TURNS: PerCpuArray<u32> = PerCpuArray::with_max_entries(layout::MAX_SERVICES, 0);
@@ -180,7 +185,7 @@ fn first_turn(turns: u32) -> u32 {
     const STEP: u32 = 0x9e37_79b9;
     // SAFETY: the helper takes nothing and returns a number.
     let cpu = unsafe { bpf_get_smp_processor_id() };
-    (u64::from(cpu.wrapping_mul(STEP)) * u64::from(turns) >> 32) as u32
+    ((u64::from(cpu.wrapping_mul(STEP)) * u64::from(turns)) >> 32) as u32
 }
 
 /// A chunk of the slot array.
@@ -243,6 +248,81 @@ impl AllConnections {
             atomic_xadd::<u64, u64, { AtomicOrdering::SeqCst }>((&raw mut (*self.place(backend)).tally).cast(), change);
         }
     }
+}
+
+/// How long backends take to answer.
+#[inline(always)]
+pub fn latencies() -> Option<AllLatencies> {
+    LATENCIES.get_ptr_mut(0).map(|all| AllLatencies(all.cast()))
+}
+
+/// The latencies of all backends, in a map that others change at the same time.
+#[derive(Clone, Copy)]
+pub struct AllLatencies(*mut u64);
+
+impl AllLatencies {
+    #[inline(always)]
+    fn place(self, backend: BackendId) -> *mut u64 {
+        // SAFETY: the map has a place for each number that is below that of the ids.
+        unsafe { self.0.add(below::<{ BackendId::COUNT }>(backend.get())) }
+    }
+
+    /// That of `backend`.
+    #[inline(always)]
+    pub fn of(self, backend: BackendId) -> Latency {
+        Latency::from_bits(load(self.place(backend)))
+    }
+
+    #[inline(always)]
+    fn store(self, backend: BackendId, latency: Latency) {
+        // SAFETY: the word lies in a map that lives as long as the program, and an aligned word is stored whole.
+        unsafe { self.place(backend).write_volatile(latency.to_bits()) };
+    }
+}
+
+/// The load above which the backends of `service` are hot.
+#[inline(always)]
+pub fn hot_load(service: ServiceId) -> HotLoad {
+    HOT_LOADS.get_ptr(service.get()).map_or(HotLoad::default(), |word| HotLoad(load(word)))
+}
+
+/// The present as [`note_answer`] takes it, if it matters to a new flow of `service` how long backends take to answer, else zero.
+#[inline(always)]
+pub fn begin_to_wait(service: ServiceId) -> u32 {
+    if scheduler(service).policy() == Policy::FASTEST { exact_time() as u32 | 1 } else { 0 }
+}
+
+/// Takes note that `backend` has answered to what was sent to it at `since`, if somebody has begun to wait then.
+///
+/// A function of its own, so that the verifier follows it once.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn note_answer(backend: u32, since: u32) -> u32 {
+    let Some(all) = latencies() else { return 0 };
+    if since == 0 {
+        return 0;
+    }
+    let backend = BackendId::truncate(backend);
+    let waited = (exact_time() as u32).wrapping_sub(since);
+    // What others measure at the same moment may be lost: see `Latency`.
+    all.store(backend, all.of(backend).measured(waited, now()));
+    0
+}
+
+/// The same for who has no numbers.
+#[inline(always)]
+pub fn answered(backend: BackendId, since: u32) {
+    note_answer(backend.get(), since);
+}
+
+/// The exact monotonic clock, in nanoseconds.
+#[inline(always)]
+fn exact_time() -> u64 {
+    if USE_TEST_CLOCK.load() != 0 {
+        return now().0;
+    }
+    // SAFETY: the helper takes nothing and returns a number.
+    unsafe { bpf_ktime_get_ns() }
 }
 
 /// Counts that an active connection is no more `from`'s, and is `to`'s.
@@ -318,7 +398,8 @@ pub struct MapClient(*mut AffinityEntry);
 impl MapClient {
     #[inline(always)]
     pub fn get(self) -> AffinityEntry {
-        load(self.0)
+        // SAFETY: the entry lies in a map that lives as long as the program; any bytes are one.
+        unsafe { self.0.read_volatile() }
     }
 
     /// Writes down that a new flow has come.

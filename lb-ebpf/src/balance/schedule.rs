@@ -2,12 +2,12 @@
 
 use aya_ebpf::helpers::generated::bpf_get_prandom_u32;
 use lb_common::{
-    BackendId, Connections, FlowHash, Ring, Service, ServiceId, SlotWord,
-    choice::{self, Candidates, Chooser},
+    BackendId, Connections, FlowHash, FlowTime, HotLoad, Ring, Service, ServiceId, SlotWord,
+    choice::{self, Candidates, Chooser, Timed},
 };
 use lb_ebpf::verifier::veil;
 
-use crate::maps::{self, AllConnections, Chunk};
+use crate::maps::{self, AllConnections, AllLatencies, Chunk};
 
 /// The backend for a new flow in a slot with this word, whose owner is the last resort. Nobody, if all are full.
 #[inline(always)]
@@ -51,6 +51,20 @@ extern "C" fn another(service: u32, slot: u32, first_chunk: u32, len: u32) -> u3
 extern "C" fn least(first_chunk: u32, len: u32, start: u32) -> u32 {
     let (Some(turns), Some(connections)) = (maps::chunk(first_chunk), maps::connections()) else { return 0 };
     choice::least(OneChunk { turns, connections, unknown: len }, Ring { first_chunk, len }, start).get()
+}
+
+/// See [`choice::fastest`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn fastest(service: u32, first_chunk: u32, len: u32, random: u32) -> u32 {
+    let (Some(service), Some(connections), Some(latencies)) =
+        (ServiceId::new(service), maps::connections(), maps::latencies())
+    else {
+        return 0;
+    };
+    let (hot, now) = (maps::hot_load(service), maps::now());
+    let all = Loop { connections, unknown: len };
+    choice::fastest(TimedLoop { all, latencies, hot, now }, Ring { first_chunk, len }, random).get()
 }
 
 /// See [`choice::next_with_room`].
@@ -101,6 +115,11 @@ impl Chooser for Maps {
     #[inline(always)]
     fn least(self, ring: Ring, start: u32) -> BackendId {
         BackendId::truncate(least(ring.first_chunk, ring.len, start))
+    }
+
+    #[inline(always)]
+    fn fastest(self, ring: Ring, random: u32) -> BackendId {
+        BackendId::truncate(fastest(self.service.get(), ring.first_chunk, ring.len, random))
     }
 
     #[inline(always)]
@@ -157,5 +176,43 @@ impl Candidates for Loop {
     #[inline(always)]
     fn veil(self, value: u64) -> u64 {
         veil(value, self.unknown.into())
+    }
+}
+
+/// Any ring, for a loop that asks how long backends take to answer.
+#[derive(Clone, Copy)]
+struct TimedLoop {
+    all: Loop,
+    latencies: AllLatencies,
+    hot: HotLoad,
+    now: FlowTime,
+}
+
+impl Candidates for TimedLoop {
+    #[inline(always)]
+    fn backend_at(self, ring: Ring, index: u32) -> BackendId {
+        self.all.backend_at(ring, index)
+    }
+
+    #[inline(always)]
+    fn connections_of(self, backend: BackendId) -> Connections {
+        self.all.connections_of(backend)
+    }
+
+    #[inline(always)]
+    fn veil(self, value: u64) -> u64 {
+        self.all.veil(value)
+    }
+}
+
+impl Timed for TimedLoop {
+    #[inline(always)]
+    fn latency_of(self, backend: BackendId) -> u32 {
+        self.latencies.of(backend).at(self.now)
+    }
+
+    #[inline(always)]
+    fn hot_load(self) -> HotLoad {
+        self.hot
     }
 }

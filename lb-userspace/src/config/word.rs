@@ -8,8 +8,6 @@ use super::error::Problem;
 pub(super) trait Word: Copy + Display + 'static {
     /// All values, in the order in which an error lists them.
     const ALL: &'static [Self];
-    /// Words of the design that this version cannot serve yet.
-    const LATER: &'static [&'static str] = &[];
 
     /// The value that `text` names.
     fn parse(text: &str) -> Result<Self, Problem> {
@@ -18,12 +16,6 @@ pub(super) trait Word: Copy + Display + 'static {
         }
         let words: Vec<String> = Self::ALL.iter().map(Self::to_string).collect();
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
-        if Self::LATER.contains(&text) {
-            return Err(Problem::new(
-                format!("{text:?} is not in this version"),
-                format!("write {}: this version has no other", alternatives(&words)),
-            ));
-        }
         let help = match closest(text, &words) {
             Some(meant) => format!("did you mean {meant:?}?"),
             None => format!("write {}", alternatives(&words)),

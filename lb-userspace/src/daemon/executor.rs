@@ -83,6 +83,10 @@ impl Executor {
                 maps.put_server(server, backend).context("cannot write the servers of clients")
             }
             Effect::RemoveServer(server) => maps.remove_server(&server).context("cannot write the servers of clients"),
+            Effect::NoteLatency(backend, latency) => {
+                maps.latencies().probed(backend, latency);
+                Ok(())
+            }
             Effect::PutRow(backend, index, row) => {
                 let written = put_sources(maps, &row, core).and_then(|()| put_row(maps, backend, index, &row));
                 if written.is_err() {
@@ -108,6 +112,7 @@ impl Executor {
                 maps.retire_traffic(service, backend).context("cannot keep the counters of a backend")
             }
             Effect::ResetBackendTraffic(backend) => {
+                maps.latencies().forget(backend);
                 maps.reset_backend_traffic(backend).context("cannot reset the counters of a backend")
             }
             Effect::StartCheck { id, target, check, initial } => {

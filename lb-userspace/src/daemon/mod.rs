@@ -33,6 +33,7 @@ use crate::{
     health::Report,
     model::{Applied, Change, Core, Effect},
     neighbour::Resolution,
+    schedule::hot_load,
 };
 
 /// What `lbd run` is told.
@@ -50,6 +51,9 @@ pub struct Options {
 const INTERFACE_REFRESH: Duration = Duration::from_secs(2);
 /// How often what the eBPF program logged is handed on, when it logs.
 const LOG_FLUSH: Duration = Duration::from_millis(100);
+/// How often it is looked at which load of a service's backends is a high one. What has become of its own load since then, a packet
+/// sees for itself.
+const HOT_REFRESH: Duration = Duration::from_millis(250);
 /// The most next-hop reports that are taken in at once.
 const NEXT_HOP_BATCH: usize = 1024;
 
@@ -100,6 +104,8 @@ impl Daemon {
         let mut hangup = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
         let mut refresh = tokio::time::interval(INTERFACE_REFRESH);
         refresh.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut hot_refresh = tokio::time::interval(HOT_REFRESH);
+        hot_refresh.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut log_flush = tokio::time::interval(LOG_FLUSH);
         let mut next_hops = Vec::new();
         loop {
@@ -122,6 +128,7 @@ impl Daemon {
                     self.restore_announced().await;
                     self.ensure_vrrp();
                 }
+                _ = hot_refresh.tick() => self.refresh_hot_loads(),
                 () = self.vrrp.died() => self.ensure_vrrp(),
                 _ = log_flush.tick(), if events.logs.is_some() => events.logs.iter_mut().for_each(EbpfLogger::flush),
                 _ = hangup.recv() => {
@@ -208,6 +215,16 @@ impl Daemon {
         let vrrp = self.reload_vrrp().await;
         done.map_err(failed).and(resized).and(vrrp)?;
         Ok(ReloadedView { warnings })
+    }
+
+    /// Says above which load backends are hot, where that matters.
+    fn refresh_hot_loads(&self) {
+        let maps = &self.executor.dataplane.maps;
+        let connections = maps.connections();
+        for (service, backends) in self.core.warm() {
+            let pool: Vec<_> = backends.map(|backend| connections.get(backend)).collect();
+            maps.store_hot_load(service, hot_load(&pool));
+        }
     }
 
     /// Gives the flow table the size and the idle timeout of the configuration. Packets go on to use it meanwhile.

@@ -10,6 +10,8 @@ use lb_common::{BackendId, ServiceId, Traffic};
 use super::Daemon;
 use crate::{
     api::{FlowTableView, NatView, Refusal, StatsView, StatusView},
+    config::Algorithm,
+    dataplane::flow_time,
     model::{Core, NextHopView, ServiceView},
     vrrp::Fitness,
 };
@@ -54,6 +56,9 @@ impl Daemon {
             for backend in &mut service.backends {
                 let traffic = maps.backend_traffic(BackendId::truncate(backend.id)).map_err(failed)?;
                 backend.active = maps.connections().tally(BackendId::truncate(backend.id)).active();
+                if service.algorithm == Algorithm::LeastResponseTime {
+                    backend.latency = maps.latencies().of(BackendId::truncate(backend.id), flow_time());
+                }
                 backend.set_traffic(traffic);
                 total += traffic;
             }

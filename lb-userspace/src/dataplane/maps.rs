@@ -15,14 +15,14 @@ use aya::{
     maps::{Array, DevMap, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuValues},
 };
 use lb_common::{
-    Address, Affinity, AffinityClient, AffinityEntry, BackendId, BackendRow, Condition, Directory, MacAddress,
+    Address, Affinity, AffinityClient, AffinityEntry, BackendId, BackendRow, Condition, Directory, HotLoad, MacAddress,
     QuicServer, RowIndex, Scheduler, ServerOf, Service, ServiceEntry, ServiceId, SlotWord, Tracking, Traffic, Verdict,
     layout::{self, names},
     mac_word,
     nat::NatSource,
 };
 
-use super::{Connections, DataplaneError, mapped::Mapped, words::Words};
+use super::{Connections, DataplaneError, Latencies, mapped::Mapped, words::Words};
 
 /// Typed access to the maps. One writer: the daemon.
 pub struct Maps {
@@ -34,6 +34,8 @@ pub struct Maps {
     affinity_clients: HashMap<MapData, AffinityClient, AffinityEntry>,
     affinity_servers: HashMap<MapData, ServerOf, BackendId>,
     connections: Arc<Connections>,
+    latencies: Latencies,
+    hot_loads: Mapped,
     rows: Array<MapData, BackendRow>,
     interfaces: Array<MapData, u64>,
     egress: DevMap<MapData>,
@@ -62,6 +64,8 @@ impl Maps {
             affinity_clients: take(ebpf, names::AFFINITY_CLIENTS)?,
             affinity_servers: take(ebpf, names::AFFINITY_SERVERS)?,
             connections: Arc::new(Connections::new(map_array(ebpf, names::CONNECTIONS, Connections::LEN)?)),
+            latencies: Latencies::new(map_array(ebpf, names::LATENCIES, Latencies::LEN)?),
+            hot_loads: map_array(ebpf, names::HOT_LOADS, layout::MAX_SERVICES as usize * size_of::<HotLoad>())?,
             rows: take(ebpf, names::ROWS)?,
             interfaces: take(ebpf, names::INTERFACES)?,
             egress: take(ebpf, names::EGRESS)?,
@@ -198,6 +202,16 @@ impl Maps {
     /// The connections of backends.
     pub fn connections(&self) -> Arc<Connections> {
         Arc::clone(&self.connections)
+    }
+
+    /// How long backends take to answer.
+    pub const fn latencies(&self) -> &Latencies {
+        &self.latencies
+    }
+
+    /// Lets backends of `service` with a higher load be hot.
+    pub fn store_hot_load(&self, service: ServiceId, HotLoad(load): HotLoad) {
+        self.hot_loads.words64()[service.get() as usize].store(load, Ordering::Relaxed);
     }
 
     /// The words of slots and rows, for who reads them beside the daemon.

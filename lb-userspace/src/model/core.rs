@@ -4,7 +4,7 @@ use std::{
     time::Instant,
 };
 
-use lb_common::{BackendId, QuicServer, Service, ServiceEntry, ServiceKey, layout};
+use lb_common::{BackendId, QuicServer, Service, ServiceEntry, ServiceId, ServiceKey, layout};
 
 use super::{
     backend::{Checked, Standing},
@@ -19,7 +19,7 @@ use super::{
     sources::Sources,
 };
 use crate::{
-    config::{self, Ports},
+    config::{self, Algorithm, Ports},
     health::Report,
     neighbour::Resolution,
 };
@@ -207,8 +207,18 @@ impl Core {
         let before = backend.health;
         backend.health = Checked::By(report.health);
         let has_changed = backend.health != before;
+        let (id, latency) = (report.id, report.latency.filter(|_| report.failure.is_none()));
         backend.report = Some(report);
-        if has_changed { self.refresh(index, now) } else { Vec::new() }
+        let noted = latency.filter(|_| service.goes_by_probes()).map(|latency| Effect::NoteLatency(id, latency));
+        let refreshed = if has_changed { self.refresh(index, now) } else { Vec::new() };
+        noted.into_iter().chain(refreshed).collect()
+    }
+
+    /// The services whose backends may be hot, with those of their backends that take new flows.
+    pub fn warm(&self) -> impl Iterator<Item = (ServiceId, impl Iterator<Item = BackendId>)> {
+        let services =
+            self.services.iter().filter(|service| service.desired.spec.algorithm == Algorithm::LeastResponseTime);
+        services.map(|service| (service.live.id, service.rotation.members()))
     }
 
     /// Takes in what is new about next hops.

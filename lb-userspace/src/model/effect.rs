@@ -1,4 +1,7 @@
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use lb_common::{
     Affinity, BackendId, BackendRow, QuicServer, RowIndex, Scheduler, ServerOf, Service, ServiceEntry, ServiceId,
@@ -28,6 +31,8 @@ pub enum Effect {
     PutServer(ServerOf, BackendId),
     /// Let no backend take any.
     RemoveServer(ServerOf),
+    /// Take note of how long a probe of a backend took.
+    NoteLatency(BackendId, Duration),
     /// Write a row and make it the backend's.
     PutRow(BackendId, RowIndex, Box<BackendRow>),
     /// Leave the backend without a row.

@@ -117,6 +117,11 @@ impl Rotation {
         self.stored.is_some_and(Scheduler::is_limited)
     }
 
+    /// The backends that take new flows.
+    pub(super) fn members(&self) -> impl Iterator<Item = BackendId> {
+        self.candidates.iter().filter(|candidate| candidate.weight > 0).map(|candidate| candidate.id)
+    }
+
     /// When [`Rotation::refresh`] has something to do next.
     pub(super) fn due(&self) -> Option<Instant> {
         self.due

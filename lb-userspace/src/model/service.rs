@@ -286,6 +286,12 @@ impl ServiceState {
         self.backends.iter().filter_map(next).min()
     }
 
+    /// Whether probes say how fast its backends are, since the datapath does not see their replies.
+    pub(super) fn goes_by_probes(&self) -> bool {
+        let spec = &self.desired.spec;
+        spec.algorithm == Algorithm::LeastResponseTime && !spec.forwarding.translates()
+    }
+
     /// Tells the mover who is to own which slot.
     fn want(&mut self, now: Instant) {
         let spec = &self.desired.spec;

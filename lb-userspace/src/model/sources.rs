@@ -42,7 +42,7 @@ impl Sources {
 
     /// The addresses of all of them.
     pub(super) fn addresses(&self) -> impl Iterator<Item = Address> {
-        self.0.iter().map(|source| source.address)
+        self.0.iter().filter(|source| **source != NatSource::default()).map(|source| source.address)
     }
 
     /// So many of them, from this number on.

@@ -144,6 +144,7 @@ impl Datapath {
             Effect::ResetServiceTraffic(_)
             | Effect::ResetBackendTraffic(_)
             | Effect::RetireTraffic(..)
+            | Effect::NoteLatency(..)
             | Effect::PersistDeclared => {}
             Effect::StartCheck { id, initial, .. } => {
                 self.checks.insert(id, initial);

@@ -99,6 +99,9 @@ pub struct BackendView {
     /// Its flows that the flow table knows and that are not about to end, as of now.
     #[serde(default)]
     pub active: u32,
+    /// How long it takes to answer, where that decides and is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub latency: Option<Duration>,
     /// How many it may have before new ones go elsewhere.
     #[serde(default)]
     pub max_connections: Option<u32>,
@@ -286,6 +289,7 @@ impl Core {
             slots_left: share.left,
             flows: flows.map(live),
             active: 0,
+            latency: None,
             max_connections: backend.spec.max_connections,
             closing: flows.map_or(0, closing),
             hidden_flows: false,

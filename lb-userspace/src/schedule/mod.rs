@@ -1,11 +1,13 @@
 //! Which backend owns which slot of a service's table, and how slots get from one owner to the next while connections
 //! live on; and the order in which backends take turns at new flows. Pure: no clock, no maps.
 
+mod hot;
 mod maglev;
 mod mover;
 mod rotation;
 mod slow_start;
 
+pub use hot::hot_load;
 pub use maglev::{Member, table};
 pub use mover::{Census, Fate, Group, Pace, Report, SlotMover};
 pub use rotation::{Turns, plan};

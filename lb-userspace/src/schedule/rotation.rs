@@ -13,6 +13,7 @@ pub fn plan(algorithm: Algorithm, backends: usize) -> Option<(Policy, Turns)> {
         Algorithm::Random => Some((Policy::RANDOM, Turns::Weighted)),
         Algorithm::LeastConnections if backends <= Policy::MAX_COMPARED as usize => Some((Policy::LEAST, Turns::Equal)),
         Algorithm::LeastConnections => Some((Policy::LEAST_OF_TWO, Turns::Weighted)),
+        Algorithm::LeastResponseTime => Some((Policy::FASTEST, Turns::Weighted)),
     }
 }
 

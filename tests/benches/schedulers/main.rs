@@ -1,5 +1,5 @@
 //! How evenly backends are loaded when connections last for times that differ by orders of magnitude: a simulation that runs the
-//! functions by which the XDP program chooses (docs/BENCHMARKS.md, "Schedulers").
+//! functions by which the XDP program chooses; and what becomes of a backend that is slow for a while (docs/BENCHMARKS.md, "Schedulers").
 //!
 //! `cargo xtask bench schedulers [--connections N] [--seed N] [--json FILE] [--markdown] [--plot FILE]`
 
@@ -7,6 +7,7 @@ mod plot;
 mod pool;
 mod report;
 mod simulation;
+mod slow;
 
 use std::path::PathBuf;
 
@@ -32,7 +33,7 @@ struct Options {
 
 fn main() -> anyhow::Result<()> {
     let Options { connections, seed, plot, output } = Options::parse();
-    let report = Report::new(simulation::run_all(connections, seed));
+    let report = Report::new(simulation::run_all(connections, seed), slow::run_all(seed));
     report.print(&output);
     if let Some(path) = plot {
         plot::draw(&path, report.runs())?;

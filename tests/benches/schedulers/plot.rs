@@ -11,9 +11,14 @@ const SIZE: (u32, u32) = (960, 400);
 
 const FONT: &str = "sans-serif";
 
-/// Blue, vermilion, green and purple, as the colour-blind can tell them apart.
-const COLORS: [RGBColor; 4] =
-    [RGBColor(0, 114, 178), RGBColor(213, 94, 0), RGBColor(0, 158, 115), RGBColor(204, 121, 167)];
+/// Blue, orange, vermilion, green and purple, as the colour-blind can tell them apart.
+const COLORS: [RGBColor; 5] = [
+    RGBColor(0, 114, 178),
+    RGBColor(230, 159, 0),
+    RGBColor(213, 94, 0),
+    RGBColor(0, 158, 115),
+    RGBColor(204, 121, 167),
+];
 
 /// Draws a line for each algorithm, with a thousand backends of equal weights.
 pub(crate) fn draw(path: &Path, runs: &[Run]) -> Result<()> {

@@ -1,16 +1,19 @@
 //! The backends of a service in memory instead of maps. What chooses among them is the code of the datapath, and what tables and
 //! rotations it has is what the daemon makes.
 
-use std::cell::{Cell, RefCell};
+use std::{
+    cell::{Cell, RefCell},
+    time::Duration,
+};
 
 use fastrand::Rng;
 use lb_common::{
-    BackendId, Connections, Ring, Scheduler, Tally,
-    choice::{Candidates, Chooser, choose},
+    BackendId, Connections, FlowTime, HotLoad, Latency, Ring, Scheduler, Tally,
+    choice::{Candidates, Chooser, Timed, choose, fastest},
 };
 use lb_userspace::{
     config::Algorithm,
-    schedule::{Member, plan, table},
+    schedule::{Member, hot_load, plan, table},
 };
 
 const SLOTS: Ring = Ring { first_chunk: 0, len: 1 << 16 };
@@ -24,6 +27,9 @@ pub(crate) struct Pool {
     scheduler: Scheduler,
     /// By the number of the backend, from 1 on.
     connections: Vec<Cell<Connections>>,
+    latencies: Vec<Cell<Latency>>,
+    hot: Cell<HotLoad>,
+    now: Cell<FlowTime>,
     turn: Cell<u32>,
     random: RefCell<Rng>,
 }
@@ -50,6 +56,9 @@ impl Pool {
             turns: turns.into_iter().map(id).collect(),
             scheduler: plan.map_or(Scheduler::NONE, |(policy, _)| Scheduler::new(policy, ROTATION_CHUNK, len)),
             connections: connections.collect(),
+            latencies: vec![Cell::default(); weights.len() + 1],
+            hot: Cell::default(),
+            now: Cell::new(FlowTime(0)),
             turn: Cell::new(0),
             random: RefCell::new(Rng::with_seed(3)),
         }
@@ -66,6 +75,34 @@ impl Pool {
     /// A connection of `backend` ends.
     pub(crate) fn close(&self, backend: BackendId) {
         self.count(backend, Tally::ENDED);
+    }
+
+    /// The time, in seconds.
+    pub(crate) fn set_time(&self, now: f64) {
+        self.now.set(FlowTime(nanoseconds(now)));
+    }
+
+    /// What the datapath does when `backend` has answered after so many seconds.
+    pub(crate) fn measured(&self, backend: BackendId, seconds: f64) {
+        let latency = &self.latencies[backend.get() as usize];
+        latency.set(latency.get().measured(short(seconds), self.now.get()));
+    }
+
+    /// What the daemon does when a probe of `backend` took so many seconds.
+    pub(crate) fn probed(&self, backend: BackendId, seconds: f64) {
+        let latency = &self.latencies[backend.get() as usize];
+        latency.set(latency.get().probed(short(seconds)));
+    }
+
+    /// What the daemon does some times a second.
+    pub(crate) fn refresh_hot_load(&self) {
+        let pool: Vec<Connections> = self.connections.iter().skip(1).map(Cell::get).collect();
+        self.hot.set(hot_load(&pool));
+    }
+
+    /// How many connections `backend` has.
+    pub(crate) fn active(&self, backend: BackendId) -> u32 {
+        self.connections[backend.get() as usize].get().tally.active()
     }
 
     fn count(&self, backend: BackendId, change: u64) {
@@ -85,6 +122,14 @@ impl Pool {
     }
 }
 
+fn nanoseconds(seconds: f64) -> u64 {
+    u64::try_from(Duration::from_secs_f64(seconds).as_nanos()).expect("minutes at most")
+}
+
+fn short(seconds: f64) -> u32 {
+    u32::try_from(nanoseconds(seconds)).unwrap_or(u32::MAX)
+}
+
 impl Candidates for &Pool {
     fn backend_at(self, ring: Ring, index: u32) -> BackendId {
         let words = if ring.first_chunk == ROTATION_CHUNK { &self.turns } else { &self.slots };
@@ -96,7 +141,21 @@ impl Candidates for &Pool {
     }
 }
 
+impl Timed for &Pool {
+    fn latency_of(self, backend: BackendId) -> u32 {
+        self.latencies[backend.get() as usize].get().at(self.now.get())
+    }
+
+    fn hot_load(self) -> HotLoad {
+        self.hot.get()
+    }
+}
+
 impl Chooser for &Pool {
+    fn fastest(self, ring: Ring, random: u32) -> BackendId {
+        fastest(self, ring, random)
+    }
+
     fn next_turn(self, turns: u32) -> u32 {
         let turn = self.turn.get() % turns;
         self.turn.set(turn + 1);

@@ -10,8 +10,13 @@ use serde::Serialize;
 use crate::pool::Pool;
 
 /// The algorithms that are compared, each with the same connections.
-const ALGORITHMS: [Algorithm; 4] =
-    [Algorithm::LeastConnections, Algorithm::WeightedRoundRobin, Algorithm::Random, Algorithm::Maglev];
+const ALGORITHMS: [Algorithm; 5] = [
+    Algorithm::LeastConnections,
+    Algorithm::LeastResponseTime,
+    Algorithm::WeightedRoundRobin,
+    Algorithm::Random,
+    Algorithm::Maglev,
+];
 /// How many backends there are: up to 64 all are compared.
 const BACKENDS: [u32; 4] = [10, 64, 100, 1000];
 /// Their weights, in turn.

@@ -47,7 +47,9 @@ pub fn open(
         record.client = packet.flow.source;
         record.ports = packet.flow.ports;
         record.service = service.id.get() as u16;
-        record.acknowledged = [segment.acknowledgment(), 0];
+        // Until the backend answers there is nothing that the client could acknowledge: see `Segment::follow`.
+        let by_client = if opens { maps::begin_to_wait(service.id) } else { segment.acknowledgment() };
+        record.acknowledged = [by_client, 0];
     });
     learn_way_back(ctx, neighbour, record);
     if let Err(verdict) = assign_source(index, record, backend, packet.flow.protocol) {

@@ -89,9 +89,17 @@ impl Segment {
             if event as u8 == Event::Nothing as u8 {
                 return true;
             }
+            let since = record.get().acknowledged[0];
             self.note_sequence_numbers(record, state.phase(), side);
             let next = state.after(side, event, self.now);
-            if next == state || record.replace_state(state, next) {
+            if next == state {
+                break;
+            }
+            if record.replace_state(state, next) {
+                // By whoever has made this change, so it is measured once.
+                if next.phase().answers(state.phase()) {
+                    maps::answered(next.backend(), since);
+                }
                 break;
             }
         }
@@ -124,6 +132,7 @@ impl Segment {
         }
         let [by_client, by_backend] = record.get().acknowledged;
         if side as u8 == Side::Client as u8 {
+            // As long as the backend has not answered, there stands since when it has not.
             if phase > Phase::ANSWERED && NatRecord::is_news(by_client, self.acknowledgment) {
                 record.update(|record| record.acknowledged[0] = self.acknowledgment);
             }

@@ -272,6 +272,7 @@ mod tests {
             slots_left: 512,
             flows: Some(9),
             active: 9,
+            latency: None,
             max_connections: None,
             closing: 182,
             hidden_flows: false,

@@ -140,6 +140,7 @@ pub(crate) fn backends(services: &[ServiceView]) -> String {
         "SHARE",
         "FLOWS",
         "ACTIVE",
+        "LATENCY",
         "NEXT HOP",
         "LAST CHECK",
         "PACKETS",
@@ -155,6 +156,7 @@ pub(crate) fn backends(services: &[ServiceView]) -> String {
                 share(service, backend),
                 flows(backend),
                 active(service.tracking, backend),
+                backend.latency.map_or("-".to_owned(), latency),
                 backend.next_hop.as_ref().map_or("-".to_owned(), next_hop),
                 backend.probe.as_ref().map_or("-".to_owned(), probe),
                 backend.packets.to_string(),
@@ -275,6 +277,13 @@ fn active(tracking: Tracking, backend: &BackendView) -> String {
     }
 }
 
+/// In milliseconds, to three digits at least.
+fn latency(latency: Duration) -> String {
+    let milliseconds = latency.as_secs_f64() * 1e3;
+    let decimals = if milliseconds < 1.0 { 3 } else { 1 };
+    format!("{milliseconds:.decimals$} ms")
+}
+
 fn next_hop(next_hop: &NextHopView) -> String {
     match next_hop {
         NextHopView::Local => "this host".to_owned(),
@@ -309,6 +318,7 @@ mod tests {
             slots_left: 0,
             flows: Some(0),
             active: 0,
+            latency: None,
             max_connections: None,
             closing: 0,
             hidden_flows: false,
@@ -366,6 +376,12 @@ mod tests {
         assert_eq!(fullest(&unused), "none in use of the 31744 of 10.0.0.253 for each backend");
         let table = render(&source_ports(&[unused, used]));
         assert!(table.contains("10.0.0.253  1024-32767  9      -\n"), "{table}");
+    }
+
+    #[test]
+    fn a_latency_is_shown_as_exactly_as_it_matters() {
+        let shown = |microseconds| latency(Duration::from_micros(microseconds));
+        assert_eq!([71, 999, 1000, 12_345].map(shown), ["0.071 ms", "0.999 ms", "1.0 ms", "12.3 ms"]);
     }
 
     #[test]

@@ -72,6 +72,7 @@ impl Service {
         if quic.is_some() && algorithm == Algorithm::LeastConnections {
             table.reject("algorithm", uncounted(&format!("algorithm = \"{algorithm}\"")));
         }
+        check_latency(&table, algorithm, forwarding);
         check_on_death(&table, tracking, on_death);
         let backends = table.tables("backend", "[[service.backend]]", "backend");
         tally.add_service(&table, name.as_ref(), address.zip(protocol));
@@ -413,6 +414,23 @@ fn check_slow_start(table: &Table<'_>, algorithm: Algorithm) {
             Problem::new(
                 "slow_start has no effect with algorithm = \"round-robin\": each backend has as many turns as the others",
                 "remove it, or write algorithm = \"weighted-round-robin\"",
+            ),
+        );
+    }
+}
+
+/// Reports an algorithm that goes by latencies where nothing measures them. `forwarding` is unknown if it could not be read.
+fn check_latency(table: &Table<'_>, algorithm: Algorithm, forwarding: Option<Forwarding>) {
+    let Some(direct) = forwarding.filter(|forwarding| !forwarding.translates()) else { return };
+    if algorithm == Algorithm::LeastResponseTime && !table.has("health") {
+        table.reject(
+            "algorithm",
+            Problem::new(
+                format!(
+                    "algorithm = \"{algorithm}\" with forwarding = \"{direct}\" needs a health check: replies do not pass here, so \
+                     only its probes say how fast a backend is"
+                ),
+                "add [service.health], or write algorithm = \"least-connections\"",
             ),
         );
     }

@@ -58,6 +58,9 @@ pub enum Algorithm {
     /// The backend with the fewest active connections for its weight, as far as up to 64 can be compared; of more the better of two
     /// random ones.
     LeastConnections,
+    /// The fastest of four random backends, in proportion to the weights, that has not many more connections than the others
+    /// (Wydrowski et al., NSDI 2024).
+    LeastResponseTime,
 }
 
 impl Algorithm {
@@ -66,7 +69,11 @@ impl Algorithm {
     pub const fn is_scheduler(self) -> bool {
         match self {
             Self::Maglev | Self::SourceHash => false,
-            Self::RoundRobin | Self::WeightedRoundRobin | Self::Random | Self::LeastConnections => true,
+            Self::RoundRobin
+            | Self::WeightedRoundRobin
+            | Self::Random
+            | Self::LeastConnections
+            | Self::LeastResponseTime => true,
         }
     }
 }
@@ -80,6 +87,7 @@ impl fmt::Display for Algorithm {
             Self::WeightedRoundRobin => "weighted-round-robin",
             Self::Random => "random",
             Self::LeastConnections => "least-connections",
+            Self::LeastResponseTime => "least-response-time",
         })
     }
 }
@@ -92,8 +100,8 @@ impl Word for Algorithm {
         Self::WeightedRoundRobin,
         Self::Random,
         Self::LeastConnections,
+        Self::LeastResponseTime,
     ];
-    const LATER: &'static [&'static str] = &["least-response-time"];
 }
 
 /// Which flows are remembered.

@@ -3,14 +3,15 @@
 
 use std::{
     collections::HashMap,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use etherparse::IpNumber;
-use lb_common::{HashInput, HashInputs, Policy};
+use lb_common::{BackendId, HashInput, HashInputs, Policy};
 use lb_userspace::{
     config::{Config, Node},
     dataplane::flow_time,
+    health::{Health, Report},
     model::{Change, Core, DesiredService, Effect, Findings, Found, Selector},
     neighbour::{Egress, NextHop, Unresolved},
 };
@@ -22,13 +23,14 @@ use crate::{
 };
 
 /// Each algorithm with what new flows and slots go by when it is there.
-const ALGORITHMS: [(&str, Policy, Option<u8>); 6] = [
+const ALGORITHMS: [(&str, Policy, Option<u8>); 7] = [
     ("maglev", Policy::SLOT, None),
     ("source-hash", Policy::SLOT, Some(32)),
     ("round-robin", Policy::NEXT, None),
     ("weighted-round-robin", Policy::NEXT, None),
     ("random", Policy::RANDOM, None),
     ("least-connections", Policy::LEAST, None),
+    ("least-response-time", Policy::FASTEST, None),
 ];
 
 /// The weights of the backends, which have the numbers from 1 on.
@@ -45,6 +47,9 @@ fn config(algorithm: &str, protocol: IpNumber, weights: [u8; WEIGHTS.len()]) -> 
          algorithm = \"{algorithm}\"\nforwarding = \"l2-dsr\"\nidle_timeout = \"10s\"\n",
         Family::V4.virtual_ip(),
     );
+    if algorithm == "least-response-time" {
+        text += "[service.health]\ntype = \"tcp\"\n";
+    }
     for (number, weight) in (1..).zip(weights) {
         let backend = format!("[[service.backend]]\naddress = \"10.9.0.{number}\"\nweight = {weight}\n");
         text += &backend;
@@ -85,7 +90,7 @@ impl<'a> World<'a> {
     }
 
     fn carry_out(&mut self, effects: Vec<Effect>) {
-        let maps = self.balancer.maps();
+        let (maps, mut checked) = (self.balancer.maps(), Vec::new());
         for effect in effects {
             match effect {
                 Effect::StoreServices(services, _) => {
@@ -105,8 +110,14 @@ impl<'a> World<'a> {
                     maps.put_row(backend, index, &row).expect("the row map takes it");
                 }
                 Effect::RemoveRow(backend) => maps.remove_row(backend),
+                Effect::NoteLatency(backend, latency) => maps.latencies().probed(backend, latency),
+                Effect::StartCheck { id, .. } => checked.push(id),
                 _ => {}
             }
+        }
+        for backend in checked {
+            let effects = self.core.on_health(well(backend), self.now);
+            self.carry_out(effects);
         }
     }
 
@@ -158,6 +169,13 @@ impl<'a> World<'a> {
         packet.segment.flags = flags;
         self.balancer.reached(&Family::V4.frame(packet.to_bytes()).to_bytes())
     }
+}
+
+/// What a probe says of a backend that is well.
+fn well(id: BackendId) -> Report<BackendId> {
+    let now = SystemTime::now();
+    let latency = Some(Duration::from_millis(1));
+    Report { id, health: Health::Up, transition: true, since: now, checked_at: now, failure: None, latency, streak: 1 }
 }
 
 fn next_hop(number: u8) -> NextHop {

@@ -1,11 +1,11 @@
 //! Who gets the flows of a service that translates, and how they are counted.
 
-use std::time::Duration;
+use std::{net::SocketAddr, ops::Range, time::Duration};
 
 use etherparse::IpNumber;
 use lb_common::{
-    Affinity, AffinityScope, AffinityServer, BackendId, HashInput, HashInputs, NatMode, NetU16, Policy, Scheduler,
-    ServerOf, Service, SlotWord, Verdict, layout,
+    Affinity, AffinityScope, AffinityServer, BackendId, FlowTime, HashInput, HashInputs, HotLoad, Latency, NatMode,
+    NetU16, Policy, Scheduler, ServerOf, Service, SlotWord, Verdict, layout,
 };
 use lb_userspace::{config::NatTimeouts, dataplane::Sweep, model::Subject};
 
@@ -14,7 +14,7 @@ use crate::{
     case::Action,
     packet::flags::{ACK, FIN, RST, SYN},
     sandbox::stay_on,
-    world::{BACKEND, FAMILIES, SERVICE},
+    world::{BACKEND, FAMILIES, PROTOCOLS, SERVICE},
 };
 
 /// Where the rotation stands: behind the slots.
@@ -48,6 +48,43 @@ impl Scene {
         let outcome = self.send(&self.request_from(IpNumber::TCP, port).with_flags(SYN, 1, 0));
         assert_eq!((outcome.action, &outcome.verdicts[..]), (Action::Transmit, &[(Verdict::Transmitted, 1)][..]));
         endpoints(&outcome.frame).1.port() - BACKEND_PORT
+    }
+
+    /// The port of the backend that gets this new flow, as a number from 0 on, and whom it takes for the client.
+    fn begin(&mut self, protocol: IpNumber, port: u16) -> (u16, SocketAddr) {
+        let request = self.request_from(protocol, port);
+        let request = if protocol == IpNumber::TCP { request.with_flags(SYN, 1, 0) } else { request };
+        let outcome = self.send(&request);
+        let (source, destination) = endpoints(&outcome.frame);
+        (destination.port() - BACKEND_PORT, source)
+    }
+
+    /// The first answer of that backend.
+    fn answer_of(&mut self, number: u16, protocol: IpNumber, source: SocketAddr) {
+        let mut answer = self.reply(protocol, source);
+        answer.source.set_port(BACKEND_PORT + number);
+        let answer = if protocol == IpNumber::TCP { answer.with_flags(SYN | ACK, 5000, 2) } else { answer };
+        assert_eq!(self.answer(&answer).verdicts, [(Verdict::Transmitted, 1)]);
+    }
+
+    /// How long both backends take at this time, as far as that is known.
+    fn latencies(&mut self, now: u64) -> [Option<Duration>; 2] {
+        let latencies = self.balancer.maps().latencies();
+        [BACKEND, SECOND].map(|backend| latencies.of(backend, FlowTime(now)))
+    }
+
+    /// Which share of so many flows the second backend gets, if both answer after so many nanoseconds; the clock goes on from `now`.
+    fn share_of_second(&mut self, ports: Range<u16>, now: &mut u64, answers_after: [u64; 2]) -> f64 {
+        let (count, mut of_second) = (ports.len(), 0);
+        for port in ports {
+            let (number, source) = self.begin(IpNumber::TCP, port);
+            of_second += number;
+            self.balancer.set_time(*now + answers_after[usize::from(number)]);
+            self.answer_of(number, IpNumber::TCP, source);
+            *now += 10 * MILLISECOND;
+            self.balancer.set_time(*now);
+        }
+        f64::from(of_second) / f64::from(u16::try_from(count).expect("a few"))
     }
 
     /// What the daemon finds when flows may not be silent for so long.
@@ -96,6 +133,102 @@ fn the_fewest_connections_are_those_that_neither_side_has_ended() {
         scene.send(&scene.request_from(IpNumber::TCP, PORT + 1).with_flags(FIN | ACK, 2, 1));
         assert_eq!(scene.active(), [0, 2]);
         assert_eq!([scene.chosen(PORT + 4), scene.chosen(PORT + 5)], [0, 0], "{:?}", scene.setup);
+    }
+}
+
+const MICROSECOND: u64 = 1000;
+const MILLISECOND: u64 = 1000 * MICROSECOND;
+/// When the clock begins: in odd nanoseconds, as the record of a flow holds it.
+const START: u64 = (1 << 40) + 1;
+
+#[test]
+fn how_long_an_answer_takes_is_measured_where_it_decides() {
+    for mut scene in scenes() {
+        for protocol in PROTOCOLS {
+            for (policy, measured) in [(Policy::NEXT, None), (Policy::FASTEST, Some(Duration::from_micros(123)))] {
+                scene.schedule(&[SECOND], policy);
+                scene.balancer.maps().latencies().forget(SECOND);
+                let port = PORT + u16::from(policy == Policy::NEXT);
+                scene.balancer.set_time(START);
+                let (number, source) = scene.begin(protocol, port);
+                let now = START + 123 * MICROSECOND;
+                scene.balancer.set_time(now - 7 * MICROSECOND);
+                if protocol == IpNumber::TCP {
+                    // Sent again, and something that cannot be: neither is an answer.
+                    scene.send(&scene.request_from(protocol, port).with_flags(SYN, 1, 0));
+                    scene.send(&scene.request_from(protocol, port).with_flags(ACK, 2, 77));
+                }
+                assert_eq!(scene.latencies(now), [None; 2]);
+                scene.balancer.set_time(now);
+                scene.answer_of(number, protocol, source);
+                let what = format!("{:?} {protocol:?} {policy:?}", scene.setup);
+                assert_eq!(scene.latencies(now), [None, measured], "{what}");
+                scene.balancer.set_time(now + MILLISECOND);
+                scene.answer_of(number, protocol, source);
+                assert_eq!(scene.latencies(now), [None, measured], "{what}: an answer that comes again");
+            }
+        }
+    }
+}
+
+#[test]
+fn new_flows_go_to_the_faster_one_and_come_back_when_the_other_one_is_as_fast() {
+    for mut scene in scenes() {
+        scene.schedule(&[BACKEND, SECOND], Policy::FASTEST);
+        scene.balancer.maps().store_hot_load(SERVICE, HotLoad(u64::MAX));
+        let mut now = START;
+        scene.balancer.set_time(now);
+        let [fast, slow] = [100 * MICROSECOND, MILLISECOND];
+        let even = scene.share_of_second(2000..2300, &mut now, [fast, fast]);
+        assert!((0.4..0.6).contains(&even), "{even}");
+        let slower = scene.share_of_second(2300..2600, &mut now, [fast, slow]);
+        assert!(slower < 0.15, "{slower}");
+        scene.share_of_second(2600..2900, &mut now, [fast, fast]);
+        let again = scene.share_of_second(2900..3200, &mut now, [fast, fast]);
+        assert!(again > 0.4, "{again}, and more as long as it has fewer connections");
+    }
+}
+
+#[test]
+fn who_gets_no_flows_for_being_slow_is_tried_again() {
+    for mut scene in scenes() {
+        scene.schedule(&[BACKEND, SECOND], Policy::FASTEST);
+        scene.balancer.maps().store_hot_load(SERVICE, HotLoad(u64::MAX));
+        let mut now = START;
+        scene.balancer.set_time(now);
+        let begins = scene.share_of_second(2000..2100, &mut now, [100 * MICROSECOND, MILLISECOND]);
+        assert!(begins < 0.2, "{begins}");
+        // As if it were one of so many that nobody samples it.
+        scene.schedule(&[BACKEND], Policy::FASTEST);
+        for port in 2100..2105 {
+            now += Latency::HALF_LIFE;
+            scene.balancer.set_time(now);
+            scene.share_of_second(port..port + 1, &mut now, [100 * MICROSECOND, 0]);
+        }
+        scene.schedule(&[BACKEND, SECOND], Policy::FASTEST);
+        let tried: u16 = (2105..2125).map(|port| scene.begin(IpNumber::TCP, port).0).sum();
+        assert!(tried > 10, "{tried} of 20 before it answers");
+        scene.share_of_second(2125..2145, &mut now, [100 * MICROSECOND, MILLISECOND]);
+        let again = scene.share_of_second(2145..2245, &mut now, [100 * MICROSECOND, MILLISECOND]);
+        assert!(again < 0.2, "{again} when it has");
+    }
+}
+
+#[test]
+fn a_hot_backend_gets_no_more_however_fast_it_is() {
+    for mut scene in scenes() {
+        scene.schedule(&[BACKEND, SECOND], Policy::FASTEST);
+        scene.balancer.set_time(START);
+        let mut now = START;
+        scene.balancer.maps().store_hot_load(SERVICE, HotLoad(u64::MAX));
+        scene.share_of_second(2000..2050, &mut now, [100 * MICROSECOND, MILLISECOND]);
+        let [fast, slow] = scene.active();
+        assert!(fast > 2 * slow, "{fast}, {slow}");
+        let connections = scene.balancer.maps().connections().of(BACKEND);
+        scene.balancer.maps().store_hot_load(SERVICE, HotLoad(connections.load().quotient()));
+        // It may have one more, and then the other one gets nearly all until it is hot, too.
+        let to_slow: u16 = (2050..2070).map(|port| scene.begin(IpNumber::TCP, port).0).sum();
+        assert!(to_slow > 12, "{to_slow} of 20");
     }
 }
 

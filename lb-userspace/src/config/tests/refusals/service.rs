@@ -116,11 +116,15 @@ fn an_unknown_protocol_is_refused() {
 }
 
 #[test]
-fn an_algorithm_that_is_not_in_this_version_is_refused() {
-    assert_snapshot!(refusal_with(r#""maglev""#, r#""least-response-time""#), @r#"
-    lb.toml:22: service "crm-web": algorithm "least-response-time" is not in this version
-        write "maglev", "source-hash", "round-robin", "weighted-round-robin", "random" or "least-connections": this version has no other
+fn an_algorithm_by_latency_that_nobody_can_measure_is_refused() {
+    let text = service("a", "10.0.0.1:80") + "algorithm = \"least-response-time\"";
+    assert_snapshot!(refusal(&text), @r#"
+    lb.toml:6: service "a": algorithm = "least-response-time" with forwarding = "ipip" needs a health check: replies do not pass here, so only its probes say how fast a backend is
+        add [service.health], or write algorithm = "least-connections"
     "#);
+    for measured in [text.replace("ipip", "full-nat"), text + "\n[service.health]\ntype = \"tcp\""] {
+        assert!(crate::config::Config::parse("lb.toml", &measured).is_ok(), "{measured}");
+    }
 }
 
 #[test]
