@@ -64,7 +64,9 @@ impl Load {
     #[inline(always)]
     #[must_use]
     pub fn map(self, map: impl Fn(u64) -> u64) -> Self {
-        Self { connections: map(self.connections as u64) as i64, weight: map(self.weight as u64) as i64 }
+        let [connections, weight] =
+            [self.connections, self.weight].map(|number| map(number.cast_unsigned()).cast_signed());
+        Self { connections, weight }
     }
 }
 
@@ -116,7 +118,7 @@ impl Tally {
 
     /// How many have ended, in all: below 2^32, after which it starts over.
     pub const fn ended(self) -> u32 {
-        (self.0.wrapping_sub(self.balance() as i64 as u64) >> 32) as u32
+        (self.0.wrapping_sub((self.balance() as i64).cast_unsigned()) >> 32) as u32
     }
 
     /// The same after so many connections have ended.

@@ -136,7 +136,7 @@ fn an_earlier_entry_of_a_flow_gives_way_unless_its_place_is_another_ones_by_then
     let (twin, stranger) = (entry(1, FlowState::Established, 0), entry(2, FlowState::Opening, 0));
     for (met, then) in [(old, Some(new)), (twin, Some(twin)), (stranger, None), (FlowEntry::FREE, None)] {
         let bucket = bucket_with(3, met);
-        assert_eq!((&bucket).renew(3, old, new), then, "{met:?}");
-        assert_eq!((&bucket).load(3), then.unwrap_or(met));
+        assert_eq!(bucket.renew(3, old, new), then, "{met:?}");
+        assert_eq!(bucket.load(3), then.unwrap_or(met));
     }
 }

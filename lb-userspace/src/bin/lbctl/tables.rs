@@ -104,17 +104,11 @@ pub(crate) fn service_details(services: &[ServiceView]) -> String {
 }
 
 fn algorithm(service: &ServiceView) -> String {
-    let mut text = service.algorithm.to_string();
-    if let Some(prefix) = service.source_prefix {
-        text.push_str(&format!(" of /{prefix}"));
-    }
-    if let Some(wait) = service.begins_in {
-        text.push_str(&format!(" (begins in {})", whole_seconds(wait)));
-    }
-    if let Some(on_full) = service.on_full {
-        text.push_str(&format!(", {on_full} when full"));
-    }
-    text
+    let prefix = service.source_prefix.map(|prefix| format!(" of /{prefix}"));
+    let begins = service.begins_in.map(|wait| format!(" (begins in {})", whole_seconds(wait)));
+    let on_full = service.on_full.map(|on_full| format!(", {on_full} when full"));
+    let more: String = [prefix, begins, on_full].into_iter().flatten().collect();
+    format!("{}{more}", service.algorithm)
 }
 
 fn forwarding(service: &ServiceView) -> String {

@@ -219,7 +219,7 @@ fn a_scheduler_begins_however_often_slots_move_meanwhile_and_until_then_it_is_se
     let begins_in = |world: &World| world.core.view(world.now)[0].begins_in;
     assert_eq!(begins_in(&world), None);
     world.apply(&udp(&with("weighted-round-robin")));
-    assert_eq!(begins_in(&world), Some(Duration::from_secs(60)));
+    assert_eq!(begins_in(&world), Some(Duration::from_mins(1)));
     for step in 0..60 {
         let weight = if step % 2 == 0 { 3 } else { 1 };
         world.change(Change::Weight(selector("10.0.0.1"), weight)).unwrap();
