@@ -330,3 +330,35 @@ fn a_reload_changes_what_has_changed_and_nothing_else() -> Result<()> {
     }
     Ok(())
 }
+
+/// Backends answer to an address that moves with the virtual IPs. (Those are on the backends, too.)
+#[test]
+fn translated_requests_are_answered_by_way_of_whoever_has_the_floating_source() -> Result<()> {
+    if !require_root() {
+        return Ok(());
+    }
+    let sources = ["10.77.0.222", "fd77::222"];
+    let balanced = Balanced::start_with("nat", |config| {
+        let config = ["l2-dsr", "ipip"].into_iter().fold(config, |config, forwarding| {
+            config.replace(&format!("forwarding = \"{forwarding}\""), "forwarding = \"full-nat\"")
+        });
+        let config = sources.into_iter().fold(config, |config, source| {
+            let family = &source[..2];
+            config.replace(&format!("addresses = [\"{family}"), &format!("addresses = [\"{source}\", \"{family}"))
+        });
+        config.replacen("[[interface]]", &format!("nat_sources = {sources:?}\n\n[[interface]]"), 1)
+    })?;
+    let lab = &balanced.lab;
+    for (master, other) in [("lb", "lb2"), ("lb2", "lb"), ("lb", "lb2")] {
+        for service in services() {
+            lab.load(&Load::new(service.url(), Limit::Requests(50)))?.ensure_all_answered().context(service.name)?;
+        }
+        let listed = lab.balancer(master).lbctl(&["flows", "--output", "json"])?;
+        let listed = String::from_utf8(listed.stdout)?;
+        for source in [format!("\"{}:", sources[0]), format!("\"[{}]:", sources[1])] {
+            ensure!(listed.contains(&source), "no flow on {master} has {source}: {listed}");
+        }
+        hand_over(lab, master, other)?;
+    }
+    Ok(())
+}
