@@ -49,8 +49,8 @@ impl Load {
     /// The quotient, in 4096ths: what has to be kept is one number then, at the price of a division.
     #[inline(always)]
     pub const fn quotient(self) -> u64 {
-        let connections = if self.connections < 0 { 0 } else { self.connections as u64 };
-        match (connections << Self::QUOTIENT_SHIFT).checked_div(self.weight as u64) {
+        let connections = if self.connections < 0 { 0 } else { self.connections.cast_unsigned() };
+        match (connections << Self::QUOTIENT_SHIFT).checked_div(self.weight.cast_unsigned()) {
             Some(quotient) => quotient,
             // Who has no weight has no turns.
             None => u64::MAX,

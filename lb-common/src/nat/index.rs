@@ -296,7 +296,9 @@ mod tests {
         ] {
             let buckets = empty();
             for (bucket, taken) in buckets.iter().zip([first, second]) {
-                taken.iter().for_each(|way| bucket[*way].store(Index::OVER, SeqCst));
+                for way in taken {
+                    bucket[*way].store(Index::OVER, SeqCst);
+                }
             }
             assert_eq!(claim(Index::FORWARD, refs(&buckets), word), Claim::At(expected), "{first:?} {second:?}");
             assert_eq!(find(Index::FORWARD, &buckets[expected / WAYS], word), Some((expected % WAYS, word)));

@@ -224,7 +224,7 @@ fn a_hot_backend_gets_no_more_however_fast_it_is() {
         scene.share_of_second(2000..2050, &mut now, [100 * MICROSECOND, MILLISECOND]);
         let [fast, slow] = scene.active();
         assert!(fast > 2 * slow, "{fast}, {slow}");
-        let connections = scene.balancer.maps().connections().of(BACKEND);
+        let connections = scene.balancer.maps().connections().get(BACKEND);
         scene.balancer.maps().store_hot_load(SERVICE, HotLoad(connections.load().quotient()));
         // It may have one more, and then the other one gets nearly all until it is hot, too.
         let to_slow: u16 = (2050..2070).map(|port| scene.begin(IpNumber::TCP, port).0).sum();
