@@ -13,6 +13,7 @@ protocol = "tcp"
 forwarding = "full-nat"
 [service.nat]
 sources = ["10.0.0.9"]
+ports = "1024-32767"
 [[service.backend]]
 address = "10.0.0.1"
 "#;
@@ -31,6 +32,10 @@ fn replies_to_a_source_that_new_flows_do_not_get_any_more_are_still_known() {
     world.settle();
     assert_eq!(world.datapath.translated, [ip("10.0.0.8"), ip("10.0.0.9")]);
     // Where the client's address is kept they come from the backend.
-    world.apply(&TRANSLATING.replace("full-nat", "nat").replace("[service.nat]\nsources = [\"10.0.0.9\"]\n", ""));
+    world.apply(
+        &TRANSLATING
+            .replace("full-nat", "nat")
+            .replace("[service.nat]\nsources = [\"10.0.0.9\"]\nports = \"1024-32767\"\n", ""),
+    );
     assert_eq!(world.datapath.translated, ["10.0.0.1", "10.0.0.8", "10.0.0.9"].map(ip));
 }

@@ -132,7 +132,7 @@ impl Scene {
         reverse.set(bucket, words, 0).expect("the bucket can be written");
         let mut record = flows.get(&at.0, 0).expect("the record can be read");
         // The ports, then the place in the reverse index.
-        record[4] = record[4] & u64::from(u32::MAX) | u64::from(bucket * WAYS as u32) << 32;
+        record[4] = record[4] & u64::from(u32::MAX) | (u64::from(bucket) * WAYS as u64) << 32;
         flows.set(at.0, record, 0).expect("the record can be written");
     }
 }
