@@ -16,6 +16,7 @@ mod flow;
 pub mod flow_table;
 pub mod gue;
 pub mod layout;
+pub mod live;
 pub mod nat;
 mod quic;
 mod service;
@@ -38,7 +39,12 @@ pub use virtual_router::VirtualRouter;
 mod pod {
     //! aya copies values between maps and memory byte by byte, so it wants to know that they are plain data.
 
-    use crate::{Address, BackendId, BackendRow, QuicServer, RowIndex, Traffic, bench::Template, nat::NatSource};
+    use crate::{
+        Address, BackendId, BackendRow, QuicServer, RowIndex, Traffic,
+        bench::Template,
+        live::{Arrival, Hop, Stream},
+        nat::NatSource,
+    };
 
     macro_rules! pod {
         ($($type:ty),+) => {
@@ -48,5 +54,5 @@ mod pod {
         };
     }
 
-    pod!(Address, BackendId, BackendRow, NatSource, QuicServer, RowIndex, Template, Traffic);
+    pod!(Address, Arrival, BackendId, BackendRow, Hop, NatSource, QuicServer, RowIndex, Stream, Template, Traffic);
 }
