@@ -27,8 +27,22 @@ enum What {
     Ha(Ha),
     /// Time what the daemon does: changes, sweeps and resizes of the flow table
     Daemon(Output),
+    /// Send packets and HTTP through the balancer and its rivals, and see what each of them takes
+    Veth(Veth),
     /// Change the backends of a service with live connections, with flows tracked when needed, never, and always
     Churn(Churn),
+}
+
+#[derive(Debug, Args)]
+struct Veth {
+    /// Measure only the cases with this in their name, and what they are compared with
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    only: String,
+    /// Draw the results into this folder, as SVG
+    #[arg(long, value_name = "FOLDER")]
+    plots: Option<PathBuf>,
+    #[command(flatten)]
+    output: Output,
 }
 
 #[derive(Debug, Args)]
@@ -98,7 +112,15 @@ pub(crate) fn run(options: Options) -> Result<()> {
             cargo::build_release()?;
             let mut command = bench("ha");
             command.arg("--trials").arg(trials.to_string());
-            tell_plot(&mut command, plot)?;
+            tell_path(&mut command, "--plot", plot)?;
+            cargo::run(output.tell(&mut command)?)
+        }
+        What::Veth(Veth { only, plots, output }) => {
+            setup::ensure(Level::Bench)?;
+            cargo::build_release()?;
+            let mut command = bench("veth");
+            command.arg("--only").arg(only);
+            tell_path(&mut command, "--plots", plots)?;
             cargo::run(output.tell(&mut command)?)
         }
         What::Churn(Churn { connections, changes, seed, plot, output }) => {
@@ -108,16 +130,16 @@ pub(crate) fn run(options: Options) -> Result<()> {
             command.arg("--connections").arg(connections.to_string());
             command.arg("--changes").arg(changes.to_string());
             command.arg("--seed").arg(seed.to_string());
-            tell_plot(&mut command, plot)?;
+            tell_path(&mut command, "--plot", plot)?;
             cargo::run(output.tell(&mut command)?)
         }
     }
 }
 
 /// The benchmark runs in another folder.
-fn tell_plot(command: &mut Command, plot: Option<PathBuf>) -> Result<()> {
-    if let Some(file) = plot {
-        command.arg("--plot").arg(path::absolute(file)?);
+fn tell_path(command: &mut Command, option: &str, path: Option<PathBuf>) -> Result<()> {
+    if let Some(path) = path {
+        command.arg(option).arg(path::absolute(path)?);
     }
     Ok(())
 }
@@ -130,10 +152,7 @@ fn bench(name: &str) -> Command {
 
 impl Output {
     fn tell(self, command: &mut Command) -> Result<&mut Command> {
-        if let Some(file) = self.json {
-            // The benchmark runs in another folder.
-            command.arg("--json").arg(path::absolute(file)?);
-        }
+        tell_path(command, "--json", self.json)?;
         if self.markdown {
             command.arg("--markdown");
         }
