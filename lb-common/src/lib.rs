@@ -20,6 +20,7 @@ pub mod flow_table;
 pub mod gue;
 mod latency;
 pub mod layout;
+pub mod live;
 pub mod nat;
 mod quic;
 mod scheduler;
@@ -51,7 +52,9 @@ mod pod {
 
     use crate::{
         Address, AffinityClient, AffinityEntry, BackendId, BackendRow, QuicServer, RowIndex, ServerOf, Traffic,
-        bench::Template, nat::NatSource,
+        bench::Template,
+        live::{Arrival, Hop, Stream},
+        nat::NatSource,
     };
 
     macro_rules! pod {
@@ -66,12 +69,15 @@ mod pod {
         Address,
         AffinityClient,
         AffinityEntry,
+        Arrival,
         BackendId,
         BackendRow,
+        Hop,
         NatSource,
         QuicServer,
         RowIndex,
         ServerOf,
+        Stream,
         Template,
         Traffic
     );

@@ -105,6 +105,93 @@ impl Distribution {
     }
 }
 
+/// What was measured of a contender in one turn.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Turn {
+    /// How often a second.
+    pub rate: f64,
+    /// What each time cost.
+    pub cost: f64,
+}
+
+/// How contenders compare that were measured in turn. A ratio, like a difference, is one of medians.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Standing {
+    /// The median.
+    pub rate: f64,
+    /// The median.
+    pub cost: f64,
+    /// The least.
+    pub min_cost: f64,
+    /// The rate in ratio to the first contender's.
+    pub rate_ratio: f64,
+    /// What it costs more than the first contender.
+    pub own_cost: f64,
+}
+
+impl Standing {
+    /// That of each contender, by its turns. The first one does nothing: it is what the others are measured by.
+    pub fn of_all(contenders: &[Vec<Turn>]) -> Vec<Self> {
+        let mut standings: Vec<_> = contenders.iter().map(|turns| Self::alone(turns)).collect();
+        let Some(Self { rate, cost, .. }) = standings.first().cloned() else { return standings };
+        for standing in &mut standings {
+            standing.rate_ratio = standing.rate / rate;
+            standing.own_cost = standing.cost - cost;
+        }
+        standings
+    }
+
+    fn alone(turns: &[Turn]) -> Self {
+        let rates = Distribution::new(turns.iter().map(|turn| turn.rate).collect());
+        let costs = Distribution::new(turns.iter().map(|turn| turn.cost).collect());
+        let (rate, cost, min_cost) = (rates.percentile(50), costs.percentile(50), costs.min());
+        Self { rate, cost, min_cost, rate_ratio: 1.0, own_cost: 0.0 }
+    }
+}
+
+/// A figure that is to be large or small enough.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Target {
+    what: String,
+    limit: Limit,
+    found: f64,
+    is_reached: bool,
+}
+
+/// What a figure is to be.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub enum Limit {
+    /// No less.
+    AtLeast(f64),
+    /// No more.
+    AtMost(f64),
+}
+
+impl Target {
+    /// What was found of it.
+    pub fn new(what: String, limit: Limit, found: f64) -> Self {
+        let is_reached = match limit {
+            Limit::AtLeast(least) => found >= least,
+            Limit::AtMost(most) => found <= most,
+        };
+        Self { what, limit, found, is_reached }
+    }
+
+    /// A row for each.
+    pub fn table(targets: &[Self]) -> Table {
+        let mut table = Table::new(1, &["to be reached", "limit", "found", "reached"]);
+        for Self { what, limit, found, is_reached } in targets {
+            let limit = match limit {
+                Limit::AtLeast(least) => format!("≥ {least}"),
+                Limit::AtMost(most) => format!("≤ {most}"),
+            };
+            let reached = if *is_reached { "yes" } else { "no" };
+            table.push(vec![what.clone(), limit, format!("{found:.3}"), reached.to_owned()]);
+        }
+        table
+    }
+}
+
 /// Rows below a header. The first columns are text, all others are figures.
 #[derive(Debug)]
 pub struct Table {
@@ -169,6 +256,25 @@ mod tests {
         assert_eq!(found, ["1", "1", "50", "90", "99", "100"]);
         let three = Distribution::new(vec![3.0, 1.0, 2.0]);
         assert_eq!([50, 90, 99].map(|percent| three.percentile(percent).to_string()), ["2", "3", "3"]);
+    }
+
+    #[test]
+    fn what_a_contender_costs_is_what_it_takes_more_than_the_first_one() {
+        let turns = |turns: [(f64, f64); 3]| turns.map(|(rate, cost)| Turn { rate, cost }).to_vec();
+        let contenders = [turns([(8.0, 1.0), (2.0, 9.0), (4.0, 3.0)]), turns([(2.0, 5.0), (2.0, 8.0), (1.0, 4.0)])];
+        let [first, second] = Standing::of_all(&contenders).try_into().expect("one for each");
+        assert_eq!(first, Standing { rate: 4.0, cost: 3.0, min_cost: 1.0, rate_ratio: 1.0, own_cost: 0.0 });
+        assert_eq!(second, Standing { rate: 2.0, cost: 5.0, min_cost: 4.0, rate_ratio: 0.5, own_cost: 2.0 });
+    }
+
+    #[test]
+    fn a_target_is_reached_at_its_limit_and_no_further() {
+        let targets = [(Limit::AtLeast(0.85), 0.85), (Limit::AtLeast(0.85), 0.84), (Limit::AtMost(0.2), 0.2)];
+        let target = |(limit, found)| Target::new("rate".into(), limit, found);
+        let targets = [targets.map(target).to_vec(), vec![target((Limit::AtMost(0.2), f64::NAN))]].concat();
+        let rows = "rate | ≥ 0.85 | 0.850 | yes |\n| rate | ≥ 0.85 | 0.840 | no |\n| rate | ≤ 0.2 | 0.200 | yes |\n| rate | ≤ 0.2 | NaN | no |\n";
+        let table = Target::table(&targets).markdown();
+        assert!(table.ends_with(rows), "{table}");
     }
 
     #[test]

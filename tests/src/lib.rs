@@ -5,4 +5,5 @@
 
 pub mod benchmark;
 pub mod churn;
+pub mod cpu;
 pub mod lab;

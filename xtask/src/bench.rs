@@ -27,6 +27,8 @@ enum What {
     Ha(Ha),
     /// Time what the daemon does: changes, sweeps and resizes of the flow table
     Daemon(Output),
+    /// Send packets and HTTP through the balancer and its rivals, and see what each of them takes
+    Veth(Veth),
     /// Change the backends of a service with live connections, with flows tracked when needed, never, and always
     Churn(Churn),
     /// Simulate how evenly each algorithm loads up to a thousand backends
@@ -44,6 +46,18 @@ struct Schedulers {
     /// Draw the load of the most loaded one of a thousand backends over time, as SVG
     #[arg(long, value_name = "FILE")]
     plot: Option<PathBuf>,
+    #[command(flatten)]
+    output: Output,
+}
+
+#[derive(Debug, Args)]
+struct Veth {
+    /// Measure only the cases with this in their name, and what they are compared with
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    only: String,
+    /// Draw the results into this folder, as SVG
+    #[arg(long, value_name = "FOLDER")]
+    plots: Option<PathBuf>,
     #[command(flatten)]
     output: Output,
 }
@@ -115,7 +129,15 @@ pub(crate) fn run(options: Options) -> Result<()> {
             cargo::build_release()?;
             let mut command = bench("ha");
             command.arg("--trials").arg(trials.to_string());
-            tell_plot(&mut command, plot)?;
+            tell_path(&mut command, "--plot", plot)?;
+            cargo::run(output.tell(&mut command)?)
+        }
+        What::Veth(Veth { only, plots, output }) => {
+            setup::ensure(Level::Bench)?;
+            cargo::build_release()?;
+            let mut command = bench("veth");
+            command.arg("--only").arg(only);
+            tell_path(&mut command, "--plots", plots)?;
             cargo::run(output.tell(&mut command)?)
         }
         What::Churn(Churn { connections, changes, seed, plot, output }) => {
@@ -125,7 +147,7 @@ pub(crate) fn run(options: Options) -> Result<()> {
             command.arg("--connections").arg(connections.to_string());
             command.arg("--changes").arg(changes.to_string());
             command.arg("--seed").arg(seed.to_string());
-            tell_plot(&mut command, plot)?;
+            tell_path(&mut command, "--plot", plot)?;
             cargo::run(output.tell(&mut command)?)
         }
         What::Schedulers(Schedulers { connections, seed, plot, output }) => {
@@ -141,9 +163,9 @@ pub(crate) fn run(options: Options) -> Result<()> {
 }
 
 /// The benchmark runs in another folder.
-fn tell_plot(command: &mut Command, plot: Option<PathBuf>) -> Result<()> {
-    if let Some(file) = plot {
-        command.arg("--plot").arg(path::absolute(file)?);
+fn tell_path(command: &mut Command, option: &str, path: Option<PathBuf>) -> Result<()> {
+    if let Some(path) = path {
+        command.arg(option).arg(path::absolute(path)?);
     }
     Ok(())
 }
@@ -156,10 +178,7 @@ fn bench(name: &str) -> Command {
 
 impl Output {
     fn tell(self, command: &mut Command) -> Result<&mut Command> {
-        if let Some(file) = self.json {
-            // The benchmark runs in another folder.
-            command.arg("--json").arg(path::absolute(file)?);
-        }
+        tell_path(command, "--json", self.json)?;
         if self.markdown {
             command.arg("--markdown");
         }

@@ -210,6 +210,8 @@ fn describe(lab: &Lab) -> String {
             Forwarding::L2Dsr => "new MAC, direct reply",
             Forwarding::Ipip => "IP in IP, direct reply",
             Forwarding::Gue => "IP in UDP, direct reply",
+            Forwarding::Nat => "translated, reply by way of the balancer",
+            Forwarding::FullNat => "both addresses translated, reply to the balancer",
         };
         format!("  {:<10} {:<20} {how}", service.name, service.url())
     };

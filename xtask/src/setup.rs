@@ -35,16 +35,19 @@ pub(crate) enum Level {
     Run,
     /// To test it, too
     Test,
+    /// To compare it with others, too
+    Bench,
 }
 
 struct Tool {
+    /// Its name, or the path of a file that is no program.
     program: &'static str,
     /// In Debian and Ubuntu.
     package: &'static str,
     level: Level,
 }
 
-const TOOLS: [Tool; 14] = [
+const TOOLS: [Tool; 17] = [
     tool("ip", "iproute2", Level::Run),
     tool("nsenter", "util-linux", Level::Run),
     tool("busybox", "busybox-static", Level::Test),
@@ -59,6 +62,9 @@ const TOOLS: [Tool; 14] = [
     tool("qemu-system-x86_64", "qemu-system-x86", Level::Test),
     tool("tcpdump", "tcpdump", Level::Test),
     tool("wrk", "wrk", Level::Test),
+    tool("conntrack", "conntrack", Level::Bench),
+    tool("haproxy", "haproxy", Level::Bench),
+    tool("/usr/lib/nginx/modules/ngx_stream_module.so", "libnginx-mod-stream", Level::Bench),
 ];
 
 const fn tool(program: &'static str, package: &'static str, level: Level) -> Tool {
@@ -127,6 +133,7 @@ install() {
 install "$@" || { apt-get update -o DPkg::Lock::Timeout=120 && install "$@"; }
 for package; do
     case "$package" in
+        haproxy) update-rc.d haproxy disable ;;
         keepalived) update-rc.d keepalived disable ;;
         nginx-light) update-rc.d nginx disable ;;
     esac
@@ -223,7 +230,7 @@ fn installed_bpf_linker(tools: &Path) -> Option<String> {
     Some(said.trim().strip_prefix("bpf-linker ")?.to_owned())
 }
 
-/// Also where only root's `PATH` leads to.
+/// Also where only root's `PATH` leads to. A path is looked at as it is.
 fn find_program(name: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     env::split_paths(&path)

@@ -8,3 +8,5 @@ pub static BALANCE: &[u8] = include_bytes_aligned!(concat!(env!("LB_EBPF_OBJECTS
 pub static DECAP: &[u8] = include_bytes_aligned!(concat!(env!("LB_EBPF_OBJECTS"), "/decap"));
 /// The benchmark's programs.
 pub static BENCH: &[u8] = include_bytes_aligned!(concat!(env!("LB_EBPF_OBJECTS"), "/bench"));
+/// The programs of the benchmark with live frames.
+pub static LIVE: &[u8] = include_bytes_aligned!(concat!(env!("LB_EBPF_OBJECTS"), "/live"));

@@ -149,7 +149,7 @@ impl Rotation {
         let chooses = is_new || self.is_on() || begin.choosing <= now;
         let is_limited = spec.has_limits() && (is_new || self.is_limited() || begin.limits <= now);
         let policy = plan.map_or(Policy::SLOT, |(policy, _)| policy);
-        let counts = spec.has_limits() || [Policy::LEAST, Policy::LEAST_OF_TWO].contains(&policy);
+        let counts = spec.has_limits() || spec.algorithm.counts_connections();
         let learns = counts && !is_new && now < begin.all_known;
 
         let mut scheduler = Scheduler::NONE;

@@ -1,16 +1,18 @@
 //! What a hundred virtual routers cost on a node where nothing happens.
 
 use std::{
-    fs,
     net::Ipv4Addr,
     thread,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result};
-use lb_tests::lab::{
-    Lab, unique_name,
-    vrrp::{Instance, VirtualAddress},
+use anyhow::Result;
+use lb_tests::{
+    cpu,
+    lab::{
+        Lab, unique_name,
+        vrrp::{Instance, VirtualAddress},
+    },
 };
 use serde::Serialize;
 
@@ -75,24 +77,8 @@ fn cpu_times(pairs: &mut [Pair<'_>]) -> Result<Vec<[Duration; 2]>> {
     pairs
         .iter_mut()
         .map(|pair| {
-            let [one, two] = pair.speakers()?.map(|speaker| cpu_time(speaker.process().id()));
+            let [one, two] = pair.speakers()?.map(|speaker| cpu::process(speaker.process().id()));
             Ok([one?, two?])
         })
         .collect()
-}
-
-/// What a process and its descendants have run until now, with all their threads.
-fn cpu_time(process: u32) -> Result<Duration> {
-    let tasks = format!("/proc/{process}/task");
-    let mut time = Duration::ZERO;
-    for task in fs::read_dir(&tasks).with_context(|| format!("list {tasks}"))? {
-        let task = task?.path();
-        let schedstat = fs::read_to_string(task.join("schedstat"))?;
-        let nanoseconds = schedstat.split_ascii_whitespace().next().context("an empty schedstat")?;
-        time += Duration::from_nanos(nanoseconds.parse()?);
-        for child in fs::read_to_string(task.join("children"))?.split_ascii_whitespace() {
-            time += cpu_time(child.parse()?)?;
-        }
-    }
-    Ok(time)
 }

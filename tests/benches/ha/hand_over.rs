@@ -98,6 +98,8 @@ fn service_ip(forwarding: Forwarding) -> IpAddr {
         Forwarding::L2Dsr => 0,
         Forwarding::Ipip => 1,
         Forwarding::Gue => 2,
+        Forwarding::Nat => 3,
+        Forwarding::FullNat => 4,
     };
     virtual_ipv4(index).into()
 }

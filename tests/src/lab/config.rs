@@ -21,6 +21,10 @@ pub enum Forwarding {
     Ipip,
     /// In UDP and GUE, in an outer IP header of the backend address's family.
     Gue,
+    /// With the backend's address as its destination. The backend answers by way of the balancer.
+    Nat,
+    /// With an address of the balancer as its source, too.
+    FullNat,
 }
 
 impl fmt::Display for Forwarding {
@@ -29,6 +33,8 @@ impl fmt::Display for Forwarding {
             Self::L2Dsr => "l2-dsr",
             Self::Ipip => "ipip",
             Self::Gue => "gue",
+            Self::Nat => "nat",
+            Self::FullNat => "full-nat",
         })
     }
 }

@@ -57,6 +57,7 @@ error_log stderr;
 events {{}}
 http {{
     access_log off;
+    keepalive_requests 1000000;
     client_body_temp_path {dir}/nginx-{name};
     server {{
         listen 80;

@@ -26,6 +26,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use serde::de::DeserializeOwned;
 
+mod ask;
 mod balancer;
 pub mod bpffs;
 mod capture;
@@ -42,15 +43,18 @@ mod offload;
 mod paths;
 mod probe;
 mod process;
+pub mod rivals;
 mod run;
 mod speaker;
 mod state;
 mod stats;
+mod threaded;
 pub mod topology;
 pub mod vrrp;
 mod xdp_pass;
 
 pub use self::{
+    ask::{Ask, AskReport},
     balancer::Balancer,
     capture::{Capture, Captured},
     flood::{Flood, FloodPacket, RunningFlood},
@@ -67,6 +71,7 @@ pub use self::{
     speaker::{Change, Counters, InstanceStatus, Kind, LbdVrrp, Speaker, VrrpStatus},
     state::{guard, sweep, teardown, unique_name},
     stats::{Attachment, BackendStats, FlowTable, ServiceStats, Stats, Status, Tracking},
+    threaded::DeviceThreads,
     topology::Node,
 };
 use self::{
@@ -295,6 +300,12 @@ impl Lab {
     /// Connects `lb` with a backend by a link of their own: `eth1` on both, see [`topology`].
     pub fn add_link(&self, backend: &str) -> Result<()> {
         topology::add_link(self.first_balancer().node, self.node(backend))
+    }
+
+    /// Takes `XDP_PASS` from the switch's port of a balancer that sends nothing by XDP: each of its packets would pay for it.
+    pub fn take_xdp_from_port(&self, balancer: &str) -> Result<()> {
+        let mut ip = self.paths.namespace("switch").command("ip");
+        run(ip.args(["link", "set", "dev", balancer, "xdp", "off"])).map(drop)
     }
 
     /// [`Balancer::lbctl`] of `lb`.

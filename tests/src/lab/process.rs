@@ -202,6 +202,13 @@ impl Identity {
         Ok(namespace.processes()?.into_iter().filter(is_lbd).filter_map(Self::of).collect())
     }
 
+    /// The ids of the processes that a process has started.
+    pub(super) fn children(pid: u32) -> Result<Vec<u32>> {
+        let path = format!("/proc/{pid}/task/{pid}/children");
+        let children = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
+        Ok(children.split_ascii_whitespace().map(str::parse).collect::<Result<_, _>>()?)
+    }
+
     /// Sends a signal; one that has ended needs none.
     pub(super) fn kill(self, signal: Signal) -> Result<()> {
         match kill(self.pid, signal) {

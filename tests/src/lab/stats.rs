@@ -32,6 +32,8 @@ pub struct Tracking {
     pub evicted: u64,
     /// Flows that found no room.
     pub full: u64,
+    /// Flows that were put into the table of translated flows.
+    pub translated: u64,
 }
 
 /// One service.

@@ -11,6 +11,7 @@
 //! | `fixture.rs`, `sandbox.rs` | the loaded balancer and its maps, of which nothing is left |
 //! | `flow_table.rs` | flow tables and their entries |
 //! | `world.rs` | the addresses that the tests share |
+//! | `live.rs` | the programs that send and count frames for a benchmark |
 //! | `logging.rs` | what logging costs |
 //! | `packet.rs`, `frame.rs` | building packets and frames |
 //! | `backend.rs`, `oracle.rs` | what a backend has to get |
@@ -25,6 +26,7 @@ mod fixture;
 mod flow_table;
 mod frame;
 mod hexdiff;
+mod live;
 mod logging;
 mod nat;
 mod oracle;

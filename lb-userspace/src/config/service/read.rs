@@ -69,7 +69,7 @@ impl Service {
             tally.translating.insert(name.clone(), table.place(key));
         }
         check_slow_start(&table, algorithm);
-        if quic.is_some() && algorithm == Algorithm::LeastConnections {
+        if quic.is_some() && algorithm.counts_connections() {
             table.reject("algorithm", uncounted(&format!("algorithm = \"{algorithm}\"")));
         }
         check_latency(&table, algorithm, forwarding);
@@ -204,9 +204,11 @@ fn read_one_packet(
             "one_packet does not go with [service.affinity]: each datagram gets a backend of its own",
             "remove one of them",
         )
-    } else if algorithm == Algorithm::LeastConnections && !translates {
+    } else if algorithm.counts_connections() && !translates {
         (
-            "one_packet does not go with algorithm = \"least-connections\": without flows there is nothing to count",
+            &*format!(
+                "one_packet does not go with algorithm = \"{algorithm}\": without flows there is nothing to count"
+            ),
             "write another algorithm, such as \"weighted-round-robin\", or forwarding = \"full-nat\"",
         )
     } else {

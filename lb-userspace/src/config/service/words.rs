@@ -64,6 +64,11 @@ pub enum Algorithm {
 }
 
 impl Algorithm {
+    /// Whether it goes by how many connections backends have.
+    pub const fn counts_connections(self) -> bool {
+        matches!(self, Self::LeastConnections | Self::LeastResponseTime)
+    }
+
     /// Whether backends are chosen for new flows by something that is not the same for the packets after: so that each flow has to
     /// be remembered.
     pub const fn is_scheduler(self) -> bool {

@@ -1,5 +1,6 @@
 //! What runs on the lab's nodes: servers, clients, and the guard that cleans up.
 
+mod ask;
 mod backend;
 mod flood;
 mod hold;
@@ -30,6 +31,8 @@ enum Command {
     UdpEcho(udp_echo::Options),
     /// Send HTTP requests, and count who answered
     Load(load::Options),
+    /// Send HTTP requests with as little work as possible, and take the time of each
+    Ask(ask::Options),
     /// Send UDP datagrams at a steady pace, and find out when there was no answer
     Probe(probe::Options),
     /// Answer each line with the backend's name, on any number of connections
@@ -50,6 +53,7 @@ fn main() -> Result<()> {
         Command::Backend(options) => backend::run(options),
         Command::UdpEcho(options) => udp_echo::run(options),
         Command::Load(options) => load::run(&options),
+        Command::Ask(options) => ask::run(&options),
         Command::Probe(options) => probe::run(&options),
         Command::HoldServer(options) => hold_server::run(options),
         Command::Hold(options) => hold::run(&options),
