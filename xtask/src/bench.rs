@@ -156,7 +156,7 @@ pub(crate) fn run(options: Options) -> Result<()> {
             command.args(["bench", "--package", "lb-tests", "--bench", "schedulers", "--"]);
             command.arg("--connections").arg(connections.to_string());
             command.arg("--seed").arg(seed.to_string());
-            tell_plot(&mut command, plot)?;
+            tell_path(&mut command, "--plot", plot)?;
             cargo::run(output.tell(&mut command)?)
         }
     }
