@@ -170,7 +170,7 @@ fn lighter(candidates: impl Candidates, ring: Ring, one: u32, other: u32) -> Bac
 #[derive(Clone, Copy)]
 struct Standing {
     backend: BackendId,
-    /// In nanoseconds, and with [`Standing::HOT`] if the backend is hot: in one number, since the stack of an eBPF program is small.
+    /// In nanoseconds, and with [`Standing::HOT`] if the backend is hot, or full: in one number, since the stack of an eBPF program is small.
     latency: u64,
     /// See [`Load::quotient`].
     load: u64,
@@ -183,8 +183,9 @@ impl Standing {
     fn of(candidates: impl Timed, ring: Ring, random: u32) -> Self {
         let index = (u64::from(random) * u64::from(ring.len)) >> 32;
         let backend = candidates.backend_at(ring, index as u32);
-        let load = candidates.connections_of(backend).load().quotient();
-        let hot = if load > candidates.hot_load().0 { Self::HOT } else { 0 };
+        let connections = candidates.connections_of(backend);
+        let load = connections.load().quotient();
+        let hot = if load > candidates.hot_load().0 || connections.is_full() { Self::HOT } else { 0 };
         Self { backend, latency: u64::from(candidates.latency_of(backend)) | hot, load }
     }
 

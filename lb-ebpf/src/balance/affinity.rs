@@ -51,7 +51,7 @@ fn find(service: u32, high: u64, low: u64, ipv4: bool) -> Option<BackendId> {
     }
     // Backends that take no new flows are not in the map.
     let backend = maps::affinity_backend(&ServerOf::new(service, server))?;
-    if maps::connections()?.of(backend).is_full() {
+    if maps::scheduler(service).is_limited() && maps::connections()?.of(backend).is_full() {
         return None;
     }
     client.see(now);

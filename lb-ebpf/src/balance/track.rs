@@ -170,6 +170,11 @@ extern "C" fn reopen(hash: u64, entry: u64) -> u32 {
     met.backend().get()
 }
 
+#[inline(always)]
+fn has_affinity(service: u32) -> bool {
+    ServiceId::new(service).is_some_and(|service| maps::affinity(service).is_in_use())
+}
+
 /// An entry, and where it stands.
 struct Place {
     bucket: MapBucket,
@@ -286,8 +291,9 @@ impl Flow {
         // A flow that had another slot is of neither owner of this one, except by chance.
         let is_moving = current != previous || before != self.hash;
         let scheduler = ServiceId::new(service).map_or(Scheduler::NONE, maps::scheduler);
-        // Where a scheduler chooses, each flow that was there before it is known.
-        let may_be_first = self.signal == Signal::Datagram && (!is_moving || scheduler.policy() != Policy::SLOT);
+        // Where a scheduler or affinity chooses, each flow that was there before it is known.
+        let is_chosen = scheduler.policy() != Policy::SLOT || has_affinity(service);
+        let may_be_first = self.signal == Signal::Datagram && (!is_moving || is_chosen);
         if may_be_first || self.signal == Signal::Opens {
             return NEW;
         }

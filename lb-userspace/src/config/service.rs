@@ -119,14 +119,14 @@ impl Service {
         if self.quic.is_some() {
             return Err(uncounted("max_connections"));
         }
-        if self.tracking != Tracking::Never {
-            return Ok(());
-        }
         if self.one_packet {
             return Err(Problem::new(
-                "max_connections does not go with one_packet: datagrams that are not remembered cannot be counted",
-                "remove it, or write forwarding = \"full-nat\" in the service",
+                "max_connections does not go with one_packet: datagrams are no connections",
+                "remove one of them",
             ));
+        }
+        if self.tracking != Tracking::Never {
+            return Ok(());
         }
         Err(Problem::new(
             "max_connections does not go with tracking = \"never\": connections that are not remembered cannot be counted",

@@ -349,7 +349,8 @@ impl ServiceState {
         let pace = self.pace();
         let since = self.mover.remembers_since();
         let after = |wait: Duration| since.map_or(now, |since| since + wait);
-        let all_known = after(pace.idle);
+        // Where addresses are translated each flow is known by its record.
+        let all_known = if spec.forwarding.translates() { now } else { after(pace.idle) };
         let choosing = match pace.handshake {
             _ if spec.one_packet => now,
             Duration::ZERO => all_known,

@@ -34,12 +34,12 @@ pub struct ServiceView {
     pub protocol: Protocol,
     /// How new flows get their backends.
     pub algorithm: Algorithm,
-    /// How clients stay with the server that they had before, if they do.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub affinity: Option<Affinity>,
     /// In how long that holds, if flows of before are not all known yet: until then new ones go by their slots.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub begins_in: Option<Duration>,
+    /// How clients stay with the server that they had before, if they do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub affinity: Option<Affinity>,
     /// How many bits of the client's address count, with `source-hash`, if not all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source_prefix: Option<u8>,

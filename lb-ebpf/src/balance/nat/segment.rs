@@ -80,6 +80,8 @@ impl Segment {
     /// Writes down that `side` has sent this; `false` if the flow is over.
     #[inline(always)]
     pub fn follow(&self, record: MapRecord, side: Side) -> bool {
+        // As long as the backend has not answered; a sequence number afterwards.
+        let since = record.get().acknowledged[0];
         for _ in 0..ATTEMPTS {
             let state = record.state();
             if !state.phase().is_alive() {
@@ -89,7 +91,6 @@ impl Segment {
             if event as u8 == Event::Nothing as u8 {
                 return true;
             }
-            let since = record.get().acknowledged[0];
             self.note_sequence_numbers(record, state.phase(), side);
             let next = state.after(side, event, self.now);
             if next == state {

@@ -204,11 +204,14 @@ fn read_one_packet(
             "one_packet does not go with [service.affinity]: each datagram gets a backend of its own",
             "remove one of them",
         )
-    } else if algorithm.counts_connections() && !translates {
+    } else if algorithm == Algorithm::LeastResponseTime {
         (
-            &*format!(
-                "one_packet does not go with algorithm = \"{algorithm}\": without flows there is nothing to count"
-            ),
+            "one_packet does not go with algorithm = \"least-response-time\": without flows there is nothing to measure",
+            "write another algorithm, such as \"weighted-round-robin\"",
+        )
+    } else if algorithm == Algorithm::LeastConnections && !translates {
+        (
+            "one_packet does not go with algorithm = \"least-connections\": without flows there is nothing to count",
             "write another algorithm, such as \"weighted-round-robin\", or forwarding = \"full-nat\"",
         )
     } else {

@@ -19,8 +19,7 @@ fn where_replies_go_another_way_nothing_is_remembered_and_where_they_come_back_f
     let service = config(&dns("l2-dsr", "algorithm = \"round-robin\"", "")).services.remove(0);
     assert!(service.one_packet);
     assert_eq!(service.effective_tracking(), Tracking::Never);
-    let service =
-        config(&dns("full-nat", "algorithm = \"least-connections\"", "max_connections = 5")).services.remove(0);
+    let service = config(&dns("full-nat", "algorithm = \"least-connections\"", "")).services.remove(0);
     assert_eq!((service.effective_tracking(), service.idle_timeout()), (Tracking::Always, Duration::from_secs(10)));
     assert!(!config(&dns("ipip", "", "").replace("true", "false")).services[0].one_packet);
 }
@@ -52,9 +51,13 @@ fn what_counts_or_remembers_flows_is_refused_where_there_are_none() {
     lb.toml:6: service "dns": one_packet does not go with algorithm = "least-connections": without flows there is nothing to count
         write another algorithm, such as "weighted-round-robin", or forwarding = "full-nat"
     "#);
+    assert_snapshot!(refusal(&dns("full-nat", "algorithm = \"least-response-time\"", "")), @r#"
+    lb.toml:6: service "dns": one_packet does not go with algorithm = "least-response-time": without flows there is nothing to measure
+        write another algorithm, such as "weighted-round-robin"
+    "#);
     assert_snapshot!(refusal(&dns("gue", "", "max_connections = 5")), @r#"
-    lb.toml:10: service "dns", backend "10.0.0.1": max_connections does not go with one_packet: datagrams that are not remembered cannot be counted
-        remove it, or write forwarding = "full-nat" in the service
+    lb.toml:10: service "dns", backend "10.0.0.1": max_connections does not go with one_packet: datagrams are no connections
+        remove one of them
     "#);
     assert_snapshot!(refusal(&dns("gue", "tracking = \"always\"", "")), @r#"
     lb.toml:7: service "dns": tracking = "always" does not go with one_packet: no flow is remembered

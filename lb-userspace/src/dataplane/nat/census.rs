@@ -32,6 +32,9 @@ const OPENING_UNDER_PRESSURE: Duration = Duration::from_secs(3);
 /// How long one may that both sides have closed: their last segments may come again.
 const CLOSED_UNDER_PRESSURE: Duration = Duration::from_secs(5);
 
+/// How long a connection may be opening where backends have limits.
+const OPENING_WITH_LIMITS: Duration = Duration::from_secs(10);
+
 /// Counts all flows, and ends those that are over. Not for the main loop: it waits for packets that are on their way.
 pub fn sweep_nat(table: &NatTable, words: &Words, subjects: &[Subject], clock: impl Fn() -> FlowTime) -> NatSweep {
     let lifetimes = Lifetimes::new(subjects, is_pressed(table));
@@ -114,8 +117,13 @@ impl Lifetimes {
         let numbered = subjects.iter().enumerate();
         let owners = numbered.flat_map(|(number, subject)| subject.backends.iter().map(move |id| (*id, number)));
         let lifetimes = |subject: &Subject| {
+            let timeouts = subject.nat.map(|timeouts| match timeouts.opening {
+                // They use up what connections may be had.
+                opening if subject.is_limited => NatTimeouts { opening: opening.min(OPENING_WITH_LIMITS), ..timeouts },
+                _ => timeouts,
+            });
             let lifetime =
-                |phase| subject.nat.map_or(0, |timeouts| of_phase(phase, subject.idle_timeout, &timeouts, is_pressed));
+                |phase| timeouts.map_or(0, |timeouts| of_phase(phase, subject.idle_timeout, &timeouts, is_pressed));
             (0..Phase::OVER.0).map(Phase).map(lifetime).collect()
         };
         Self { owners: owners.collect(), by_owner: subjects.iter().map(lifetimes).collect() }

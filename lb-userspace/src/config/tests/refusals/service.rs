@@ -244,8 +244,13 @@ fn what_needs_a_count_of_connections_is_refused_where_connection_ids_name_backen
     lb.toml:11: service "a", backend "10.0.0.2": max_connections does not go with [service.quic]: connection ids take packets past the flow table, so nobody counts connections
         remove it, or the section
     "#);
-    assert_snapshot!(refusal(&(udp + "algorithm = \"least-connections\"\n" + quic)), @r#"
+    assert_snapshot!(refusal(&(udp.clone() + "algorithm = \"least-connections\"\n" + quic)), @r#"
     lb.toml:6: service "a": algorithm = "least-connections" does not go with [service.quic]: connection ids take packets past the flow table, so nobody counts connections
+        remove it, or the section
+    "#);
+    let health = "[service.health]\ntype = \"tcp\"\nport = 80\n";
+    assert_snapshot!(refusal(&(udp + "algorithm = \"least-response-time\"\n" + health + quic)), @r#"
+    lb.toml:6: service "a": algorithm = "least-response-time" does not go with [service.quic]: connection ids take packets past the flow table, so nobody counts connections
         remove it, or the section
     "#);
 }
