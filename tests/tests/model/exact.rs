@@ -258,7 +258,8 @@ fn every_packet_reaches_what_the_model_says_and_leaves_what_it_says() {
     let counted = datapath.counted();
     let all = |counts: &[u64]| counts.iter().all(|count| *count > 0);
     let translated = [Tracking::Translated, Tracking::Unknown, Tracking::Refused];
-    let elsewhere = [&translated[..], &[Tracking::Evicted, Tracking::Full, Tracking::Carried]].concat();
+    let others = [Tracking::Affine, Tracking::Evicted, Tracking::Full, Tracking::Carried];
+    let elsewhere = [&translated[..], &others].concat();
     let tracking = counted.tracking.iter().filter(|(event, _)| !elsewhere.contains(event)).map(|(_, count)| *count);
     assert!(all(&tracking.collect::<Vec<_>>()), "{counted:?}");
     let verdicts = [Verdict::Transmitted, Verdict::Reset, Verdict::DropNoBackend, Verdict::DropBackendGone];

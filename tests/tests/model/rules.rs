@@ -147,6 +147,8 @@ impl Model {
         let is_lost = known.backend != current && self.is_lost(known.backend, signal);
         let (backend, event) = if is_lost { (current, Tracking::Rescheduled) } else { (known.backend, Tracking::Hit) };
         let state = match (signal, known.state) {
+            // There it is a new one.
+            (Signal::Open, _) if is_lost => State::Opening,
             (Signal::Close, _) => State::Closing,
             // Of the end itself. A client that still acknowledges after three seconds still receives.
             (Signal::NoData, State::Closing) if self.age(known) <= 3 => return (Known { backend, ..known }, event),

@@ -17,6 +17,7 @@ use crate::{
     fixture::{Balancer, NOW, keys},
     packet::{Packet, flags},
     random_cases,
+    sandbox::stay_on,
     world::{Family, SERVICE_PORT},
 };
 
@@ -52,6 +53,7 @@ impl Scene {
     /// In one group, or each for itself; `prefix` bits of a client's address count.
     fn new(group: Option<&str>, prefix: u8) -> Option<Self> {
         let mut scene = Self { balancer: Balancer::empty()?, now: 0, count: 0 };
+        stay_on(0).expect("there is a first CPU, which begins with the first turn");
         for service in [0, 1] {
             let id = service_id(service);
             let owner = BackendId::truncate(backend(service, 1).into());

@@ -113,7 +113,9 @@ fn an_extension_header_that_runs_out_of_the_packet_is_malformed() {
     let headers = [IpNumber::IPV6_HEADER_HOP_BY_HOP, IpNumber::IPV6_ROUTE_HEADER, IpNumber::IPV6_DESTINATION_OPTIONS];
     let cases = headers.into_iter().flat_map(|number| {
         (1..=u8::MAX).map(move |units| {
-            let extensions = vec![Extension { number, data: vec![1, 4, 0, 0, 0, 0] }];
+            // Padding; of a route the second byte says how much of it is left.
+            let data = if number == IpNumber::IPV6_ROUTE_HEADER { vec![0; 6] } else { vec![1, 4, 0, 0, 0, 0] };
+            let extensions = vec![Extension { number, data }];
             let mut frame = Family::V6.frame(Packet { extensions, ..Family::V6.packet(IpNumber::TCP) }.to_bytes());
             frame.packet[EXTENSION_LEN_OFFSET] = units;
             malformed(format!("{number:?} that claims {units} more units of eight bytes passes"), &frame)
