@@ -1,25 +1,36 @@
 //! The maps, and the accessors that need to know how they are laid out.
 
-use core::intrinsics::{AtomicOrdering, atomic_cxchg, atomic_xadd};
+use core::intrinsics::{AtomicOrdering, atomic_cxchg};
 
 use aya_ebpf::{
     EbpfContext as _, Global,
     btf_maps::{self, ArrayOfMaps},
-    helpers::generated::{bpf_check_mtu, bpf_get_smp_processor_id, bpf_ktime_get_coarse_ns, bpf_ktime_get_ns},
+    helpers::generated::{bpf_check_mtu, bpf_get_smp_processor_id, bpf_ktime_get_coarse_ns},
     macros::{btf_map, map},
     maps::{Array, DevMap, HashMap, LruHashMap, PerCpuArray, ProgramArray},
     programs::XdpContext,
 };
 use lb_common::{
-    Address, Affinity, AffinityClient, AffinityEntry, BackendId, BackendRow, Condition, Connections, Directory,
-    FlowEntry, FlowTables, FlowTime, HashKey, HotLoad, Latency, MacAddress, NetU16, NetU32, Policy, QuicServer, Ring,
-    RowIndex, Scheduler, ServerOf, ServiceId, SlotWord, Tally, Tracking, Traffic, Verdict, VirtualRouter,
-    flow_table::{self, Bucket, BucketBits},
+    Address, AffinityClient, AffinityEntry, BackendId, BackendRow, Condition, Connections, Directory, FlowEntry,
+    FlowTables, FlowTime, HashKey, MacAddress, NetU16, NetU32, QuicServer, Ring, RowIndex, Scheduler, ServerOf,
+    ServiceId, SlotWord, Tracking, Traffic, Verdict, VirtualRouter,
+    flow_table::{self, Bucket},
     layout::{self, INNER_MAP, MMAPABLE},
     mac_word,
-    nat::{NatRecord, NatSource, NatState, NatTable, RecordIndex, Ways},
+    nat::{NatRecord, NatSource, NatTable},
 };
-use lb_ebpf::verifier::{below, veil};
+use lb_ebpf::verifier::veil;
+
+use self::connections::count_connection;
+pub use self::{
+    affinity::{affinity, affinity_backend, affinity_client, put_affinity_client},
+    connections::{AllConnections, AllLatencies, answered, begin_to_wait, connections, hot_load, latencies},
+    nat::{MapRecord, NatBucket, nat_bits, nat_bucket, nat_record, nat_source, virtual_address},
+};
+
+mod affinity;
+mod connections;
+mod nat;
 
 /// Takes memory for entries when they are made (`BPF_F_NO_PREALLOC`).
 const NO_PREALLOC: u32 = 1;
@@ -214,134 +225,6 @@ pub fn backend_at(ring: Ring, index: u32) -> BackendId {
     slot(chunk, index).map_or(BackendId::NONE, SlotWord::current)
 }
 
-/// What is known of the connections of backends.
-#[inline(always)]
-pub fn connections() -> Option<AllConnections> {
-    CONNECTIONS.get_ptr_mut(0).map(|all| AllConnections(all.cast()))
-}
-
-/// The connections of all backends, in a map that others change at the same time.
-#[derive(Clone, Copy)]
-pub struct AllConnections(*mut Connections);
-
-impl AllConnections {
-    #[inline(always)]
-    fn place(self, backend: BackendId) -> *mut Connections {
-        // SAFETY: the map has a place for each number that is below that of the ids.
-        unsafe { self.0.add(below::<{ BackendId::COUNT }>(backend.get())) }
-    }
-
-    /// Those of `backend`: each number whole, and of about the same time.
-    #[inline(always)]
-    pub fn of(self, backend: BackendId) -> Connections {
-        let place = self.place(backend);
-        // SAFETY: the fields lie in a map that lives as long as the program.
-        let (tally, weight, limit) =
-            unsafe { (&raw const (*place).tally, &raw const (*place).weight, &raw const (*place).limit) };
-        Connections { tally: load(tally), weight: load(weight), limit: load(limit) }
-    }
-
-    #[inline(always)]
-    fn add(self, backend: BackendId, change: u64) {
-        // SAFETY: the map lives as long as the program, and the tally, an aligned word, is changed by atomic instructions only.
-        unsafe {
-            atomic_xadd::<u64, u64, { AtomicOrdering::SeqCst }>((&raw mut (*self.place(backend)).tally).cast(), change);
-        }
-    }
-}
-
-/// How long backends take to answer.
-#[inline(always)]
-pub fn latencies() -> Option<AllLatencies> {
-    LATENCIES.get_ptr_mut(0).map(|all| AllLatencies(all.cast()))
-}
-
-/// The latencies of all backends, in a map that others change at the same time.
-#[derive(Clone, Copy)]
-pub struct AllLatencies(*mut u64);
-
-impl AllLatencies {
-    #[inline(always)]
-    fn place(self, backend: BackendId) -> *mut u64 {
-        // SAFETY: the map has a place for each number that is below that of the ids.
-        unsafe { self.0.add(below::<{ BackendId::COUNT }>(backend.get())) }
-    }
-
-    /// That of `backend`.
-    #[inline(always)]
-    pub fn of(self, backend: BackendId) -> Latency {
-        Latency::from_bits(load(self.place(backend)))
-    }
-
-    #[inline(always)]
-    fn store(self, backend: BackendId, latency: Latency) {
-        // SAFETY: the word lies in a map that lives as long as the program, and an aligned word is stored whole.
-        unsafe { self.place(backend).write_volatile(latency.to_bits()) };
-    }
-}
-
-/// The load above which the backends of `service` are hot.
-#[inline(always)]
-pub fn hot_load(service: ServiceId) -> HotLoad {
-    HOT_LOADS.get_ptr(service.get()).map_or(HotLoad::default(), |word| HotLoad(load(word)))
-}
-
-/// The present as [`note_answer`] takes it, if it matters to a new flow of `service` how long backends take to answer, else zero.
-#[inline(always)]
-pub fn begin_to_wait(service: ServiceId) -> u32 {
-    if scheduler(service).policy() == Policy::FASTEST { exact_time() as u32 | 1 } else { 0 }
-}
-
-/// Takes note that `backend` has answered to what was sent to it at `since`, if somebody has begun to wait then.
-///
-/// A function of its own, so that the verifier follows it once.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn note_answer(backend: u32, since: u32) -> u32 {
-    let Some(all) = latencies() else { return 0 };
-    if since == 0 {
-        return 0;
-    }
-    let backend = BackendId::truncate(backend);
-    let waited = (exact_time() as u32).wrapping_sub(since);
-    // What others measure at the same moment may be lost: see `Latency`.
-    all.store(backend, all.of(backend).measured(waited, now()));
-    0
-}
-
-/// The same for who has no numbers.
-#[inline(always)]
-pub fn answered(backend: BackendId, since: u32) {
-    note_answer(backend.get(), since);
-}
-
-/// The exact monotonic clock, in nanoseconds.
-#[inline(always)]
-fn exact_time() -> u64 {
-    if USE_TEST_CLOCK.load() != 0 {
-        return now().0;
-    }
-    // SAFETY: the helper takes nothing and returns a number.
-    unsafe { bpf_ktime_get_ns() }
-}
-
-/// Counts that an active connection is no more `from`'s, and is `to`'s.
-///
-/// A function of its own, so that the verifier follows it once for each change of an entry.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn count_connection(from: u32, to: u32) -> u32 {
-    let (from, to) = (BackendId::truncate(from), BackendId::truncate(to));
-    let Some(all) = connections() else { return 0 };
-    if from != BackendId::NONE {
-        all.add(from, Tally::ENDED);
-    }
-    if to != BackendId::NONE {
-        all.add(to, Tally::BEGUN);
-    }
-    0
-}
-
 /// The row of `backend`, if the daemon gave it one.
 #[inline(always)]
 pub fn row(backend: BackendId) -> Option<&'static BackendRow> {
@@ -365,51 +248,6 @@ pub fn quic_server(server: &QuicServer) -> Option<BackendId> {
     unsafe { QUIC_SERVERS.get(server) }.copied()
 }
 
-/// How the clients of `service` stay with their servers.
-#[inline(always)]
-pub fn affinity(service: ServiceId) -> Affinity {
-    AFFINITIES.get_ptr(service.get()).map_or(Affinity::NONE, |word| Affinity::from_bits(load(word)))
-}
-
-/// What is known of a client. Its place may become another client's at any time.
-#[inline(always)]
-pub fn affinity_client(client: &AffinityClient) -> Option<MapClient> {
-    AFFINITY_CLIENTS.get_ptr_mut(client).map(MapClient)
-}
-
-/// Remembers which server a client has. If there is no room, it has none.
-#[inline(always)]
-pub fn put_affinity_client(client: &AffinityClient, entry: &AffinityEntry) {
-    let _ = AFFINITY_CLIENTS.insert(client, entry, 0);
-}
-
-/// The backend that takes new flows for a server.
-#[inline(always)]
-pub fn affinity_backend(server: &ServerOf) -> Option<BackendId> {
-    // SAFETY: values are never changed in place; a copy of one that goes at this moment is the one of before.
-    unsafe { AFFINITY_SERVERS.get(server) }.copied()
-}
-
-/// What is known of a client, in a map that others change at the same time: whoever reads a mixture of two finds some server of his
-/// service, or none.
-#[derive(Clone, Copy)]
-pub struct MapClient(*mut AffinityEntry);
-
-impl MapClient {
-    #[inline(always)]
-    pub fn get(self) -> AffinityEntry {
-        // SAFETY: the entry lies in a map that lives as long as the program; any bytes are one.
-        unsafe { self.0.read_volatile() }
-    }
-
-    /// Writes down that a new flow has come.
-    #[inline(always)]
-    pub fn see(self, now: FlowTime) {
-        // SAFETY: the entry lies in a map that lives as long as the program, and an aligned word is stored whole.
-        unsafe { (&raw mut (*self.0).seen).write_volatile(now.0) };
-    }
-}
-
 /// Which flow tables are in use.
 #[inline(always)]
 pub fn flow_tables() -> FlowTables {
@@ -422,122 +260,11 @@ pub fn bucket(place: u32, bucket: u32, now: FlowTime) -> Option<MapBucket> {
     FLOW_TABLES.get_value_ptr_mut(place, &bucket).map(|bucket| MapBucket(bucket, now))
 }
 
-/// How large the table of translated flows is, if there is one.
-#[inline(always)]
-pub fn nat_bits() -> Option<BucketBits> {
-    NAT_TABLE.get_ptr(0).map(load)?.bits()
-}
-
-/// A bucket of an index of translated flows.
-#[inline(always)]
-pub fn nat_bucket(index: u32, bucket: u32, unknown: u64) -> Option<NatBucket> {
-    NAT_INDICES.get_value_ptr_mut(index, &bucket).map(|bucket| NatBucket(MapBucket(bucket, FlowTime(unknown))))
-}
-
-/// A translated flow.
-#[inline(always)]
-pub fn nat_record(index: RecordIndex) -> Option<MapRecord> {
-    NAT_RECORDS.get_value_ptr_mut(0, &index.0).map(MapRecord)
-}
-
-/// A source of translated flows.
-#[inline(always)]
-pub fn nat_source(number: u16) -> Option<&'static NatSource> {
-    NAT_SOURCES.get(u32::from(number))
-}
-
-/// The virtual IP of a service.
-#[inline(always)]
-pub fn virtual_address(service: u16) -> Option<&'static Address> {
-    VIRTUAL_ADDRESSES.get(u32::from(service))
-}
-
 /// The link-layer address of an interface, in half a word and a word.
 #[inline(always)]
 pub fn own_mac(ifindex: u16) -> Option<(NetU16, NetU32)> {
     let [a, b, c, d, e, f, ..] = INTERFACES.get(u32::from(ifindex))?.to_ne_bytes();
     Some((NetU16::from_wire([a, b]), NetU32::from_wire([c, d, e, f])))
-}
-
-/// A record in a map, which others change at the same time.
-#[derive(Clone, Copy)]
-pub struct MapRecord(*mut NatRecord);
-
-impl MapRecord {
-    #[inline(always)]
-    pub fn state(self) -> NatState {
-        // SAFETY: the record lies in a map that lives as long as the program.
-        NatState::from_bits(load(unsafe { &raw const (*self.0).state }.cast()))
-    }
-
-    /// The hash of the client's packets, as it is at this moment.
-    #[inline(always)]
-    pub fn hash(self) -> u64 {
-        // SAFETY: as for `state`.
-        load(unsafe { &raw const (*self.0).hash })
-    }
-
-    /// The place in the reverse index, as it is at this moment.
-    #[inline(always)]
-    pub fn reverse(self) -> RecordIndex {
-        // SAFETY: as for `state`.
-        load(unsafe { &raw const (*self.0).reverse })
-    }
-
-    /// Compare-and-swap of the state; whether it was `old`. Whoever makes the change counts it: so the numbers of active connections
-    /// are exact.
-    #[inline(always)]
-    pub fn replace_state(self, old: NatState, new: NatState) -> bool {
-        // SAFETY: as for `state`; it is changed by atomic instructions only.
-        let (_, replaced) = unsafe {
-            atomic_cxchg::<u64, { AtomicOrdering::SeqCst }, { AtomicOrdering::SeqCst }>(
-                (&raw mut (*self.0).state).cast(),
-                old.to_bits(),
-                new.to_bits(),
-            )
-        };
-        if replaced && old.holder() != new.holder() {
-            count_connection(old.holder().get(), new.holder().get());
-        }
-        replaced
-    }
-
-    /// The record, to be read: what of it changes while it is alive is the state, for which there is [`MapRecord::state`], and words
-    /// of which each stands for itself.
-    #[inline(always)]
-    pub fn get(self) -> &'static NatRecord {
-        // SAFETY: the record lies in a map that lives as long as the program; whoever writes the rest of it has claimed its
-        // place, and nobody reads it before it is alive.
-        unsafe { &*self.0 }
-    }
-
-    /// Changes the record as `write` says: one of ours that is not yet alive, or words of which each stands for itself.
-    #[inline(always)]
-    pub fn update(self, write: impl FnOnce(&mut NatRecord)) {
-        // SAFETY: as for `get`; nothing that is read at the same time has to fit to what is written.
-        write(unsafe { &mut *self.0 });
-    }
-}
-
-/// A bucket of an index of translated flows.
-#[derive(Clone, Copy)]
-pub struct NatBucket(MapBucket);
-
-impl Ways for NatBucket {
-    #[inline(always)]
-    fn load(&self, way: usize) -> u64 {
-        load(self.0.way(way))
-    }
-
-    #[inline(always)]
-    fn replace(&self, way: usize, old: u64, new: u64) -> bool {
-        self.0.swap(way, FlowEntry::from_bits(old), FlowEntry::from_bits(new))
-    }
-
-    #[inline(always)]
-    fn veil(&self, value: usize) -> usize {
-        Bucket::veil(&self.0, value)
-    }
 }
 
 /// A bucket in a map, which others change at the same time; with the time, of which the verifier knows nothing.

@@ -154,7 +154,7 @@ impl Candidates for OneChunk {
     }
 }
 
-/// Any ring, for a loop.
+/// Any ring, for a loop. [`Maps`] would not do: the verifier knows the bounds of a service's id, and follows each turn of the loop.
 #[derive(Clone, Copy)]
 struct Loop {
     connections: AllConnections,

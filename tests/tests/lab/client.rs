@@ -9,8 +9,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, bail};
-use lb_tests::lab::Lab;
+use anyhow::{Context as _, Result, bail, ensure};
+use lb_tests::lab::{Lab, Limit, Load, run};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpSocket, TcpStream},
@@ -88,6 +88,21 @@ async fn connect(from: SocketAddr, to: SocketAddr) -> io::Result<TcpStream> {
     socket.set_zero_linger()?;
     socket.bind(from)?;
     socket.connect(to).await
+}
+
+/// Sends requests that both backends have a share of, and one of many segments of full size; fails unless all are answered.
+pub(crate) fn requests_and_an_upload(lab: &Lab, service: SocketAddr) -> Result<()> {
+    let owners = owners(lab, service, PORTS)?;
+    ensure!(names(&owners).into_iter().eq(["b1", "b2"]), "{owners:?}");
+    lab.load(&Load::new(format!("http://{service}/"), Limit::Requests(500)))?.ensure_all_answered()?;
+    let mut curl = lab.node("client").command("curl");
+    curl.args(["--silent", "--show-error", "--fail", "--globoff", "--max-time", "20", "--output", "/dev/null"])
+        .args(["--write-out", "%{size_upload}", "--data-binary"])
+        .arg("x".repeat(100_000))
+        .arg(format!("http://{service}/"));
+    let sent = String::from_utf8(run(&mut curl)?.stdout)?;
+    ensure!(sent == "100000", "{sent} bytes of 100000 arrived");
+    Ok(())
 }
 
 /// Sends a UDP datagram from each source port; fails unless all come back, with the backend's name in front.

@@ -7,14 +7,14 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use lb_tests::lab::{
-    Lab, Limit, Load, Server, binary, require_root, require_root_and, run,
+    Lab, Server, binary, require_root, require_root_and,
     topology::{virtual_ipv4, virtual_ipv6},
     unique_name,
 };
 use nix::{setsockopt_impl, sockopt_impl, sys::socket::setsockopt};
 
 use crate::{
-    client::{PORTS, names, owners, udp_owners},
+    client::{PORTS, names, owners, requests_and_an_upload, udp_owners},
     config::{self, Service},
     support::{Balanced, SOON, lbctl, service},
 };
@@ -55,18 +55,7 @@ fn requests_and_uploads_of_full_size_get_through_in_every_combination_of_familie
     let capture = lab.start_capture("switch", "udp dst port 6080")?;
     for (name, virtual_ip, _) in combinations() {
         let address = SocketAddr::new(virtual_ip, 80);
-        let owners = owners(lab, address, PORTS).context(name)?;
-        ensure!(names(&owners).into_iter().eq(["b1", "b2"]), "{name}: {owners:?}");
-        lab.load(&Load::new(format!("http://{address}/"), Limit::Requests(500)))?
-            .ensure_all_answered()
-            .context(name)?;
-        let mut curl = lab.node("client").command("curl");
-        curl.args(["--silent", "--show-error", "--fail", "--globoff", "--max-time", "20", "--output", "/dev/null"])
-            .args(["--write-out", "%{size_upload}", "--data-binary"])
-            .arg("x".repeat(100_000))
-            .arg(format!("http://{address}/"));
-        let sent = String::from_utf8(run(&mut curl).context(name)?.stdout)?;
-        ensure!(sent == "100000", "{name}: {sent} bytes of 100000 arrived");
+        requests_and_an_upload(lab, address).context(name)?;
         ensure!(service(lab, name)?.packets > 500, "{name} has not gone through the balancer");
     }
     // Frames pass the bridge when they go to another port: from the balancer to the backends.
