@@ -500,6 +500,14 @@ mod tests {
     }
 
     #[test]
+    fn who_is_full_gets_nothing_for_being_fast() {
+        let mut world = timed(&[(100, 10), (1000, 40), (1000, 40)], 50);
+        world.connections[1].limit = 10;
+        let shares = shares(&world);
+        assert!(shares[0] < shares[1] / 10, "{shares:?}");
+    }
+
+    #[test]
     fn where_all_are_hot_the_fewest_connections_count_however_slow() {
         let [more, fewer] = shares(&timed(&[(100, 61), (1000, 60)], 50))[..] else { unreachable!() };
         assert!(more < fewer / 10, "{more}, {fewer}");

@@ -99,6 +99,16 @@ fn a_flow_lives_as_long_as_its_phase_says() {
 }
 
 #[test]
+fn where_backends_have_limits_no_handshake_uses_them_up_for_long() {
+    let mut world = World::new();
+    let [waits, _] = [9, 12].map(|idle| world.open(idle, 1, Phase::OPENING, idle));
+    assert_eq!(world.sweep().freed, 0);
+    world.subjects[0].is_limited = true;
+    assert_eq!(world.sweep().freed, 1);
+    assert_eq!(world.table.taken_places().collect::<Vec<_>>(), [waits]);
+}
+
+#[test]
 fn of_a_flow_that_is_over_nothing_is_left_in_either_index() {
     let world = World::new();
     let at = world.open(1, 1, Phase::RESET, 1000);

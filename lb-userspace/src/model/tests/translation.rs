@@ -1,5 +1,7 @@
 //! Services that translate addresses.
 
+use lb_common::Policy;
+
 use super::*;
 
 const TRANSLATING: &str = r#"
@@ -20,6 +22,17 @@ address = "10.0.0.1"
 
 fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
+}
+
+#[test]
+fn a_scheduler_begins_at_once_where_all_flows_are_known_by_their_records() {
+    for protocol in ["tcp", "udp"] {
+        let text = TRANSLATING.replace("\"tcp\"", &format!("{protocol:?}"));
+        let mut world = World::ready(&text);
+        world.apply(&text.replace("forwarding", "algorithm = \"least-connections\"\nforwarding"));
+        let scheduler = world.datapath.schedulers[&world.datapath.service([192, 0, 2, 1]).id];
+        assert_eq!((scheduler.policy(), scheduler.is_learning()), (Policy::LEAST, false));
+    }
 }
 
 #[test]

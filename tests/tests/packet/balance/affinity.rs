@@ -232,6 +232,22 @@ fn a_datagram_of_an_unknown_flow_goes_to_the_server_of_its_client() {
     }
 }
 
+/// By its slot the flow could be one that the previous owner has: but a client's server is known, and so are all flows of before.
+#[test]
+fn while_a_slot_moves_too_a_new_flow_goes_to_the_server_of_its_client() {
+    let Some(mut scene) = Scene::new(None, 32) else { return };
+    let server = scene.connect(ANNE, 0);
+    let (id, [owner, heir]) = (service_id(0), [3, 4].map(|server| BackendId::truncate(backend(0, server).into())));
+    let moving = SlotWord::new(heir, owner, true, true);
+    let service = scene.balancer.put_slots(id, &vec![moving; layout::MIN_SLOTS as usize]);
+    scene.balancer.put_services(keys(PORTS[0]), service);
+    scene.balancer.maps().store_scheduler(id, Scheduler::NONE);
+    let mut packet = Family::V4.packet(IpNumber::UDP);
+    packet.source = SocketAddr::new(ANNE, 900);
+    packet.destination.set_port(PORTS[0]);
+    assert_eq!(scene.reached(&packet), backend(0, server));
+}
+
 #[test]
 fn a_flood_of_clients_takes_no_more_room_than_there_is_and_clients_go_on_to_come() {
     let Some(mut scene) = Scene::new(None, 32) else { return };
