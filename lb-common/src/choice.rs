@@ -500,11 +500,12 @@ mod tests {
     }
 
     #[test]
-    fn who_is_full_gets_nothing_for_being_fast() {
-        let mut world = timed(&[(100, 10), (1000, 40), (1000, 40)], 50);
+    fn what_a_fast_one_may_not_have_goes_to_the_next_fastest() {
+        let mut world = timed(&[(100, 10), (1000, 40), (10_000, 40)], 50);
         world.connections[1].limit = 10;
-        let shares = shares(&world);
-        assert!(shares[0] < shares[1] / 10, "{shares:?}");
+        let [full, fast, slow] = shares(&world)[..] else { unreachable!() };
+        assert_eq!(full, 0);
+        assert!(slow < fast / 3, "{slow}, {fast}");
     }
 
     #[test]

@@ -28,7 +28,8 @@ fn ip(text: &str) -> IpAddr {
 fn a_scheduler_begins_at_once_where_all_flows_are_known_by_their_records() {
     for protocol in ["tcp", "udp"] {
         let text = TRANSLATING.replace("\"tcp\"", &format!("{protocol:?}"));
-        let mut world = World::ready(&text);
+        // It has just begun to look.
+        let mut world = World::ready(&text).restart(desired(&text));
         world.apply(&text.replace("forwarding", "algorithm = \"least-connections\"\nforwarding"));
         let scheduler = world.datapath.schedulers[&world.datapath.service([192, 0, 2, 1]).id];
         assert_eq!((scheduler.policy(), scheduler.is_learning()), (Policy::LEAST, false));
