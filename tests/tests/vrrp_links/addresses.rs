@@ -33,7 +33,8 @@ fn an_address_that_is_put_is_there_for_the_time_of_its_lease() -> Result<()> {
         let device = eth0(&mut links)?;
         links.put(device, &both(), LEASE)?;
         for address in both() {
-            ensure!(reaches(client, address.address)?, "{address} is not there");
+            // The first packets may be lost while neighbours learn of each other.
+            wait_for(&format!("{address} to answer"), SOON, || Ok(reaches(client, address.address)?.then_some(())))?;
         }
         let shown = shown(balancer, IPV4)?;
         ensure!(shown.contains("valid_lft 300sec preferred_lft 300sec"), "{shown}");
