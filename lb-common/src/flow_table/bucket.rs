@@ -40,20 +40,26 @@ pub trait Bucket {
     /// Where the flow with this tag stands.
     #[inline(always)]
     fn find(&self, tag: FlowTag) -> Option<(usize, FlowEntry)> {
-        // The way and the entry in variables of the loop: there is one way out of it.
-        let mut found = WAYS;
-        for way in (0..WAYS).rev() {
-            if self.load(way).is(tag) {
-                found = way;
-            }
-            found = self.veil(found);
-        }
+        let found = self.twin(tag, WAYS);
         if found >= WAYS {
             return None;
         }
         let entry = self.load(found);
         // Otherwise it has just gone.
         entry.is(tag).then_some((found, entry))
+    }
+
+    /// The first way but for this one where the flow with this tag stands; [`WAYS`] if it stands in none.
+    #[inline(always)]
+    fn twin(&self, tag: FlowTag, except: usize) -> usize {
+        let mut found = WAYS;
+        for way in (0..WAYS).rev() {
+            if self.load(way).is(tag) && way != except {
+                found = way;
+            }
+        }
+        // Once, behind the loop: what it ends with is a number that the verifier has no other questions about.
+        self.veil(found)
     }
 
     /// Takes the flow with this tag out of a way, whatever it has become meanwhile: what it was, unless it had gone.
@@ -90,9 +96,8 @@ pub trait Bucket {
             if self.load(way).is_free() {
                 vacant = way;
             }
-            vacant = self.veil(vacant);
         }
-        vacant
+        self.veil(vacant)
     }
 
     /// The way that is given away most easily, and its rank.
@@ -189,13 +194,9 @@ pub fn insert<B: Bucket>(buckets: [&B; 2], entry: FlowEntry, now: FlowTime, idle
 fn settle<B: Bucket>(buckets: [&B; 2], place: usize, entry: FlowEntry) -> Option<FlowEntry> {
     let [first, second] = buckets;
     let tag = entry.tag();
-    let mut at = 2 * WAYS;
-    for other in (0..2 * WAYS).rev() {
-        let bucket = if other < WAYS { first } else { second };
-        if other != place && bucket.load(other % WAYS).is(tag) {
-            at = other;
-        }
-        at = first.veil(at);
+    let mut at = first.twin(tag, place);
+    if at >= WAYS {
+        at = WAYS + second.twin(tag, place.wrapping_sub(WAYS));
     }
     if at >= 2 * WAYS {
         return None;

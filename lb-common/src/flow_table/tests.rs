@@ -66,7 +66,7 @@ proptest! {
         prop_assert_eq!((entry.tag(), entry.backend(), entry.state()), (tag, backend(owner), state));
         prop_assert_eq!(entry.idle_ns(FlowTime(now)), 0);
         prop_assert_eq!(FlowEntry::from_bits(entry.to_bits()), entry);
-        prop_assert!(entry.is(tag) && !entry.is(FlowTag(tag.0 ^ 1)) && !entry.is_free());
+        prop_assert!(entry.is(tag) && !entry.is(FlowTag(tag.0 ^ 1)) && !entry.is(FlowTag(tag.0 ^ 1 << 38)) && !entry.is_free());
     }
 
     #[test]
@@ -248,7 +248,8 @@ fn a_free_way_is_nobodys_flow() {
     assert!(FlowEntry::FREE.is_free());
     assert!(!FlowEntry::FREE.is(FlowTag(0)));
     // A flow whose hash is zero.
-    assert!(!FlowEntry::new(FlowTag(0), backend(1), FlowState::Opening, FlowTime(0)).is_free());
+    let zero = FlowEntry::new(FlowTag(0), backend(1), FlowState::Opening, FlowTime(0));
+    assert!(!zero.is_free() && zero.is(FlowTag(0)) && !zero.is(FlowTag(1)));
 }
 
 #[test]

@@ -49,13 +49,14 @@ pub fn backend_of(service: ServiceId, hash: FlowHash, word: SlotWord, signal: Si
 #[inline(always)]
 pub fn admit(hash: FlowHash, word: SlotWord, signal: Signal, backend: BackendId, vacancy: Vacancy) -> BackendId {
     let state = if signal == Signal::Opens { FlowState::Opening } else { FlowState::Sighted };
-    let entry = FlowEntry::new(FlowTag::of(hash), backend, state, maps::now());
+    let now = maps::now();
+    let entry = FlowEntry::new(FlowTag::of(hash), backend, state, now);
     let mut owner = BackendId::NONE;
     if matches!(vacancy, Vacancy::Predecessor) {
         owner = BackendId::truncate(reopen(hash.0, entry.to_bits()));
     }
     if owner == BackendId::NONE {
-        owner = BackendId::truncate(put(hash.0, entry.to_bits(), word.to_bits()));
+        owner = BackendId::truncate(put(hash.0, entry.to_bits(), word.to_bits(), now.0));
     }
     owner
 }
@@ -63,7 +64,7 @@ pub fn admit(hash: FlowHash, word: SlotWord, signal: Signal, backend: BackendId,
 /// Remembers a flow that was there before. Whose it is then: what `entry` says unless somebody else knows better.
 #[inline(always)]
 pub fn remember(hash: FlowHash, entry: FlowEntry) -> BackendId {
-    BackendId::truncate(put(hash.0, entry.to_bits(), SlotWord::EMPTY.to_bits()))
+    BackendId::truncate(put(hash.0, entry.to_bits(), SlotWord::EMPTY.to_bits(), maps::now().0))
 }
 
 /// What [`track`] answers of a new flow: above all backends, and below all entries whose tag is not zero.
@@ -103,9 +104,9 @@ extern "C" fn track(hash: u64, word: u32, signal: u32, before: u64, service: u32
 /// `entry` if that is empty.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn put(hash: u64, entry: u64, word: u32) -> u32 {
+extern "C" fn put(hash: u64, entry: u64, word: u32, now: u64) -> u32 {
     let entry = FlowEntry::from_bits(entry);
-    let flow = Flow::new(hash, word, Signal::Opens as u32);
+    let flow = Flow::at(FlowTime(now), hash, word, Signal::Opens as u32);
     let tables = flow.tables;
     let otherwise = if word == 0 { entry.backend() } else { flow.without_entry() };
     let Some((table, bits)) = tables.current() else { return otherwise.get() };
@@ -209,12 +210,17 @@ struct Flow {
 impl Flow {
     #[inline(always)]
     fn new(hash: u64, word: u32, signal: u32) -> Self {
+        Self::at(maps::now(), hash, word, signal)
+    }
+
+    #[inline(always)]
+    fn at(now: FlowTime, hash: u64, word: u32, signal: u32) -> Self {
         Self {
             hash: FlowHash(hash),
             word: SlotWord::from_bits(word),
             signal: Signal::of_number(signal),
             tables: maps::flow_tables(),
-            now: maps::now(),
+            now,
         }
     }
 
