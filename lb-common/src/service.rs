@@ -144,7 +144,7 @@ impl Service {
 
     /// Whether this is a service: in a free place of the directory it is not.
     #[inline(always)]
-    pub(crate) const fn exists(&self) -> bool {
+    pub const fn exists(&self) -> bool {
         self.id.get() != 0
     }
 

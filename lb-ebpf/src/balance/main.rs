@@ -53,8 +53,7 @@ fn process(ctx: &mut XdpContext) -> Result<Verdict, Verdict> {
     let service = match service::find(&packet.flow) {
         Ok(service) if !service.nat.is_in_use() => service,
         Err(verdict) if !nat::may_be_reply(&packet) => return Err(verdict),
-        // It begins anew there, and does not come back.
-        Ok(_) | Err(_) => return Err(maps::go_on_in_translate(ctx)),
+        found => return Err(maps::go_on_in_translate(ctx, &packet, found.ok())),
     };
     let hash = packet.flow.hash(maps::hash_key());
     let backend = flow::backend_of(ctx, &mut packet, service, hash)?;

@@ -13,9 +13,9 @@ use self::{
     table::{FORWARD, REVERSE},
 };
 use crate::{
-    maps::{self, MapRecord},
-    parse::{self, Packet},
-    reset, service,
+    maps::{self, HandedOver, MapRecord},
+    parse::Packet,
+    reset,
 };
 
 mod open;
@@ -77,18 +77,19 @@ pub fn may_be_reply(packet: &Packet) -> bool {
 /// A packet from a client to a service that translates, or one for no service that may be the reply of a backend.
 #[inline(always)]
 pub fn process(ctx: &mut XdpContext) -> Result<Verdict, Verdict> {
-    let mut packet = parse::parse(ctx)?;
+    let HandedOver { packet, service } = maps::handed_over().ok_or(Verdict::DropInternal)?;
+    let mut packet = *packet;
     if !packet.flow.ipv4 && packet.flow.source.is_mapped() {
         // As a source it would be taken for that IPv4 address, and be sent what it never asked for.
         return Err(Verdict::PassNoService);
     }
-    let service = service::find(&packet.flow).ok();
     let hash = packet.flow.hash(maps::hash_key());
     packet.veil_all(hash.0);
     let segment = Segment::read(ctx, &packet);
-    let (found, sender) = match service {
-        Some(service) => (request(ctx, &packet, service, hash, &segment), Side::Client),
-        None => (reply(&packet, hash, &segment), Side::Backend),
+    let (found, sender) = if service.exists() {
+        (request(ctx, &packet, service, hash, &segment), Side::Client)
+    } else {
+        (reply(&packet, hash, &segment), Side::Backend)
     };
     match found {
         Ok(flow) => translate::send(ctx, &packet, &flow, sender),

@@ -17,6 +17,7 @@ use network_types::{
 use crate::maps;
 
 /// A packet that could belong to a service.
+#[derive(Clone, Copy)]
 pub struct Packet {
     pub flow: Flow,
     /// Where the IP header starts: the length of the Ethernet header and its tags, in bytes.
