@@ -181,8 +181,7 @@ impl Standing {
 
     #[inline(always)]
     fn of(candidates: impl Timed, ring: Ring, random: u32) -> Self {
-        let index = (u64::from(random) * u64::from(ring.len)) >> 32;
-        let backend = candidates.backend_at(ring, index as u32);
+        let backend = candidates.backend_at(ring, place_of(random, ring));
         let connections = candidates.connections_of(backend);
         let load = connections.load().quotient();
         let hot = if load > candidates.hot_load().0 || connections.is_full() { Self::HOT } else { 0 };

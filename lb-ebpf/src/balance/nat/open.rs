@@ -14,7 +14,7 @@ use network_types::{
 use super::{
     TCP, ports,
     segment::Segment,
-    table::{self, FORWARD, REVERSE},
+    table::{self, Claimed, FORWARD, REVERSE},
 };
 use crate::{
     affinity, flow,
@@ -40,7 +40,11 @@ pub fn open(
         None => choose(packet, service, hash, opens)?,
     };
     let word = forward_word(hash);
-    let index = table::claim(FORWARD, hash, word).map_err(refused)?;
+    let index = match table::claim(FORWARD, hash, word) {
+        Claimed::At(index) => index,
+        Claimed::Taken => return Err(Verdict::DropNatRace),
+        Claimed::Full => return Err(Verdict::DropNatFull),
+    };
     let record = maps::nat_record(index).ok_or(Verdict::DropInternal)?;
     record.update(|record| {
         record.hash = hash.0;
@@ -91,12 +95,12 @@ fn assign_source(index: RecordIndex, record: MapRecord, backend: BackendId, prot
             break;
         }
         match table::claim(REVERSE, hash, ReverseWord::new(hash, index).to_bits()) {
-            Ok(reverse) => {
+            Claimed::At(reverse) => {
                 record.update(|record| record.reverse = reverse);
                 return Ok(());
             }
-            Err(true) => {}
-            Err(false) => refusal = Verdict::DropNatFull,
+            Claimed::Taken => {}
+            Claimed::Full => refusal = Verdict::DropNatFull,
         }
     }
     Err(refusal)
@@ -139,11 +143,6 @@ extern "C" fn nat_reply(index: u32, backend: u32, protocol: u32, attempt: u32) -
     }
     record.update(|record| (record.source, record.source_port) = chosen);
     reply.hash(maps::hash_key()).0
-}
-
-#[inline(always)]
-fn refused(is_taken: bool) -> Verdict {
-    if is_taken { Verdict::DropNatRace } else { Verdict::DropNatFull }
 }
 
 /// Whose frame brought the client's packet. What comes with tags of which a reply could not have the same is refused: it would leave on

@@ -48,13 +48,22 @@ fn find_where_likely(hash: FlowHash) -> Option<(RecordIndex, MapRecord)> {
     (record.state().phase().is_alive() && record.hash() == hash.0).then_some((at, record))
 }
 
-/// Claims a place for `word`: `Err(true)` if somebody else has the key, `Err(false)` if there is no room.
+/// What came of the wish for a place.
+pub enum Claimed {
+    At(RecordIndex),
+    /// Somebody else has the key.
+    Taken,
+    /// There is no room.
+    Full,
+}
+
+/// Claims a place for `word`.
 #[inline(always)]
-pub fn claim(index: u32, hash: FlowHash, word: u64) -> Result<RecordIndex, bool> {
+pub fn claim(index: u32, hash: FlowHash, word: u64) -> Claimed {
     match nat_claim(index, hash.0, word) {
-        NONE => Err(false),
-        TAKEN => Err(true),
-        place => Ok(RecordIndex(place)),
+        NONE => Claimed::Full,
+        TAKEN => Claimed::Taken,
+        place => Claimed::At(RecordIndex(place)),
     }
 }
 
