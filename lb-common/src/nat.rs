@@ -24,12 +24,14 @@ pub use index::{Claim, Index, ReverseWord, Ways, claim, find, forward_word, like
 pub use phase::{Event, Phase, Side};
 pub use record::{NatRecord, NatState, Neighbour, RecordIndex};
 
-use crate::{Address, FlowHash, NetU16, NetU32, OuterHeader, flow_table::BucketBits};
+use crate::{Address, FlowHash, FlowTime, NetU16, NetU32, OuterHeader, flow_table::BucketBits};
 
 /// The largest table: 16,777,216 flows.
 pub const MAX_BUCKET_BITS: u32 = 21;
 /// How many ports are tried for a new flow before it is refused.
 pub const PORT_ATTEMPTS: u32 = 16;
+/// From which attempt on ports will do whose connection has ended: see [`NatState::leaves_port`].
+pub const SECOND_HAND_ATTEMPTS: u32 = 8;
 
 /// How large the table is; zero: there is none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -62,15 +64,27 @@ pub struct NatSource {
 }
 
 impl NatSource {
-    /// The port to try for a flow at an attempt. Flows that want the same one at first want others next.
+    /// The port to try at an attempt of a search that begins with any number. Searches that want the same one at first want others
+    /// next.
     #[inline(always)]
-    pub const fn port(&self, flow: FlowHash, attempt: u32) -> NetU16 {
+    pub const fn port(&self, search: FlowHash, attempt: u32) -> NetU16 {
         let ports = if self.ports == 0 { 1 } else { self.ports as u32 };
-        let step = (flow.0 >> 16) as u16 | 1;
-        let offset = (flow.entropy() as u64 + attempt as u64 * step as u64) % ports as u64;
+        let step = (search.0 >> 16) as u16 | 1;
+        let offset = (search.entropy() as u64 + attempt as u64 * step as u64) % ports as u64;
         NetU16::new((self.first_port as u32 + offset as u32) as u16)
     }
 }
+
+/// Where the search for a port begins, for a flow with this hash at this time: a client that has found none searches elsewhere when it
+/// comes again.
+#[inline(always)]
+pub const fn search_of(flow: FlowHash, now: FlowTime) -> FlowHash {
+    // 2^64 divided by the golden ratio spreads the time to where ports and steps are taken from.
+    FlowHash(flow.0 ^ (now.0 >> SEARCH_SHIFT).wrapping_mul(0x9e37_79b9_7f4a_7c15))
+}
+
+/// Another search begins after 2 to the power of this many nanoseconds, 0.27 s: before a SYN comes again (RFC 6298, section 2).
+const SEARCH_SHIFT: u32 = 28;
 
 /// What a backend's row holds in place of an outer header, where addresses are translated.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -90,11 +104,11 @@ impl NatTarget {
         if self.port.get() == 0 { service_port } else { self.port }
     }
 
-    /// The source to try for a flow at an attempt, by its number.
+    /// The source to try at an attempt of a search, by its number.
     #[inline(always)]
-    pub const fn source_at(&self, flow: FlowHash, attempt: u32) -> u16 {
+    pub const fn source_at(&self, search: FlowHash, attempt: u32) -> u16 {
         let sources = if self.sources == 0 { 1 } else { self.sources as u32 };
-        let first = flow.0 as u32 & 0xffff;
+        let first = search.0 as u32 & 0xffff;
         self.first_source.wrapping_add(((first + attempt) % sources) as u16)
     }
 

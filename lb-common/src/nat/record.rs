@@ -63,10 +63,19 @@ impl NatState {
     }
 
     /// How long it has had no packet, in nanoseconds, to within a tick.
+    #[inline(always)]
     pub const fn idle_ns(self, now: FlowTime) -> u64 {
         let ticks = (Self::ticks(now) as u32).wrapping_sub((self.0 >> 32) as u32);
         // A packet on another CPU may have seen a later time.
         if ticks > u32::MAX / 2 { 0 } else { (ticks as u64) << Self::TICK_BITS }
+    }
+
+    /// Whether another flow may have its port where there is hardly a free one: both sides have closed the connection, and
+    /// have been silent for two seconds. A backend that closed it first may have to be asked twice (RFC 6191): see
+    /// docs/OPERATIONS.md.
+    #[inline(always)]
+    pub const fn leaves_port(self, now: FlowTime) -> bool {
+        self.phase().0 == Phase::TIME_WAIT.0 && self.idle_ns(now) >= 2 << Self::TICK_BITS
     }
 
     /// The state after a packet of `side`.

@@ -2,8 +2,11 @@
 
 use aya_ebpf::programs::XdpContext;
 use lb_common::{
-    BackendId, Flow, FlowHash, NetU16, Service, Tracking, Verdict,
-    nat::{NatRecord, NatState, NatTarget, Neighbour, PORT_ATTEMPTS, Phase, RecordIndex, ReverseWord, forward_word},
+    BackendId, Flow, FlowHash, FlowTime, NetU16, Service, Tracking, Verdict,
+    nat::{
+        NatRecord, NatState, NatTarget, Neighbour, PORT_ATTEMPTS, Phase, RecordIndex, ReverseWord,
+        SECOND_HAND_ATTEMPTS, forward_word, search_of,
+    },
 };
 use lb_ebpf::packet::read;
 use network_types::{
@@ -56,7 +59,7 @@ pub fn open(
         record.acknowledged = [by_client, 0];
     });
     learn_way_back(ctx, neighbour, record);
-    if let Err(verdict) = assign_source(index, record, backend, packet.flow.protocol) {
+    if let Err(verdict) = assign_source(index, record, backend, packet.flow.protocol, segment.now) {
         table::withdraw(FORWARD, index, word);
         return Err(verdict);
     }
@@ -87,12 +90,22 @@ pub fn choose(packet: &Packet, service: &Service, hash: FlowHash, opens: bool) -
 
 /// Finds a source for the flow of a record that is not yet alive, and writes it there: one whose replies nobody else gets.
 #[inline(always)]
-fn assign_source(index: RecordIndex, record: MapRecord, backend: BackendId, protocol: u8) -> Result<(), Verdict> {
+fn assign_source(
+    index: RecordIndex,
+    record: MapRecord,
+    backend: BackendId,
+    protocol: u8,
+    now: FlowTime,
+) -> Result<(), Verdict> {
     let mut refusal = Verdict::DropNoPort;
     for attempt in 0..PORT_ATTEMPTS {
-        let hash = FlowHash(nat_reply(index.0, backend.get(), protocol.into(), attempt));
+        let hash = FlowHash(nat_reply(index.0, backend.get(), protocol.into(), attempt, now.0));
         if hash.0 == NO_MORE {
             break;
+        }
+        // Where the client's port is kept there is no other one.
+        if attempt >= SECOND_HAND_ATTEMPTS || record.get().source == NatRecord::NO_SOURCE {
+            end_closed(hash, now);
         }
         match table::claim(REVERSE, hash, ReverseWord::new(hash, index).to_bits()) {
             Claimed::At(reverse) => {
@@ -106,13 +119,23 @@ fn assign_source(index: RecordIndex, record: MapRecord, backend: BackendId, prot
     Err(refusal)
 }
 
+/// Ends the connection whose replies have this hash, if its port may be another's.
+#[inline(always)]
+fn end_closed(hash: FlowHash, now: FlowTime) {
+    if let Some((index, record)) = table::find(REVERSE, hash)
+        && record.state().leaves_port(now)
+    {
+        table::end(index);
+    }
+}
+
 const NO_MORE: u64 = 0;
 
 /// Gives the flow of a record the source that is to be tried at `attempt`; what the replies to it hash to, or [`NO_MORE`]. A global
 /// function, see [`table`].
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn nat_reply(index: u32, backend: u32, protocol: u32, attempt: u32) -> u64 {
+extern "C" fn nat_reply(index: u32, backend: u32, protocol: u32, attempt: u32, now: u64) -> u64 {
     let (Some(record), Some(row)) = (maps::nat_record(RecordIndex(index)), maps::row(BackendId::truncate(backend)))
     else {
         return NO_MORE;
@@ -134,10 +157,10 @@ extern "C" fn nat_reply(index: u32, backend: u32, protocol: u32, attempt: u32) -
             return NO_MORE;
         }
     } else {
-        let flow = FlowHash(known.hash);
-        let number = target.source_at(flow, attempt);
+        let search = search_of(FlowHash(known.hash), FlowTime(now));
+        let number = target.source_at(search, attempt);
         let Some(source) = maps::nat_source(number) else { return NO_MORE };
-        chosen = (number, source.port(flow, attempt));
+        chosen = (number, source.port(search, attempt));
         reply.destination = source.address;
         reply.ports = ports(target.port_for(service_port), chosen.1);
     }

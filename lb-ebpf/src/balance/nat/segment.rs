@@ -26,7 +26,7 @@ pub struct Segment {
     pub event: Event,
     sequence: u32,
     acknowledgment: u32,
-    now: FlowTime,
+    pub now: FlowTime,
 }
 
 impl Segment {

@@ -6,12 +6,16 @@ use std::{
 };
 
 use etherparse::IpNumber;
-use lb_common::{Tracking, Verdict};
+use lb_common::{Tracking, Verdict, nat::Phase};
 
 use super::scene::{Scene, Setup, endpoints};
 use crate::{
     case::Action,
-    packet::Packet,
+    fixture::NOW,
+    packet::{
+        Packet,
+        flags::{ACK, FIN, SYN},
+    },
     world::{BACKEND, Family},
 };
 
@@ -116,4 +120,54 @@ fn a_full_table_refuses_new_flows_and_keeps_the_others() {
         let outcome = scene.answer(&scene.reply(IpNumber::UDP, *source));
         assert_eq!(endpoints(&outcome.frame).1, request.source);
     }
+}
+
+const SECOND: u64 = 1_000_000_000;
+
+/// Opens a connection and has both sides close it.
+fn open_and_close(scene: &mut Scene, port: u16) -> SocketAddr {
+    let source = scene.establish(port);
+    scene.send(&scene.request_from(IpNumber::TCP, port).with_flags(FIN | ACK, 0x1234_5679, 5001));
+    scene.answer(&scene.reply(IpNumber::TCP, source).with_flags(FIN | ACK, 5001, 0x1234_567a));
+    assert_eq!(scene.phases_of(port), [Phase::TIME_WAIT]);
+    source
+}
+
+#[test]
+fn where_ports_are_short_that_of_a_closed_connection_is_given_to_another() {
+    for (client, backend) in FAMILIES {
+        let Some(mut scene) = Scene::new(Setup { ports: 2, ..Setup::full(client, backend) }) else { return };
+        let closed = open_and_close(&mut scene, 1000);
+        let lasting = scene.establish(1001);
+        let syn = scene.request_from(IpNumber::TCP, 1002).with_flags(SYN, 1, 0);
+        let outcome = scene.send(&syn);
+        assert_eq!(outcome.verdicts, [(Verdict::DropNoPort, 1)], "something of it may be under way");
+        scene.balancer.set_time(NOW + 4 * SECOND);
+        assert_eq!(scene.source_of(&syn), closed);
+        assert_eq!(scene.phases_of(1002), [Phase::OPENING]);
+        assert!(scene.phases_of(1000).iter().all(|phase| !phase.is_alive()));
+        // The other one has only been silent.
+        let outcome = scene.send(&scene.request_from(IpNumber::TCP, 1003).with_flags(SYN, 1, 0));
+        assert_eq!(outcome.verdicts, [(Verdict::DropNoPort, 1)]);
+        let data = scene.request_from(IpNumber::TCP, 1001).with_flags(ACK, 0x1234_5679, 5001);
+        assert_eq!(scene.source_of(&data), lasting);
+    }
+}
+
+#[test]
+fn a_client_that_has_found_no_port_finds_one_when_it_comes_again() {
+    let ports = 400;
+    let Some(mut scene) = Scene::new(Setup { ports, ..Setup::full(Family::V4, Family::V4) }) else { return };
+    for port in (1000..).take(usize::from(ports) * 9 / 10) {
+        scene.try_source_of(&scene.request_from(IpNumber::UDP, port));
+    }
+    let late: Vec<u16> = (5000..5060).collect();
+    let mut waiting = late.clone();
+    for again in 1..10 {
+        waiting.retain(|port| scene.try_source_of(&scene.request_from(IpNumber::UDP, *port)).is_none());
+        scene.balancer.set_time(NOW + again * SECOND);
+    }
+    // There were at least 40 free ones; each time a client has sixteen of the 400.
+    let found = late.len() - waiting.len();
+    assert!(found > 35, "{found} of {} found a port", late.len());
 }
