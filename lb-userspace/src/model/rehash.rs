@@ -4,7 +4,10 @@
 //! First all slots remember, for as long as a handshake may take, and nothing else changes: a first packet that comes again must not
 //! change sides. Then flows get their new slots. As long as flows may be left that nobody has seen since, the datapath knows what
 //! picked their slots before: what is not in the flow table goes to the owner of that slot, and is put there. That ends when each flow
-//! has either sent something or is over.
+//! has either sent something or is over. A second change has to wait for that: of what picked the slots before, the datapath knows one.
+//!
+//! Where addresses are translated all flows have records, which know their backends: nothing has to be remembered, and each step is due
+//! at once.
 
 use std::time::Instant;
 
@@ -41,6 +44,9 @@ impl ServiceState {
         if !self.is_rehashing() {
             return None;
         }
+        if self.desired.spec.forwarding.translates() {
+            return Some(self.refreshed);
+        }
         let Pace { handshake, idle, .. } = self.pace();
         let remembers_since = self.mover.remembers_since().unwrap_or(self.refreshed);
         Some(match self.rehashed {
@@ -49,10 +55,16 @@ impl ServiceState {
         })
     }
 
+    /// From when on the slots of new flows are picked as the algorithm says, if they are not yet.
+    pub(super) fn rehash_begins(&self) -> Option<Instant> {
+        self.rehash_due().filter(|_| self.live.hash.now() != wanted(&self.desired.spec))
+    }
+
     /// Makes the next step. If another change has been asked for meanwhile, it follows.
     pub(super) fn rehash(&mut self, now: Instant) {
         let present = self.live.hash.now();
         (self.live.hash, self.rehashed) = match self.rehashed {
+            None if self.desired.spec.forwarding.translates() => (HashInputs::new(wanted(&self.desired.spec)), None),
             None => (HashInputs::changed(wanted(&self.desired.spec), present), Some(now)),
             Some(_) => (HashInputs::new(present), None),
         };

@@ -277,7 +277,7 @@ impl ServiceState {
 
     /// From when on new flows get their backends as the algorithm says, if they do not yet.
     pub(super) fn begins(&self) -> Option<Instant> {
-        self.rotation.begins().or_else(|| self.rehash_due().filter(|_| self.rehashed.is_none()))
+        self.rotation.begins().or_else(|| self.rehash_begins())
     }
 
     /// When the weight of a backend rises next, after the last time that it was looked at.

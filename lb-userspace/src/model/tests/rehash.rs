@@ -62,6 +62,11 @@ fn a_change_of_mind_before_flows_have_new_slots_changes_nothing_and_after_that_f
     world.apply(CONFIG);
     world.pass(Duration::from_secs(4));
     assert_eq!(world.hash(), HashInputs::changed(by_source(32), HashInput::FLOW), "first that one has to end");
+    assert_eq!(
+        world.core.view(world.now)[0].begins_in,
+        Some(Duration::from_secs(15 * 60 - 4)),
+        "and that is to be seen"
+    );
     world.settle();
     assert_eq!(world.hash(), BY_FLOW);
     assert!(!world.looks_up());

@@ -1,6 +1,6 @@
 //! Services that translate addresses.
 
-use lb_common::Policy;
+use lb_common::{HashInput, HashInputs, Policy};
 
 use super::*;
 
@@ -33,6 +33,22 @@ fn a_scheduler_begins_at_once_where_all_flows_are_known_by_their_records() {
         world.apply(&text.replace("forwarding", "algorithm = \"least-connections\"\nforwarding"));
         let scheduler = world.datapath.schedulers[&world.datapath.service([192, 0, 2, 1]).id];
         assert_eq!((scheduler.policy(), scheduler.is_learning()), (Policy::LEAST, false));
+    }
+}
+
+#[test]
+fn what_picks_slots_changes_at_once_and_as_often_as_one_likes_where_all_flows_are_known_by_their_records() {
+    let mut world = World::ready(TRANSLATING);
+    let by_source = TRANSLATING.replace("forwarding", "algorithm = \"source-hash\"\nforwarding");
+    let by_flow = HashInputs::new(HashInput::FLOW);
+    for _ in 0..2 {
+        world.apply(&by_source);
+        world.pass(Duration::ZERO);
+        assert_eq!(world.datapath.service([192, 0, 2, 1]).hash, HashInputs::new(HashInput::source(32).unwrap()));
+        world.apply(TRANSLATING);
+        world.pass(Duration::ZERO);
+        assert_eq!(world.datapath.service([192, 0, 2, 1]).hash, by_flow);
+        assert_eq!(world.core.view(world.now)[0].begins_in, None);
     }
 }
 
