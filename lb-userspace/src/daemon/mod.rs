@@ -5,6 +5,7 @@ mod executor;
 mod flows;
 mod interfaces;
 mod setup;
+mod shortages;
 mod state;
 mod translated;
 mod views;
@@ -24,7 +25,7 @@ use tokio::{
     time::MissedTickBehavior,
 };
 
-use self::{census::CensusTaker, executor::Executor, vrrp::VrrpProcess};
+use self::{census::CensusTaker, executor::Executor, shortages::Shortages, vrrp::VrrpProcess};
 pub use self::{setup::unload, state::StateDir};
 use crate::{
     api::{ChangedView, Refusal, ReloadedView, Request},
@@ -68,6 +69,7 @@ struct Daemon {
     census: CensusTaker,
     attachments: Vec<Attachment>,
     vrrp: VrrpProcess,
+    shortages: Shortages,
     /// What is not as it should be.
     problems: Vec<String>,
 }
@@ -125,6 +127,7 @@ impl Daemon {
                 }
                 _ = refresh.tick() => {
                     self.refresh_interfaces();
+                    self.refresh_shortages();
                     self.restore_announced().await;
                     self.ensure_vrrp();
                 }

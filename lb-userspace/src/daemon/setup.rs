@@ -19,6 +19,7 @@ use super::{
     executor::Executor,
     flows::losses,
     interfaces,
+    shortages::Shortages,
     vrrp::{self, VrrpProcess},
 };
 use crate::{
@@ -112,6 +113,7 @@ pub(super) async fn start(options: Options) -> anyhow::Result<(Daemon, Events)> 
         census: CensusTaker::new(),
         attachments,
         vrrp,
+        shortages: Shortages::default(),
         problems: Vec::new(),
     };
     daemon.ensure_vrrp();

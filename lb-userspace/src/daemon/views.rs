@@ -11,7 +11,7 @@ use super::Daemon;
 use crate::{
     api::{FlowTableView, NatView, Refusal, StatsView, StatusView},
     config::Algorithm,
-    dataplane::flow_time,
+    dataplane::{Attachment, flow_time},
     model::{Core, NextHopView, ServiceView},
     vrrp::Fitness,
 };
@@ -28,7 +28,9 @@ impl Daemon {
             services.iter().filter_map(|service| Some(format!("service {}: {}", service.name, service.outage()?))),
         );
         problems.extend(services.iter().flat_map(narrow_ways));
+        problems.extend(services.iter().flat_map(|service| unattended_ways(service, &self.attachments)));
         problems.extend(nat_problems(&self.core));
+        problems.extend(self.shortages.problems());
         StatusView {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             node: self.config.node.name.clone(),
@@ -112,6 +114,21 @@ pub(super) fn nat_problems(core: &Core) -> BTreeSet<String> {
     let mut problems = core.source_collisions();
     problems.append(&mut core.unanswered(Instant::now()));
     problems
+}
+
+/// Backends whose replies come in by an interface where nobody translates them back.
+fn unattended_ways(service: &ServiceView, attachments: &[Attachment]) -> impl Iterator<Item = String> {
+    service.backends.iter().filter(|_| service.forwarding.translates()).filter_map(|backend| {
+        let Some(NextHopView::Via { interface, .. }) = &backend.next_hop else { return None };
+        let is_attended = attachments.iter().any(|attachment| attachment.interface == *interface);
+        (!is_attended).then(|| {
+            format!(
+                "service {}: replies of backend {} come in by {interface}, where they are not translated back, so that clients get \
+                 none; add an [[interface]] with name = \"{interface}\" to the configuration and restart lbd",
+                service.name, backend.name
+            )
+        })
+    })
 }
 
 /// What clients on Ethernet send at most, in bytes of IP packet.
