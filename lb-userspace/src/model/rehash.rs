@@ -44,9 +44,6 @@ impl ServiceState {
         if !self.is_rehashing() {
             return None;
         }
-        if self.desired.spec.forwarding.translates() {
-            return Some(self.refreshed);
-        }
         let Pace { handshake, idle, .. } = self.pace();
         let remembers_since = self.mover.remembers_since().unwrap_or(self.refreshed);
         Some(match self.rehashed {
@@ -64,7 +61,6 @@ impl ServiceState {
     pub(super) fn rehash(&mut self, now: Instant) {
         let present = self.live.hash.now();
         (self.live.hash, self.rehashed) = match self.rehashed {
-            None if self.desired.spec.forwarding.translates() => (HashInputs::new(wanted(&self.desired.spec)), None),
             None => (HashInputs::changed(wanted(&self.desired.spec), present), Some(now)),
             Some(_) => (HashInputs::new(present), None),
         };

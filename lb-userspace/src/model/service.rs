@@ -349,8 +349,7 @@ impl ServiceState {
         let pace = self.pace();
         let since = self.mover.remembers_since();
         let after = |wait: Duration| since.map_or(now, |since| since + wait);
-        // Where addresses are translated each flow is known by its record.
-        let all_known = if spec.forwarding.translates() { now } else { after(pace.idle) };
+        let all_known = after(pace.idle);
         let choosing = match pace.handshake {
             _ if spec.one_packet => now,
             Duration::ZERO => all_known,
@@ -403,15 +402,15 @@ impl ServiceState {
 
     pub(super) fn pace(&self) -> Pace {
         let spec = &self.desired.spec;
+        let tracking = if self.is_rehashing() { Tracking::Always } else { spec.effective_tracking() };
+        if spec.forwarding.translates() {
+            // Each flow is known by its record, also by a first packet that comes again: no slot has to wait for any.
+            return Pace { handshake: Duration::ZERO, idle: Duration::ZERO, tracking };
+        }
         Pace {
-            // A first packet that comes again finds the record of its flow, where addresses are translated.
-            handshake: if self.has_first_packets() && !spec.forwarding.translates() {
-                HANDSHAKE
-            } else {
-                Duration::ZERO
-            },
+            handshake: if self.has_first_packets() { HANDSHAKE } else { Duration::ZERO },
             idle: spec.idle_timeout(),
-            tracking: if self.is_rehashing() { Tracking::Always } else { spec.effective_tracking() },
+            tracking,
         }
     }
 

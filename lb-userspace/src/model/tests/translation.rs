@@ -1,6 +1,6 @@
 //! Services that translate addresses.
 
-use lb_common::{HashInput, HashInputs, Policy};
+use lb_common::{FlowHash, HashInput, HashInputs, Policy};
 
 use super::*;
 
@@ -43,13 +43,29 @@ fn what_picks_slots_changes_at_once_and_as_often_as_one_likes_where_all_flows_ar
     let by_flow = HashInputs::new(HashInput::FLOW);
     for _ in 0..2 {
         world.apply(&by_source);
-        world.pass(Duration::ZERO);
+        world.pass(Duration::from_secs(1));
         assert_eq!(world.datapath.service([192, 0, 2, 1]).hash, HashInputs::new(HashInput::source(32).unwrap()));
         world.apply(TRANSLATING);
-        world.pass(Duration::ZERO);
+        world.pass(Duration::from_secs(1));
         assert_eq!(world.datapath.service([192, 0, 2, 1]).hash, by_flow);
         assert_eq!(world.core.view(world.now)[0].begins_in, None);
     }
+}
+
+#[test]
+fn a_backend_that_drains_has_no_slots_left_at_once_and_is_empty_when_its_last_flow_has_ended() {
+    let mut world = World::ready(&format!("{TRANSLATING}\n[[service.backend]]\naddress = \"10.0.0.2\"\n"));
+    let id = world.id("web", "10.0.0.2");
+    world.change(Change::Drain(selector("10.0.0.2"), None)).unwrap();
+    world.pass(Duration::from_secs(1));
+    world.census(&HashMap::from([(id, vec![FlowTag::of(FlowHash(7))])]));
+    let drained = |world: &World| {
+        let view = world.core.view_of("web", world.now).unwrap();
+        (view.backends[1].slots, view.backends[1].slots_left, view.backends[1].flows)
+    };
+    assert_eq!(drained(&world), (0, 0, Some(1)));
+    world.census(&HashMap::new());
+    assert_eq!(drained(&world), (0, 0, Some(0)));
 }
 
 #[test]
