@@ -230,6 +230,7 @@ fn the_node_of_the_sample_is_read_in_full() {
         tunnel_source_v6: Some(TunnelSource { address: ip("2001:db8::1"), entropy_bits: 0 }),
         flow_table: BucketBits::new(17).unwrap(),
         nat_table: BucketBits::new(15).unwrap(),
+        affinity_table: 1 << 16,
         nat_sources: Vec::new(),
     };
     assert_eq!(config(SAMPLE).node, expected);

@@ -47,7 +47,7 @@ impl Root {
     }
 
     fn load(&self) -> Dataplane {
-        Dataplane::load(&self.0, HashKey::default(), None).unwrap()
+        Dataplane::load(&self.0, HashKey::default(), layout::AFFINITY_CLIENTS, None).unwrap()
     }
 
     /// The pins in a folder, those of links last.
