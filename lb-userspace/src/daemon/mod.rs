@@ -1,5 +1,6 @@
 //! The daemon: one loop that feeds events to the [`Core`] and carries out its effects.
 
+mod affinity;
 mod census;
 mod executor;
 mod flows;
@@ -151,6 +152,8 @@ impl Daemon {
             Request::Stats(reply) => drop(reply.send(self.stats())),
             Request::Flow { service, client, port, reply } => drop(reply.send(self.flow(&service, client, port))),
             Request::Flows(filter, reply) => self.list_flows(&filter, reply),
+            Request::Clients(filter, reply) => self.list_clients(&filter, reply),
+            Request::Forget(filter, reply) => drop(reply.send(self.forget_client(&filter))),
             Request::Slots(service, reply) => drop(reply.send(self.slots(&service))),
             Request::Change(change, reply) => {
                 let result = self.change(change).await;

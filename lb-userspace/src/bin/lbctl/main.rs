@@ -1,5 +1,6 @@
 //! The command line that drives a running `lbd`.
 
+mod affinity;
 mod flows;
 mod leaving;
 mod tables;
@@ -69,6 +70,9 @@ enum Command {
         /// The service.
         service: String,
     },
+    /// Clients that stay with the server that they had before.
+    #[command(subcommand)]
+    Affinity(affinity::Command),
     /// Virtual addresses that move between nodes.
     #[command(subcommand)]
     Vrrp(vrrp::Command),
@@ -208,6 +212,7 @@ async fn main() -> ExitCode {
             eprintln!("lbctl: {error}");
             ExitCode::from(match error {
                 ClientError::Refused(_) | ClientError::NoAnswer(_) => 1,
+                ClientError::Usage(_) => 2,
                 ClientError::Configuration(_) => 3,
                 ClientError::Unreachable { .. } | ClientError::Hangs { .. } => 4,
             })
@@ -236,6 +241,7 @@ async fn run(client: &Client, command: Command, output: Output) -> Result<(), Cl
         }
         Command::Flows(flows) => flows::flows(client, flows, output).await?,
         Command::Slots { service } => flows::slots(client, &service, output).await?,
+        Command::Affinity(command) => affinity::run(client, command, output).await?,
         Command::Vrrp(command) => vrrp::run(client.socket(), command, output).await?,
         Command::Reload => {
             let reloaded: ReloadedView = client.send(Method::POST, "/v1/reload", &()).await?;
