@@ -59,7 +59,7 @@ pub struct StatusView {
     pub interfaces: Vec<Attachment>,
     /// How many services there are.
     pub services: usize,
-    /// How many backends are in each state.
+    /// How many backends are in each state; `with weight 0`: they are up, and take no new flows.
     pub backends: BTreeMap<String, usize>,
     /// The table of flows that are remembered.
     pub flow_table: FlowTableView,
@@ -255,8 +255,8 @@ pub struct TranslatedView {
     pub service: String,
     /// The backend.
     pub backend: String,
-    /// `opening`, `answered`, `established`, `client-closed`, `backend-closed`, `time-wait` or `reset` (TCP); `unreplied` or
-    /// `replied`.
+    /// `opening`, `answered`, `established`, `client-closed`, `backend-closed`, `time-wait`, `reset`, or `sighted`: first seen in
+    /// mid-connection, and not answered since (TCP); `unreplied` or `replied`.
     pub state: String,
     /// The client.
     pub client: SocketAddr,

@@ -22,7 +22,7 @@ fn each_subcommand_says_the_same_as_a_table_and_as_json() -> Result<()> {
     let cases: [(&[&str], &[&str]); 15] = [
         (&["status"], &["eth0", "native", "lb.toml"]),
         (&["service", "list"], &["web-l2", "10.77.0.100", "l2-dsr", "web6-ipip", "fd77::101", "ipip", "maglev"]),
-        (&["service", "show", "web-l2"], &["web-l2", "b1", "10.77.0.11", "b3", "up"]),
+        (&["service", "show", "web-l2"], &["web-l2", "b1", "10.77.0.11", "b3", "up", "reschedule"]),
         (&["backend", "list"], &["web-l2", "web-6in4", "b2", "fd77::12", "02:00:0a:4d:00:0c"]),
         (&["backend", "list", "--service", "web6-l2"], &["web6-l2", "b2", "fd77::12"]),
         (&["backend", "drain", "b1"], &["web-l2", "web-6in4", "b1"]),

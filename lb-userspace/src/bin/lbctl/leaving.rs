@@ -250,7 +250,7 @@ mod tests {
     use std::net::IpAddr;
 
     use lb_userspace::{
-        config::{Algorithm, Forwarding, Protocol},
+        config::{Algorithm, Forwarding, OnDeath, Protocol},
         model::{BackendState, BackendView},
     };
 
@@ -335,6 +335,10 @@ mod tests {
     }
 
     #[test]
+            on_death: OnDeath::Reschedule,
+            idle_timeout: Duration::from_mins(15),
+            drain_timeout: None,
+            slow_start: None,
     fn a_wait_goes_on_while_there_may_be_flows() {
         let cases = [
             backend(),
