@@ -196,8 +196,8 @@ impl Leave {
         let outcome =
             |backend: &leaving::Waiting| Some(format!("{}, and {}", standing(&backend.seen), backend.outcome()?.ok()?));
         let outcomes: Vec<String> = ended.iter().filter_map(outcome).collect();
-        let changed: Vec<ChangedView> = ended.into_iter().map(|backend| backend.seen).collect();
-        show_changed(output, &changed, |index| outcomes[index].clone());
+        let left: Vec<leaving::Left> = ended.into_iter().filter_map(leaving::Waiting::left).collect();
+        show(output, &left, |left| lines_of(left.iter().map(|left| &left.backend), |index| outcomes[index].clone()));
         Ok(())
     }
 }
@@ -295,12 +295,14 @@ fn say(output: Output, changed: &[ChangedView], what: impl Fn(usize) -> String) 
 }
 
 fn show_changed(output: Output, changed: &[ChangedView], what: impl Fn(usize) -> String) {
-    show(output, &changed, |changed| {
-        let line = |(index, ChangedView { service, backend, .. }): (usize, &ChangedView)| {
-            format!("{service}/{backend}: {}", what(index))
-        };
-        changed.iter().enumerate().map(line).collect::<Vec<_>>().join("\n")
-    });
+    show(output, &changed, |changed| lines_of(changed.iter(), what));
+}
+
+fn lines_of<'a>(changed: impl Iterator<Item = &'a ChangedView>, what: impl Fn(usize) -> String) -> String {
+    let line = |(index, ChangedView { service, backend, .. }): (usize, &ChangedView)| {
+        format!("{service}/{backend}: {}", what(index))
+    };
+    changed.enumerate().map(line).collect::<Vec<_>>().join("\n")
 }
 
 /// On standard error; programs find it in the JSON.
