@@ -41,6 +41,7 @@ pub(super) async fn start(options: Options) -> anyhow::Result<(Daemon, Events)> 
     }
     raise_open_files();
     let state = StateDir::open(&config.node.state)?;
+    state.set_damaged_aside()?;
     let hash_key = state.hash_key(config.node.hash_key.as_ref())?;
     let mut dataplane = Dataplane::load(&config.node.pins, hash_key, config.node.affinity_table, options.ebpf_log)?;
     let logs = match options.ebpf_log {

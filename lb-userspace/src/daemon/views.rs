@@ -24,6 +24,7 @@ impl Daemon {
             *backends.entry(backend.summary().to_owned()).or_default() += 1;
         }
         let mut problems = self.problems.clone();
+        problems.extend(self.executor.state.problems());
         problems.extend(
             services.iter().filter_map(|service| Some(format!("service {}: {}", service.name, service.outage()?))),
         );
