@@ -18,14 +18,14 @@ use super::{
     effect::Effect,
     recover::{LiveService, endpoint_of},
     rehash,
-    rotation::{self, Rotation, Run},
+    rotation::{Rotation, Run},
     row::shared,
     service::{Admin, DesiredService, ServiceState, chunk_count, wanted_slots},
 };
 use crate::{
     config::{self, Endpoint, Forwarding, OnFull},
     health::Health,
-    schedule::SlotMover,
+    schedule::{SlotMover, pages_of_rotation},
 };
 
 /// Where a service and its backends are to be in the maps.
@@ -127,7 +127,7 @@ impl Core {
             place.service.first_chunk = first_chunk;
             place.has_new_table = true;
         }
-        let chunks = rotation::chunk_count(&desired.spec);
+        let chunks = pages_of_rotation(&desired.spec);
         place.rotation = run.filter(|run| run.chunks == chunks);
         if chunks > 0 && place.rotation.is_none() {
             let Some(first_chunk) = self.chunks.take(chunks, now) else {
