@@ -194,6 +194,9 @@ impl Core {
         };
         if place.is_new {
             effects.push(Effect::ResetServiceTraffic(place.service.id));
+        } else if present.service.datagrams != place.service.datagrams && keeps_client_ports(&desired.spec) {
+            // Their ports would be taken for as long as they live.
+            removals.push(Effect::EndTranslated(place.service.id));
         }
         let begins = index.is_none() && !is_leftover;
         let mut backends = Vec::with_capacity(place.backends.len());
@@ -371,6 +374,11 @@ fn nat_mode(spec: &config::Service) -> NatMode {
         Forwarding::L2Dsr | Forwarding::Ipip | Forwarding::Gue => return NatMode::NONE,
     };
     if spec.on_full == OnFull::Reset { mode.resetting() } else { mode }
+}
+
+/// Whether replies are told apart by the port of the client, so that it can be had once for each backend.
+fn keeps_client_ports(spec: &config::Service) -> bool {
+    spec.forwarding == Forwarding::Nat
 }
 
 /// The backend `spec` with what is known of it from before.
