@@ -36,7 +36,7 @@ pub const FLOW_TABLES: u32 = 2;
 pub const NAT_INDICES: u32 = 2;
 /// Source addresses that flows can be given.
 pub const NAT_SOURCES: u32 = 1 << 10;
-/// Clients of which it is remembered which server they have: some 7 MiB.
+/// Clients of which it is remembered which server they have, unless the daemon is told otherwise: some 7 MiB.
 pub const AFFINITY_CLIENTS: u32 = 1 << 16;
 /// Places for virtual routers: one for each identifier in each address family.
 pub const VIRTUAL_ROUTERS: u32 = 2 << 8;

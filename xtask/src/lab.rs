@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result, ensure};
 use clap::{Args, Subcommand};
 use lb_tests::lab::{
     self, Balancer, Lab, Node, Paths, Process, Server, binaries,
-    config::{Forwarding, Service, services, virtual_routers},
+    config::{Forwarding, Service, config_with_nat, nat_service, services, virtual_routers},
 };
 
 use crate::{
@@ -168,6 +168,9 @@ impl Balanced {
     /// Starts everything, waits until all backends are healthy and the first balancer is master, and says how long that took.
     pub(crate) fn start(lab: Lab) -> Result<Self> {
         let started = Instant::now();
+        if let [_] = lab.balancers() {
+            lab.each_balancer().try_for_each(|balancer| balancer.write_config(&config_with_nat(balancer)))?;
+        }
         let servers = lab.start_servers()?;
         let decaps = lab.start_decaps()?;
         let lbds = lab.each_balancer().map(|balancer| balancer.start_lbd()).collect::<Result<_>>()?;
@@ -202,6 +205,12 @@ impl Balanced {
     }
 }
 
+/// The services that [`Balanced::start`] has in this lab.
+pub(crate) fn services_of(lab: &Lab) -> Vec<Service> {
+    let nat = (lab.balancers().len() == 1).then(nat_service);
+    services().into_iter().chain(nat).collect()
+}
+
 /// Who is where.
 fn describe(lab: &Lab) -> String {
     let node = |node: &Node| format!("  {:<8} {:<12} {}", node.name(), node.ipv4(), node.ipv6());
@@ -216,7 +225,7 @@ fn describe(lab: &Lab) -> String {
         format!("  {:<10} {:<20} {how}", service.name, service.url())
     };
     let lines: Vec<_> =
-        lab.nodes().iter().map(node).chain([String::new()]).chain(services().into_iter().map(service)).collect();
+        lab.nodes().iter().map(node).chain([String::new()]).chain(services_of(lab).into_iter().map(service)).collect();
     lines.join("\n")
 }
 

@@ -6,9 +6,20 @@
 //!
 //! One file per step; the step `flow` has five: `flow.rs` for the slot, `track.rs` for the flow table, `schedule.rs` for new
 //! flows that do not go by their slot, `affinity.rs` for clients that stay with their server, `quic.rs` for connection ids. A step
-//! that ends a packet's way returns the verdict as its error. The program runs on several CPUs at once and shares its maps with the
-//! daemon: counters and turns are per CPU, entries of the flow table are changed by compare-and-swap, connections are counted by
-//! atomic additions, and everything else is only read here.
+//! that ends a packet's way returns the verdict as its error. Where addresses are translated `nat.rs` goes on instead.
+//!
+//! The program runs on several CPUs at once and shares its maps with the daemon. What it changes, and how:
+//!
+//! | what | how |
+//! |---|---|
+//! | counters, turns | per CPU |
+//! | entries of the flow table, words of the indices of translated flows, states of their records | by compare-and-swap |
+//! | other parts of such a record | by plain stores of whoever has claimed its place; the way back and what was acknowledged by every packet of the flow |
+//! | connections of backends | by atomic additions |
+//! | latencies of backends | read, reckoned and stored: of two at once one counts |
+//! | clients and their servers | by the kernel, in a map of its own; the time of a known client by one store |
+//!
+//! Everything else is only read here.
 
 #![no_std]
 #![no_main]

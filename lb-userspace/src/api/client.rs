@@ -41,6 +41,9 @@ pub enum ClientError {
     /// The daemon found the configuration invalid.
     #[error("{0}")]
     Configuration(String),
+    /// What was asked for cannot be.
+    #[error("{0}")]
+    Usage(String),
     /// The daemon refused.
     #[error("{0}")]
     Refused(String),
@@ -106,10 +109,10 @@ impl Client {
         }
         let message = serde_json::from_slice::<ErrorView>(&body)
             .map_or_else(|_| String::from_utf8_lossy(&body).into_owned(), |view| view.error);
-        Err(if status == StatusCode::UNPROCESSABLE_ENTITY {
-            ClientError::Configuration(message)
-        } else {
-            ClientError::Refused(message)
+        Err(match status {
+            StatusCode::UNPROCESSABLE_ENTITY => ClientError::Configuration(message),
+            StatusCode::RANGE_NOT_SATISFIABLE => ClientError::Usage(message),
+            _ => ClientError::Refused(message),
         })
     }
 }

@@ -7,6 +7,8 @@
 //! | `GET /v1/stats` | [`StatsView`] |
 //! | `GET /v1/flow?service=S&client=ADDRESS:PORT[&port=N]` | [`FlowView`] |
 //! | `GET /v1/flows[?service=S][&backend=B][&state=opening][&slot=N][&limit=N]` | [`FlowsView`] |
+//! | `GET /v1/affinity[?service=S][&group=G][&client=ADDRESS][&limit=N]` | [`ClientsView`] |
+//! | `DELETE /v1/affinity/ADDRESS[?service=S][&group=G]` | `[`[`ClientView`]`]`, those that were forgotten |
 //! | `GET /v1/services/S/slots` | [`SlotsView`] |
 //! | `GET /v1/fitness` | [`Fitness`](crate::vrrp::Fitness) |
 //! | `POST /v1/services/S/backends` with [`NewBackend`] | `[`[`ChangedView`]`]` |
@@ -14,8 +16,8 @@
 //! | `DELETE /v1/backends/B[?service=S][&timeout=10m]` | `[`[`ChangedView`]`]` |
 //! | `POST /v1/reload` | [`ReloadedView`] |
 //!
-//! An error is an [`ErrorView`] with a status of 400 and above; 422 stands for a configuration that is not valid. When
-//! a change is answered, it is in the datapath.
+//! An error is an [`ErrorView`] with a status of 400 and above; 422 stands for a configuration that is not valid, and 416 for a
+//! request of something that there cannot be. When a change is answered, it is in the datapath.
 
 mod client;
 mod server;
@@ -35,7 +37,7 @@ pub use self::{
     server::{Refusal, Reply, Request, bind, serve},
 };
 use crate::{
-    config::DrainTimeout,
+    config::{DrainTimeout, Endpoint},
     dataplane::Attachment,
     model::{Admin, Applied, BackendState, BackendView, ServiceView, SourceView},
 };
@@ -57,7 +59,7 @@ pub struct StatusView {
     pub interfaces: Vec<Attachment>,
     /// How many services there are.
     pub services: usize,
-    /// How many backends are in each state.
+    /// How many backends are in each state; `with weight 0`: they are up, and take no new flows.
     pub backends: BTreeMap<String, usize>,
     /// The table of flows that are remembered.
     pub flow_table: FlowTableView,
@@ -117,20 +119,72 @@ pub struct FlowView {
     pub slot: u32,
     /// What the slot does.
     pub slot_state: String,
-    /// Where packets of the flow go, if it is there already; absent if nobody takes them.
+    /// Whether each datagram gets a backend of its own.
+    #[serde(default)]
+    pub one_packet: bool,
+    /// Where packets of the flow go, if it is there already; absent if nobody takes them, or where each gets its own backend by
+    /// something else than the slot.
     pub backend: Option<String>,
     /// What that backend can do.
     pub state: Option<BackendState>,
-    /// Where the flow goes if it begins now; absent if nobody takes it, or something else decides.
+    /// Where the flow goes if it begins now; absent if nobody takes it, or the algorithm or a limit decides then.
     pub new_flow: Option<String>,
-    /// What decides then, if not the slot alone: the algorithm, or `max_connections`.
+    /// What decides then, if not the slot alone: `affinity`, the algorithm, or `max_connections`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub new_flow_by: Option<String>,
+    /// The server that the client stays with, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub affinity: Option<ClientView>,
     /// The flow in the flow table, if it is there.
     pub entry: Option<EntryView>,
-    /// The flow in the table of translated flows, if it is there.
+    /// The flow in the table of translated flows, if it is there: where each datagram gets its own backend, once for each backend.
     #[serde(default)]
-    pub translated: Option<TranslatedView>,
+    pub translated: Vec<TranslatedView>,
+}
+
+/// Which clients to show, of those that stay with their servers.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClientFilter {
+    /// Those of the service with this name.
+    pub service: Option<String>,
+    /// Those of services in this group.
+    pub group: Option<String>,
+    /// The one with this address, or that this address is a part of.
+    pub client: Option<IpAddr>,
+    /// How many to list at most; all are counted. 1,000 if absent.
+    pub limit: Option<usize>,
+}
+
+/// Clients that stay with their servers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClientsView {
+    /// How many match: in a group, a client counts for each service.
+    pub total: u64,
+    /// Some of them.
+    pub clients: Vec<ClientView>,
+}
+
+/// A client of a service, and the server that it stays with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClientView {
+    /// The service.
+    pub service: String,
+    /// The group that the service is in: services of a group know the same clients, and the same servers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
+    /// The client's address, or the network whose clients count as one, as in `10.1.2.0/24`.
+    pub client: String,
+    /// The server: an address, and a port where that is translated and the service is in no group.
+    pub server: Endpoint,
+    /// The backend of the service that is this server; absent if it has none there.
+    pub backend: Option<String>,
+    /// Whether that takes new flows now. Otherwise the client's next flow gets another server.
+    pub takes_new_flows: bool,
+    /// How long ago the client's last new flow came.
+    pub last_flow: Duration,
+    /// For how long yet the client stays, if no other flow comes.
+    pub remaining: Duration,
 }
 
 /// Which flows to show, of those in the flow table and those that are translated.
@@ -201,8 +255,8 @@ pub struct TranslatedView {
     pub service: String,
     /// The backend.
     pub backend: String,
-    /// `opening`, `answered`, `established`, `client-closed`, `backend-closed`, `time-wait` or `reset` (TCP); `unreplied` or
-    /// `replied`.
+    /// `opening`, `answered`, `established`, `client-closed`, `backend-closed`, `time-wait`, `reset`, or `sighted`: first seen in
+    /// mid-connection, and not answered since (TCP); `unreplied` or `replied`.
     pub state: String,
     /// The client.
     pub client: SocketAddr,

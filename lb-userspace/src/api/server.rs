@@ -2,7 +2,7 @@
 
 use std::{
     fs, io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     os::unix::fs::{FileTypeExt as _, PermissionsExt as _},
     path::Path,
 };
@@ -12,7 +12,7 @@ use axum::{
     extract::{Path as UrlPath, Query, State, rejection::JsonRejection},
     http::StatusCode,
     response::{IntoResponse, Response},
-    routing::{get, patch, post},
+    routing::{delete, get, patch, post},
 };
 use serde::Deserialize;
 use tokio::{
@@ -21,8 +21,8 @@ use tokio::{
 };
 
 use super::{
-    BackendPatch, ChangedView, ErrorView, FlowFilter, FlowView, FlowsView, NewBackend, ReloadedView, SlotsView,
-    StatsView, StatusView,
+    BackendPatch, ChangedView, ClientFilter, ClientView, ClientsView, ErrorView, FlowFilter, FlowView, FlowsView,
+    NewBackend, ReloadedView, SlotsView, StatsView, StatusView,
 };
 use crate::{
     config::{self, DrainTimeout},
@@ -54,6 +54,10 @@ pub enum Request {
     },
     /// The flows in the flow table.
     Flows(FlowFilter, Reply<FlowsView>),
+    /// The clients that stay with their servers.
+    Clients(ClientFilter, Reply<ClientsView>),
+    /// Let nothing be known of the client that the filter names.
+    Forget(ClientFilter, Reply<Vec<ClientView>>),
     /// What the slots of the service named do.
     Slots(String, Reply<SlotsView>),
     /// Change something.
@@ -71,6 +75,9 @@ pub enum Refusal {
     /// The request makes no sense.
     #[error("{0}")]
     Invalid(String),
+    /// It asks for something that there cannot be.
+    #[error("{0}")]
+    Usage(String),
     /// It names something that is not there.
     #[error("{0}")]
     NotFound(String),
@@ -86,6 +93,7 @@ impl Refusal {
     const fn status(&self) -> StatusCode {
         match self {
             Self::Invalid(_) => StatusCode::BAD_REQUEST,
+            Self::Usage(_) => StatusCode::RANGE_NOT_SATISFIABLE,
             Self::NotFound(_) => StatusCode::NOT_FOUND,
             Self::Configuration(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::Failed(_) => StatusCode::INTERNAL_SERVER_ERROR,
@@ -137,6 +145,8 @@ pub async fn serve(listener: UnixListener, requests: mpsc::Sender<Request>) -> i
         .route("/v1/stats", get(stats))
         .route("/v1/flow", get(flow))
         .route("/v1/flows", get(flows))
+        .route("/v1/affinity", get(clients))
+        .route("/v1/affinity/{client}", delete(forget))
         .route("/v1/services/{service}/slots", get(slots))
         .route("/v1/fitness", get(fitness))
         .route("/v1/services/{service}/backends", post(add_backend))
@@ -189,6 +199,25 @@ async fn flow(State(requests): State<Requests>, Query(query): Query<FlowQuery>) 
 
 async fn flows(State(requests): State<Requests>, Query(filter): Query<FlowFilter>) -> Answer<FlowsView> {
     ask(&requests, |reply| Request::Flows(filter, reply)).await
+}
+
+async fn clients(State(requests): State<Requests>, Query(filter): Query<ClientFilter>) -> Answer<ClientsView> {
+    ask(&requests, |reply| Request::Clients(filter, reply)).await
+}
+
+#[derive(Deserialize)]
+struct InScope {
+    service: Option<String>,
+    group: Option<String>,
+}
+
+async fn forget(
+    State(requests): State<Requests>,
+    UrlPath(client): UrlPath<IpAddr>,
+    Query(InScope { service, group }): Query<InScope>,
+) -> Answer<Vec<ClientView>> {
+    let filter = ClientFilter { service, group, client: Some(client), limit: None };
+    ask(&requests, |reply| Request::Forget(filter, reply)).await
 }
 
 async fn slots(State(requests): State<Requests>, UrlPath(service): UrlPath<String>) -> Answer<SlotsView> {

@@ -47,9 +47,6 @@ pub use self::vrrp::{
 use self::service::Tally;
 use self::table::{Report, Table, Taken};
 
-/// The most services that one node carries.
-pub const MAX_SERVICES: usize = 16_383;
-
 /// The most backends that one node carries, over all services.
 pub const MAX_BACKENDS: usize = 32_767;
 

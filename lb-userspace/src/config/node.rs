@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use lb_common::flow_table::{BucketBits, MAX_BUCKET_BITS, MIN_BUCKET_BITS};
+use lb_common::layout;
 use serde::{Serialize, Serializer};
 
 use super::error::Problem;
@@ -36,6 +37,8 @@ pub struct Node {
     /// The size of the table of translated flows, which is made when a service needs it.
     #[serde(serialize_with = "as_entries")]
     pub nat_table: BucketBits,
+    /// How many clients are remembered that stay with their servers.
+    pub affinity_table: u32,
     /// The sources of translated flows, for the services that name none.
     pub nat_sources: Vec<IpAddr>,
 }
@@ -52,6 +55,7 @@ impl Default for Node {
             tunnel_source_v6: None,
             flow_table: flow_table("1M").expect("a size in range"),
             nat_table: nat_table("256K").expect("a size in range"),
+            affinity_table: layout::AFFINITY_CLIENTS,
             nat_sources: Vec::new(),
         }
     }
@@ -70,6 +74,7 @@ impl Node {
             tunnel_source_v6: table.text("tunnel_source_v6", TunnelSource::parse_v6),
             flow_table: table.text_or_number("flow_table", flow_table).unwrap_or(default.flow_table),
             nat_table: table.text_or_number("nat_table", nat_table).unwrap_or(default.nat_table),
+            affinity_table: table.text_or_number("affinity_table", affinity_table).unwrap_or(default.affinity_table),
             nat_sources: nat::read_sources(&mut table, "nat_sources"),
         };
         table.finish();
@@ -90,6 +95,16 @@ fn nat_table(text: &str) -> Result<BucketBits, Problem> {
     table_size(text, lb_common::nat::MAX_BUCKET_BITS).ok_or_else(|| {
         Problem::new(
             format!("{text:?} is not the size of a table of translated flows"),
+            "write a power of two from \"64K\" to \"16M\", such as \"256K\", or its digits, such as 262144",
+        )
+    })
+}
+
+fn affinity_table(text: &str) -> Result<u32, Problem> {
+    let size = table_size(text, lb_common::nat::MAX_BUCKET_BITS).map(BucketBits::entries);
+    size.and_then(|entries| u32::try_from(entries).ok()).ok_or_else(|| {
+        Problem::new(
+            format!("{text:?} is not the size of a table of clients"),
             "write a power of two from \"64K\" to \"16M\", such as \"256K\", or its digits, such as 262144",
         )
     })

@@ -134,6 +134,11 @@ impl<'a> Table<'a> {
         self.place_at(self.offset(key))
     }
 
+    /// The place of the table as a whole.
+    pub(super) fn start(&self) -> Place<'a> {
+        self.place_at(self.start)
+    }
+
     /// Whether the value of the key is an array.
     pub(super) fn has_array(&self, key: &str) -> bool {
         matches!(self.entries.get(key).map(Spanned::get_ref), Some(DeValue::Array(_)))

@@ -230,6 +230,7 @@ fn the_node_of_the_sample_is_read_in_full() {
         tunnel_source_v6: Some(TunnelSource { address: ip("2001:db8::1"), entropy_bits: 0 }),
         flow_table: BucketBits::new(17).unwrap(),
         nat_table: BucketBits::new(15).unwrap(),
+        affinity_table: 1 << 16,
         nat_sources: Vec::new(),
     };
     assert_eq!(config(SAMPLE).node, expected);
@@ -511,17 +512,31 @@ fn a_file_that_cannot_be_read_is_named() {
     assert_snapshot!(error, @"cannot read the configuration file /nonexistent/lb.toml");
 }
 
+/// So many services, with these keys.
+fn many_services(count: u16, keys: &str) -> String {
+    let service = |index: u16| {
+        let [high, low] = index.to_be_bytes();
+        service(&format!("s{index}"), &format!("10.1.{high}.{low}:80")) + keys + "\n"
+    };
+    (0..count).map(service).collect()
+}
+
 #[test]
-fn more_services_than_a_node_carries_are_refused() {
-    let services: Vec<String> = (0..=MAX_SERVICES)
-        .map(|index| {
-            let [high, low] = u16::try_from(index).unwrap().to_be_bytes();
-            service(&format!("s{index}"), &format!("10.1.{high}.{low}:80"))
-        })
-        .collect();
-    assert_snapshot!(refusal(&services.concat()), @r#"
-    lb.toml:81916: service "s16383": there are more than 16383 services
-        remove this one and those below, or move them to another node
+fn services_whose_slots_find_no_room_are_refused() {
+    for (count, keys) in [(4096, ""), (2048, "algorithm = \"random\""), (64, "slots = 65536")] {
+        config(&many_services(count, keys));
+    }
+    assert_snapshot!(refusal(&many_services(4097, "")), @r#"
+    lb.toml:24577: service "s4096": there is no room for its slots and turns: it takes 1 of 4096 pages of memory, and the services above take 4096
+        remove this one and those below, move them to another node, or write a smaller slots where it is large
+    "#);
+    assert_snapshot!(refusal(&many_services(2050, "algorithm = \"random\"")), @r#"
+    lb.toml:12289: service "s2048": there is no room for its slots and turns: it takes 2 of 4096 pages of memory, and the services above take 4096
+        remove this one and those below, move them to another node, or write a smaller slots where it is large
+    "#);
+    assert_snapshot!(refusal(&many_services(65, "slots = 65536")), @r#"
+    lb.toml:385: service "s64": there is no room for its slots and turns: it takes 64 of 4096 pages of memory, and the services above take 4096
+        remove this one and those below, move them to another node, or write a smaller slots where it is large
     "#);
 }
 

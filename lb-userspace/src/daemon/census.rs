@@ -31,7 +31,7 @@ pub(super) struct CensusTaker {
     running: Option<JoinHandle<(Census, Sweep)>>,
     /// When the last one ended, and how long it took; `None` before the first.
     last: Option<(Instant, Duration)>,
-    /// How many flows there were at the end of the last one; `None` before the first.
+    /// How many entries of the flow table there were at the end of the last one; `None` before the first.
     pub(super) flows: Option<u64>,
     /// How many connections were miscounted, and have been counted right.
     pub(super) drift: u64,
@@ -69,7 +69,7 @@ impl CensusTaker {
             let (census, found) = running.await.expect("a sweep does not panic");
             self.running = None;
             self.last = Some((Instant::now(), self.started.elapsed()));
-            self.flows = Some(found.flows.values().flatten().map(|flows| u64::from(*flows)).sum());
+            self.flows = Some(found.entries);
             return News::Ended(census, Box::new(found));
         }
         // The first one at once: until then nobody knows which backends have flows.

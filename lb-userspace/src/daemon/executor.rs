@@ -87,6 +87,15 @@ impl Executor {
                 maps.latencies().probed(backend, latency);
                 Ok(())
             }
+            Effect::EndTranslated(service) => {
+                if let Some(table) = self.dataplane.nat.table() {
+                    let ended = table.end_all_of(service);
+                    log::info!(
+                        "{ended} translated flows were ended, as packets of their service are told apart in another way"
+                    );
+                }
+                Ok(())
+            }
             Effect::PutRow(backend, index, row) => {
                 let written = put_sources(maps, &row, core).and_then(|()| put_row(maps, backend, index, &row));
                 if written.is_err() {

@@ -8,8 +8,9 @@ use std::{
 
 use aya::maps::MapError;
 use lb_common::{
-    Address, BackendId, Condition, Flow, FlowEntry, FlowHash, FlowState, NetU32, Policy, ServiceId, SlotWord, Tracking,
-    nat::{NatTarget, Phase},
+    Address, BackendId, Condition, Flow, FlowEntry, FlowHash, FlowState, HashInput, HashKey, NetU32, Policy, ServiceId,
+    SlotWord, Tracking,
+    nat::{NatRecord, NatTarget, Phase},
 };
 
 use super::{
@@ -25,7 +26,7 @@ use crate::{
 };
 
 /// How many flows are listed, unless the request says otherwise.
-const LIST: usize = 1000;
+pub(super) const LIST: usize = 1000;
 
 /// How many flows the flow table has evicted or refused.
 pub(super) fn losses(maps: &Maps, tables: &FlowTables) -> Result<u64, MapError> {
@@ -48,7 +49,7 @@ impl Daemon {
             Err(refusal) => return drop(reply.send(Err(refusal))),
         };
         let (table, nat) = (self.flow_tables.table(), self.executor.dataplane.nat.table());
-        let sources = self.core.sources().clone();
+        let (sources, key) = (self.core.sources().clone(), self.hash_key);
         let (limit, wanted_slot) = (filter.limit.unwrap_or(LIST), filter.slot);
         tokio::task::spawn_blocking(move || {
             let mut counts = BTreeMap::<(u32, &str), u64>::new();
@@ -67,9 +68,9 @@ impl Daemon {
             }
             for (_, record) in nat.iter().flat_map(|table| table.flows()) {
                 let Some(name) = names.get(&record.state.backend()) else { continue };
-                let slot = FlowHash(record.hash).slot(name.slot_mask);
                 let phase = phase_name(record.state.phase());
-                if state.is_some_and(|state| state != phase) || wanted_slot.is_some_and(|wanted| wanted != slot) {
+                let is_elsewhere = || wanted_slot.is_some_and(|wanted| name.slot_of(&record, key) != Some(wanted));
+                if state.is_some_and(|state| state != phase) || is_elsewhere() {
                     continue;
                 }
                 *counts.entry((record.state.backend().get(), phase)).or_default() += 1;
@@ -93,7 +94,7 @@ impl Daemon {
     fn check_slot(filter: &FlowFilter, names: &HashMap<BackendId, Name>) -> Result<(), Refusal> {
         let largest = names.values().max_by_key(|name| name.slot_mask);
         match (filter.slot, largest) {
-            (Some(slot), Some(Name { service, slot_mask, .. })) if slot > *slot_mask => Err(Refusal::Invalid(format!(
+            (Some(slot), Some(Name { service, slot_mask, .. })) if slot > *slot_mask => Err(Refusal::Usage(format!(
                 "there is no slot {slot}: {} {} slots, 0 to {slot_mask}",
                 if filter.service.is_some() {
                     format!("service {service:?} has")
@@ -121,7 +122,7 @@ impl Daemon {
         for service in services.iter().filter(|service| is_service(service)) {
             for backend in service.backends.iter().filter(|backend| is_backend(backend)) {
                 let id = BackendId::truncate(backend.id);
-                names.insert(id, Name::new(service, backend, targets.get(&id)));
+                names.insert(id, Name::new(service, backend, translation(service, backend, &targets)));
             }
         }
         match &filter.backend {
@@ -169,11 +170,11 @@ impl Daemon {
     }
 
     /// Who gets the next packet of a flow that is `known` to be this backend's, or that nobody knows: as the datapath decides it
-    /// (lb-ebpf, `track.rs`) for packets that open no flow.
-    fn owner(&self, word: SlotWord, known: Option<BackendId>) -> Result<BackendId, MapError> {
+    /// (lb-ebpf, `track.rs` and `nat/open.rs`) for packets that open no flow.
+    fn owner(&self, word: SlotWord, known: Option<BackendId>, translates: bool) -> Result<BackendId, MapError> {
         let owner = match known {
             Some(backend) => backend,
-            None if word.remember() => word.previous(),
+            None if word.remember() && !translates => word.previous(),
             None => word.current(),
         };
         let is_lost = self.executor.dataplane.maps.condition(owner)? == Condition::RESCHEDULE;
@@ -214,6 +215,12 @@ impl Daemon {
             protocol: spec.protocol.number(),
             ipv4: client.is_ipv4(),
         };
+        let view = self.core.view_of(service, Instant::now());
+        let backends = view.as_ref().map_or(&[][..], |view| &view.backends);
+        let backend = |id: BackendId| backends.iter().find(|backend| backend.id == id.get());
+        let name_of = |id: BackendId| backend(id).map(|backend| backend.name.clone());
+        let failed = |error: anyhow::Error| Refusal::Failed(format!("{error:#}"));
+
         let hash = live.hash.now().hash(&flow, self.hash_key);
         let before = live.hash.before().map_or(hash, |input| input.hash(&flow, self.hash_key));
         let slot = hash.slot(live.slot_mask);
@@ -222,39 +229,59 @@ impl Daemon {
         if before != hash {
             word = word.coming_from(word_of(before));
         }
-        let view = self.core.view_of(service, Instant::now());
-        let backends = view.as_ref().map_or(&[][..], |view| &view.backends);
-        let backend = |id: BackendId| backends.iter().find(|backend| backend.id == id.get());
-        let name_of = |id: BackendId| backend(id).map(|backend| backend.name.clone());
         let table = self.flow_tables.table();
         let found = if word.look_up() { table.find(hash).or_else(|| table.find(before)) } else { None };
-        let record = self.translated(&flow);
-        let known = found.map(FlowEntry::backend).or(record.map(|record| record.state.backend()));
-        let owner = self.owner(word, known).map_err(|error| Refusal::Failed(error.to_string()))?;
+        let records = self.translated(&flow, if spec.one_packet { backends } else { &[] });
+        let known = found.map(FlowEntry::backend).or(records.first().map(|record| record.state.backend()));
+        let known = known.filter(|_| !spec.one_packet);
+        let owner = self.owner(word, known, spec.forwarding.translates()).map_err(|error| failed(error.into()))?;
         let entry = found.and_then(|entry| {
             let name = Name::new(view.as_ref()?, backend(entry.backend())?, None);
             Some(name.entry(&ListedFlow { entry, idle: Duration::from_nanos(entry.idle_ns(flow_time())) }))
         });
-        let translated = record.and_then(|record| {
-            let id = record.state.backend();
-            let name = Name::new(view.as_ref()?, backend(id)?, self.core.nat_targets().get(&id));
-            translated::view(&record, &name, self.core.sources())
+        let targets = self.core.nat_targets();
+        let translated = records.iter().filter_map(|record| {
+            let (view, backend) = (view.as_ref()?, backend(record.state.backend())?);
+            let name = Name::new(view, backend, translation(view, backend, &targets));
+            translated::view(record, &name, self.core.sources())
         });
-        let new_flow_by = self.decides_beside_slots(spec, live.id, word.current());
+        let known_client = view.as_ref().map(|view| self.known_client(view, client.ip())).transpose();
+        let (affinity, server) = known_client.map_err(|error| failed(error.into()))?.flatten().unzip();
+        let decides = self.decides_beside_slots(spec, live.id, word.current());
+        let (new_flow, new_flow_by) = match (server.flatten(), decides) {
+            (Some(server), _) => (name_of(server), Some("affinity".to_owned())),
+            (None, Some(decides)) => (None, Some(decides)),
+            (None, None) => (name_of(word.current()), None),
+        };
+        // Where each datagram is new, packets of a flow go where a new one does.
+        let owner = if spec.one_packet && new_flow.is_none() { BackendId::NONE } else { owner };
         Ok(FlowView {
             service: service.to_owned(),
             client,
             destination: SocketAddr::new(spec.address, port),
             slot,
             slot_state: slot_state(word).to_owned(),
+            one_packet: spec.one_packet,
             state: backend(owner).map(|backend| backend.state),
             backend: name_of(owner),
-            new_flow: name_of(word.current()).filter(|_| new_flow_by.is_none()),
+            new_flow,
             new_flow_by,
+            affinity,
             entry,
-            translated,
+            translated: translated.collect(),
         })
     }
+}
+
+/// How the packets of a backend's flows are translated, if they are.
+fn translation(
+    service: &ServiceView,
+    backend: &BackendView,
+    targets: &HashMap<BackendId, (NatTarget, HashInput)>,
+) -> Option<Translation> {
+    let (target, hash) = *targets.get(&BackendId::truncate(backend.id))?;
+    let endpoint = Endpoint { address: backend.address, port: backend.port };
+    Some(Translation { service: service.address, protocol: service.protocol, hash, backend: endpoint, target })
 }
 
 /// A backend, for people.
@@ -266,18 +293,14 @@ pub(super) struct Name {
 }
 
 impl Name {
-    fn new(service: &ServiceView, backend: &BackendView, target: Option<&NatTarget>) -> Self {
-        let translation = |target: &NatTarget| Translation {
-            service: service.address,
-            backend: Endpoint { address: backend.address, port: backend.port },
-            target: *target,
-        };
-        Self {
-            service: service.name.clone(),
-            backend: backend.name.clone(),
-            slot_mask: service.slots - 1,
-            translation: target.map(translation),
-        }
+    fn new(service: &ServiceView, backend: &BackendView, translation: Option<Translation>) -> Self {
+        let (service, slot_mask) = (service.name.clone(), service.slots - 1);
+        Self { service, backend: backend.name.clone(), slot_mask, translation }
+    }
+
+    /// The slot of a translated flow.
+    fn slot_of(&self, record: &NatRecord, key: HashKey) -> Option<u32> {
+        Some(self.translation.as_ref()?.hash_of(record, key).slot(self.slot_mask))
     }
 
     fn entry(&self, ListedFlow { entry, idle }: &ListedFlow) -> EntryView {
@@ -300,7 +323,7 @@ fn state_named(name: &str) -> Result<&'static str, Refusal> {
     names.dedup();
     names.iter().copied().find(|state| *state == name).ok_or_else(|| {
         let names = names.join(", ");
-        Refusal::Invalid(format!("{name:?} is no state of a flow; there are {names}"))
+        Refusal::Usage(format!("{name:?} is no state of a flow; there are {names}"))
     })
 }
 

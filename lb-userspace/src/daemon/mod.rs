@@ -1,5 +1,6 @@
 //! The daemon: one loop that feeds events to the [`Core`] and carries out its effects.
 
+mod affinity;
 mod census;
 mod executor;
 mod flows;
@@ -29,7 +30,7 @@ use self::{census::CensusTaker, executor::Executor, shortages::Shortages, vrrp::
 pub use self::{setup::unload, state::StateDir};
 use crate::{
     api::{ChangedView, Refusal, ReloadedView, Request},
-    config::{self, Config},
+    config::{self, Config, Endpoint},
     dataplane::{Attachment, FlowTables, LogLevel},
     health::Report,
     model::{Applied, Change, Core, Effect},
@@ -154,6 +155,8 @@ impl Daemon {
             Request::Stats(reply) => drop(reply.send(self.stats())),
             Request::Flow { service, client, port, reply } => drop(reply.send(self.flow(&service, client, port))),
             Request::Flows(filter, reply) => self.list_flows(&filter, reply),
+            Request::Clients(filter, reply) => self.list_clients(&filter, reply),
+            Request::Forget(filter, reply) => drop(reply.send(self.forget_client(&filter))),
             Request::Slots(service, reply) => drop(reply.send(self.slots(&service))),
             Request::Change(change, reply) => {
                 let result = self.change(change).await;
@@ -167,9 +170,11 @@ impl Daemon {
     }
 
     async fn change(&mut self, change: Change) -> Result<Vec<ChangedView>, Refusal> {
+        let what = change.describe();
         let (effects, applied) = self.core.change(change, Instant::now())?;
-        for Applied { service, backend, .. } in &applied {
-            log::info!("{service}/{backend}: changed by lbctl");
+        for Applied { service, backend, address, port } in &applied {
+            let at = Endpoint { address: *address, port: *port };
+            log::info!("lbctl: service {service:?}: backend {backend:?} at {at}: {what}");
         }
         self.executor.run(effects, &self.core).await.map_err(|error| {
             Refusal::Failed(format!("the change was made, but not all of it: {error:#}; see the log of lbd"))
@@ -202,11 +207,14 @@ impl Daemon {
         self.check_reload(&config)?;
         let failed = |error: anyhow::Error| Refusal::Failed(format!("{error:#}"));
         let (desired, _) = self.executor.state.merge(config.services.clone()).map_err(failed)?;
-        let warnings = self.core.lost_by(&desired);
+        let (warnings, changes) = (self.core.lost_by(&desired), self.core.changed_by(&desired));
         let effects = self.core.apply(desired, Instant::now()).map_err(|error| Refusal::Failed(error.to_string()))?;
         self.config = config;
         let resized = self.resize_flow_table();
         log::info!("reloaded {}", self.options.config.display());
+        for change in &changes {
+            log::info!("reload: {change}");
+        }
         for warning in &warnings {
             log::warn!("{warning}");
         }

@@ -42,8 +42,9 @@ pub(super) async fn start(options: Options) -> anyhow::Result<(Daemon, Events)> 
     }
     raise_open_files();
     let state = StateDir::open(&config.node.state)?;
+    state.set_damaged_aside()?;
     let hash_key = state.hash_key(config.node.hash_key.as_ref())?;
-    let mut dataplane = Dataplane::load(&config.node.pins, hash_key, options.ebpf_log)?;
+    let mut dataplane = Dataplane::load(&config.node.pins, hash_key, config.node.affinity_table, options.ebpf_log)?;
     let logs = match options.ebpf_log {
         Some(_) => Some(dataplane.logger().context("cannot read the eBPF log")?),
         None => None,
@@ -91,6 +92,12 @@ pub(super) async fn start(options: Options) -> anyhow::Result<(Daemon, Events)> 
     executor.run(effects, &core).await?;
     report_nat_table(&executor.dataplane, config.node.nat_table);
     let attachments = attach(&mut executor.dataplane, &config)?;
+    if let Some(before) = executor.dataplane.take_in_clients()? {
+        log::info!(
+            "the table of clients had room for {before} before, and has for {} now; its clients keep their servers",
+            config.node.affinity_table
+        );
+    }
     // What cannot be announced is logged, and the rest goes on.
     let _ = executor.run(announcements, &core).await;
 

@@ -92,6 +92,28 @@ impl StateDir {
         Ok(Self { path: path.to_owned(), _lock: lock })
     }
 
+    /// Puts files aside that cannot be read, so that the daemon can start without them. They are kept under another name, and stay a
+    /// [problem](StateDir::problems) until somebody removes them.
+    pub fn set_damaged_aside(&self) -> anyhow::Result<()> {
+        let read =
+            [read::<Saved>(&self.changes_path()).map(drop), read::<config::Service>(&self.declared_path()).map(drop)];
+        for damage in read {
+            let Err(ReadError::Damaged { path, source }) = damage else { continue };
+            let aside = unused_name(&path);
+            fs::rename(&path, &aside).with_context(|| format!("cannot rename {}", path.display()))?;
+            log::error!("{} is damaged ({source}): {}", path.display(), damaged(&aside));
+        }
+        Ok(())
+    }
+
+    /// What is not as it should be, in sentences.
+    pub fn problems(&self) -> Vec<String> {
+        let files = fs::read_dir(&self.path).into_iter().flatten().filter_map(Result::ok).map(|file| file.path());
+        let mut aside: Vec<PathBuf> = files.filter(|path| is_aside(path)).collect();
+        aside.sort();
+        aside.iter().map(|path| damaged(path)).collect()
+    }
+
     /// The configured hash key, else the one drawn earlier, else a new one that is kept.
     pub fn hash_key(&self, configured: Option<&config::HashKey>) -> anyhow::Result<HashKey> {
         if let Some(config::HashKey(bytes)) = configured {
@@ -186,7 +208,7 @@ impl StateDir {
         replace(&self.changes_path(), &serde_json::to_vec_pretty(&saved)?)
     }
 
-    fn load(&self) -> anyhow::Result<Vec<Saved>> {
+    fn load(&self) -> Result<Vec<Saved>, ReadError> {
         read(&self.changes_path())
     }
 
@@ -199,14 +221,45 @@ impl StateDir {
     }
 }
 
+/// Why a file cannot be read.
+#[derive(Debug, thiserror::Error)]
+enum ReadError {
+    #[error("cannot read {}", path.display())]
+    Io { path: PathBuf, source: io::Error },
+    #[error("{} is damaged; restart lbd, which puts it aside and goes on without (packets go on meanwhile)", path.display())]
+    Damaged { path: PathBuf, source: serde_json::Error },
+}
+
 /// Reads a list; without the file it is empty.
-fn read<T: DeserializeOwned>(path: &Path) -> anyhow::Result<Vec<T>> {
+fn read<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>, ReadError> {
     match fs::read(path) {
-        Ok(json) => serde_json::from_slice(&json)
-            .with_context(|| format!("{} is damaged; remove it to start as configured", path.display())),
+        Ok(json) => {
+            serde_json::from_slice(&json).map_err(|source| ReadError::Damaged { path: path.to_owned(), source })
+        }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-        Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
+        Err(source) => Err(ReadError::Io { path: path.to_owned(), source }),
     }
+}
+
+/// What the names of files end with that were put aside, and a number.
+const ASIDE: &str = "damaged-";
+
+fn is_aside(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension.to_string_lossy().starts_with(ASIDE))
+}
+
+fn unused_name(path: &Path) -> PathBuf {
+    let names = (1..).map(|number: u32| path.with_extension(format!("{ASIDE}{number}")));
+    names.into_iter().find(|name| !name.exists()).expect("there are not so many files")
+}
+
+/// What is to be said of a file that was put aside.
+fn damaged(aside: &Path) -> String {
+    format!(
+        "what lbd has written down could not be read, and it has started without: changes made with lbctl may not be in force. What there \
+         was is in {}; make the changes again (`lbctl backend list` shows how things are), and remove that file",
+        aside.display()
+    )
 }
 
 /// Both clocks at the same moment: the one that deadlines go by, and the one that means something after a restart.
@@ -351,6 +404,30 @@ mod tests {
         fs::write(folder.path().join("changes.json"), saved.to_string()).unwrap();
         let memory = state.memories().unwrap().remove(&service_key(&service)).unwrap();
         assert!(is_close(memory.removed[0].1.unwrap(), Instant::now() + ENDLESS));
+    }
+
+    #[test]
+    fn damaged_files_are_put_aside_and_told_of_until_they_are_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = StateDir::open(folder.path()).unwrap();
+        state.save([(&DesiredService::as_declared(service()), Memory::default())].into_iter()).unwrap();
+        state.set_damaged_aside().unwrap();
+        assert_eq!((state.problems(), state.memories().unwrap().len()), (Vec::new(), 1), "nothing is wrong with it");
+        for damage in ["[{\"declared\":", "", "{}"] {
+            fs::write(folder.path().join("changes.json"), damage).unwrap();
+            fs::write(folder.path().join("declared.json"), damage).unwrap();
+            assert!(state.memories().is_err() && state.merge(vec![service()]).is_err());
+            state.set_damaged_aside().unwrap();
+            assert_eq!(state.memories().unwrap(), HashMap::new());
+            assert_eq!(state.merge(vec![service()]).unwrap().0, [DesiredService::as_declared(service())]);
+        }
+        let kept = |name: &str| fs::read_to_string(folder.path().join(name)).unwrap();
+        assert_eq!(kept("changes.damaged-1"), "[{\"declared\":");
+        assert_eq!(["changes.damaged-2", "declared.damaged-3"].map(kept), ["", "{}"]);
+        assert_eq!(state.problems().len(), 6);
+        assert!(state.problems()[0].contains("changes.damaged-1"));
+        fs::remove_file(folder.path().join("changes.damaged-1")).unwrap();
+        assert_eq!(state.problems().len(), 5);
     }
 
     #[test]

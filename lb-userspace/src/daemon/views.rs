@@ -21,9 +21,10 @@ impl Daemon {
         let services = self.core.view(Instant::now());
         let mut backends = BTreeMap::new();
         for backend in services.iter().flat_map(|service| &service.backends) {
-            *backends.entry(backend.state.name().to_owned()).or_default() += 1;
+            *backends.entry(backend.summary().to_owned()).or_default() += 1;
         }
         let mut problems = self.problems.clone();
+        problems.extend(self.executor.state.problems());
         problems.extend(
             services.iter().filter_map(|service| Some(format!("service {}: {}", service.name, service.outage()?))),
         );

@@ -1,5 +1,5 @@
 //! bpf(2) commands that aya has no way for: on links while they stay pinned (as long as they are, the death of the daemon does
-//! not detach them), on maps of maps, and on maps that are in no object.
+//! not detach them), on maps of maps, on maps that are in no object, and on many elements of a map at once.
 
 use std::{
     ffi::CString,
@@ -12,7 +12,10 @@ use std::{
     ptr,
 };
 
-use aya::maps::{MapData, MapError};
+use aya::{
+    Pod,
+    maps::{MapData, MapError},
+};
 use aya_obj::generated::{bpf_attr, bpf_cmd, bpf_map_type};
 
 use super::DataplaneError;
@@ -101,6 +104,34 @@ fn get_pinned(pin: &Path) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+/// Up to so many elements of a hash map, as many as `keys` and `values` have places, from the place `from` on; from the beginning
+/// without it (`BPF_MAP_LOOKUP_BATCH`). Returns how many there are, and the place of the next ones, if it was not the end. What is in the
+/// map all the while is met once, whatever comes and goes.
+pub(super) fn lookup_batch<K: Pod, V: Pod>(
+    map: BorrowedFd<'_>,
+    from: Option<u32>,
+    keys: &mut [K],
+    values: &mut [V],
+) -> io::Result<(usize, Option<u32>)> {
+    let mut next = 0_u32;
+    let mut attr = zeroed_attr();
+    attr.batch.map_fd = map.as_raw_fd().cast_unsigned();
+    attr.batch.in_batch = from.as_ref().map_or(0, |from| ptr::from_ref(from) as u64);
+    attr.batch.out_batch = ptr::from_mut(&mut next) as u64;
+    attr.batch.keys = keys.as_mut_ptr() as u64;
+    attr.batch.values = values.as_mut_ptr() as u64;
+    attr.batch.count = u32::try_from(keys.len().min(values.len())).unwrap_or(u32::MAX);
+    // SAFETY: the attribute points to what outlives the call: places, keys and values, as many as `count` says.
+    let result = unsafe { bpf_mut(bpf_cmd::BPF_MAP_LOOKUP_BATCH, &mut attr) };
+    // SAFETY: the field of the union that was filled in above; the kernel has written how many there are.
+    let count = unsafe { attr.batch.count } as usize;
+    match result {
+        Ok(_) => Ok((count, Some(next))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok((count, None)),
+        Err(error) => Err(error),
+    }
+}
+
 fn zeroed_attr() -> bpf_attr {
     // SAFETY: a union of plain integers: zero is a value of each.
     unsafe { std::mem::zeroed() }
@@ -110,8 +141,18 @@ fn zeroed_attr() -> bpf_attr {
 ///
 /// Pointers in `attr` have to be valid during the call.
 unsafe fn bpf(command: bpf_cmd, attr: &bpf_attr) -> io::Result<i32> {
+    let mut attr = *attr;
+    // SAFETY: the pointers in it the caller sees to.
+    unsafe { bpf_mut(command, &mut attr) }
+}
+
+/// # Safety
+///
+/// As of [`bpf`]. The kernel writes its answer to `attr`.
+unsafe fn bpf_mut(command: bpf_cmd, attr: &mut bpf_attr) -> io::Result<i32> {
     // SAFETY: `attr` is a whole `bpf_attr`, and its pointers the caller sees to.
-    let result = unsafe { libc::syscall(libc::SYS_bpf, command as libc::c_int, attr, size_of::<bpf_attr>()) };
+    let result =
+        unsafe { libc::syscall(libc::SYS_bpf, command as libc::c_int, ptr::from_mut(attr), size_of::<bpf_attr>()) };
     if result < 0 {
         return Err(io::Error::last_os_error());
     }

@@ -37,6 +37,14 @@ pub enum DataplaneError {
         /// Why.
         source: io::Error,
     },
+    /// The elements of a map could not be read.
+    #[error("cannot read {name}")]
+    Reading {
+        /// The map.
+        name: &'static str,
+        /// Why.
+        source: io::Error,
+    },
     /// A pinned flow table is not the one that the datapath uses.
     #[error(
         "{} is not the flow table that it should be; `lbd unload`, then start again: connections whose backend has changed \

@@ -1,7 +1,6 @@
 //! The maps of the balancing program as the daemon reads and writes them.
 
 use std::{
-    io,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -15,14 +14,16 @@ use aya::{
     maps::{Array, DevMap, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuValues},
 };
 use lb_common::{
-    Address, Affinity, AffinityClient, AffinityEntry, BackendId, BackendRow, Condition, Directory, HotLoad, MacAddress,
-    QuicServer, RowIndex, Scheduler, ServerOf, Service, ServiceEntry, ServiceId, SlotWord, Tracking, Traffic, Verdict,
+    Address, Affinity, BackendId, BackendRow, Condition, Directory, HotLoad, MacAddress, QuicServer, RowIndex,
+    Scheduler, ServerOf, Service, ServiceEntry, ServiceId, SlotWord, Tracking, Traffic, Verdict,
     layout::{self, names},
     mac_word,
     nat::NatSource,
 };
 
-use super::{Connections, DataplaneError, Latencies, mapped::Mapped, words::Words};
+use super::{
+    AffinityClients, Connections, DataplaneError, Latencies, clients::is_missing, mapped::Mapped, words::Words,
+};
 
 /// Typed access to the maps. One writer: the daemon.
 pub struct Maps {
@@ -31,7 +32,7 @@ pub struct Maps {
     words: Arc<Words>,
     schedulers: Mapped,
     affinities: Mapped,
-    affinity_clients: HashMap<MapData, AffinityClient, AffinityEntry>,
+    affinity_clients: Arc<AffinityClients>,
     affinity_servers: HashMap<MapData, ServerOf, BackendId>,
     connections: Arc<Connections>,
     latencies: Latencies,
@@ -61,7 +62,7 @@ impl Maps {
             )),
             schedulers: map_array(ebpf, names::SCHEDULERS, layout::MAX_SERVICES as usize * size_of::<Scheduler>())?,
             affinities: map_array(ebpf, names::AFFINITIES, layout::MAX_SERVICES as usize * size_of::<Affinity>())?,
-            affinity_clients: take(ebpf, names::AFFINITY_CLIENTS)?,
+            affinity_clients: Arc::new(take_clients(ebpf)?),
             affinity_servers: take(ebpf, names::AFFINITY_SERVERS)?,
             connections: Arc::new(Connections::new(map_array(ebpf, names::CONNECTIONS, Connections::LEN)?)),
             latencies: Latencies::new(map_array(ebpf, names::LATENCIES, Latencies::LEN)?),
@@ -194,9 +195,9 @@ impl Maps {
         self.affinity_servers.iter().collect()
     }
 
-    /// The clients of which it is known which server they have. Those that come or go meanwhile may be missing.
-    pub fn affinity_clients(&self) -> Result<Vec<(AffinityClient, AffinityEntry)>, MapError> {
-        self.affinity_clients.iter().collect()
+    /// The clients of which it is known which server they have.
+    pub fn affinity_clients(&self) -> Arc<AffinityClients> {
+        Arc::clone(&self.affinity_clients)
     }
 
     /// The connections of backends.
@@ -325,9 +326,16 @@ impl Maps {
 /// The same, but what was not there has been removed.
 fn unless_missing(removed: Result<(), MapError>) -> Result<(), MapError> {
     match removed {
-        Err(MapError::KeyNotFound) => Ok(()),
-        Err(MapError::SyscallError(error)) if error.io_error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) if is_missing(&error) => Ok(()),
         removed => removed,
+    }
+}
+
+fn take_clients(ebpf: &mut Ebpf) -> Result<AffinityClients, DataplaneError> {
+    let name = names::AFFINITY_CLIENTS;
+    match ebpf.take_map(name) {
+        Some(Map::LruHashMap(map)) => Ok(AffinityClients::new(map)),
+        _ => Err(DataplaneError::Missing { name }),
     }
 }
 

@@ -3,6 +3,7 @@
 
 mod attach;
 mod bpf;
+mod clients;
 mod connections;
 mod decap;
 mod error;
@@ -24,9 +25,14 @@ use aya::{
     maps::{Array, Map, MapData, ProgramArray},
     programs::Xdp,
 };
-use lb_common::{HashKey, flow_table::BucketBits, layout::names};
+use lb_common::{
+    HashKey,
+    flow_table::BucketBits,
+    layout::{self, names},
+};
 
 pub use attach::{AttachMode, Attachment, interface_index};
+pub use clients::AffinityClients;
 pub use connections::Connections;
 pub use decap::{Decap, Network};
 pub use error::DataplaneError;
@@ -52,20 +58,22 @@ pub struct Dataplane {
     /// The table of translated flows.
     pub nat: NatTables,
     pins: Pins,
+    /// The table of clients that the program of before goes on to use, where this one has another.
+    clients_before: Option<AffinityClients>,
     /// Kept, since without its pin and without anybody who has it open its places are emptied.
     _programs: ProgramArray<MapData>,
 }
 
 impl Dataplane {
     /// Loads the program; the maps are those pinned in `pins`, as an earlier daemon left them, also one of the layout before, or
-    /// new ones that are pinned there.
-    pub fn load(pins: &Path, hash_key: HashKey, log_level: LogLevel) -> Result<Self, DataplaneError> {
-        Self::load_with(pins, hash_key, log_level, false)
+    /// new ones that are pinned there. The table of clients that stay with their servers has room for `clients`.
+    pub fn load(pins: &Path, hash_key: HashKey, clients: u32, log_level: LogLevel) -> Result<Self, DataplaneError> {
+        Self::load_with(pins, hash_key, clients, log_level, false)
     }
 
     /// For tests: as [`Dataplane::load`], with a clock that stands still. What the array holds is the time, in nanoseconds.
     pub fn load_with_test_clock(pins: &Path, hash_key: HashKey) -> Result<(Self, Array<MapData, u64>), DataplaneError> {
-        let mut dataplane = Self::load_with(pins, hash_key, None, true)?;
+        let mut dataplane = Self::load_with(pins, hash_key, layout::AFFINITY_CLIENTS, None, true)?;
         let clock = maps::take(&mut dataplane.ebpf, names::TEST_CLOCK)?;
         Ok((dataplane, clock))
     }
@@ -73,17 +81,20 @@ impl Dataplane {
     fn load_with(
         pins: &Path,
         hash_key: HashKey,
+        clients: u32,
         log_level: LogLevel,
         use_test_clock: bool,
     ) -> Result<Self, DataplaneError> {
         let pins = Pins::create(pins)?;
         migrate::upgrade(&pins)?;
+        let clients_before = AffinityClients::resize(&pins.maps(), clients)?;
         let key = hash_key.to_words();
         let mut ebpf = EbpfLoader::new()
             .default_map_pin_directory(pins.maps())
             .map_pin_path(names::FLOW_TABLES, pins.maps().join(names::FLOW_TABLES))
             .map_pin_path(names::NAT_INDICES, pins.maps().join(names::NAT_INDICES))
             .map_pin_path(names::NAT_RECORDS, pins.maps().join(names::NAT_RECORDS))
+            .map_max_entries(names::AFFINITY_CLIENTS, clients)
             .override_global(names::HASH_KEY, &key[..], true)
             .override_global(names::USE_TEST_CLOCK, &u8::from(use_test_clock), true)
             .override_global(aya_log::LEVEL, &aya_level(log_level), true)
@@ -93,7 +104,15 @@ impl Dataplane {
         let programs = put_translate(&mut ebpf)?;
         let maps = Maps::take_from(&mut ebpf)?;
         let nat = open_nat(&mut ebpf, &pins, maps.connections())?;
-        Ok(Self { ebpf, maps, nat, pins, _programs: programs })
+        Ok(Self { ebpf, maps, nat, pins, clients_before, _programs: programs })
+    }
+
+    /// Takes in the clients that have come to the program of before since this one was loaded, when it is attached everywhere. Where the
+    /// table of clients has got another size, how large it was.
+    pub fn take_in_clients(&mut self) -> Result<Option<u32>, DataplaneError> {
+        let Some(before) = self.clients_before.take() else { return Ok(None) };
+        self.maps.affinity_clients().take_in(&before)?;
+        before.size().map(Some)
     }
 
     /// The flow table: the one that an earlier daemon left, or a new one. It has `size` in the end, unless its flows would not

@@ -120,6 +120,24 @@ enum ForRemoved {
 }
 
 impl Change {
+    /// What it does to each backend, in words.
+    pub fn describe(&self) -> String {
+        let keeping = |timeout: &Option<Duration>| match timeout {
+            None => String::new(),
+            Some(timeout) if *timeout >= ENDLESS => ", and keeps its flows as long as they live".to_owned(),
+            Some(timeout) => format!(", and keeps its flows for {} at most", humantime::format_duration(*timeout)),
+        };
+        match self {
+            Self::Add(_, backend) => format!("added, with weight {}", backend.weight),
+            Self::Remove(_, timeout) => format!("removed{}", keeping(timeout)),
+            Self::Weight(_, weight) => format!("has weight {weight}"),
+            Self::Admin(_, Admin::Enabled) => "enabled".to_owned(),
+            Self::Admin(_, Admin::Disabled) => "disabled".to_owned(),
+            Self::Admin(_, Admin::Draining) => "drains".to_owned(),
+            Self::Drain(_, timeout) => format!("drains{}", keeping(timeout)),
+        }
+    }
+
     /// What the change makes of services as they are.
     pub(super) fn edit(self, services: &[ServiceState], now: Instant) -> Result<Edit, ChangeError> {
         let deadline = |timeout: Duration| now + timeout.min(ENDLESS);

@@ -7,6 +7,7 @@ use std::{
 use lb_common::{BackendId, QuicServer, Service, ServiceEntry, ServiceId, ServiceKey, layout};
 
 use super::{
+    affinity::LiveAffinity,
     backend::{Checked, Standing},
     change::{Applied, Change, ChangeError, Edit},
     effect::Effect,
@@ -144,6 +145,12 @@ impl Core {
     pub fn live(&self, service: &str) -> Option<(&config::Service, Service)> {
         let state = self.services.iter().find(|state| state.desired.spec.name == service)?;
         Some((&state.desired.spec, state.live))
+    }
+
+    /// How the clients of the service with this name stay with their servers.
+    pub fn affinity(&self, service: &str) -> Option<&LiveAffinity> {
+        let state = self.services.iter().find(|state| state.desired.spec.name == service)?;
+        Some(&state.affinity)
     }
 
     /// Makes `desired` the services, all of them.

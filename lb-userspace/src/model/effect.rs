@@ -33,6 +33,8 @@ pub enum Effect {
     RemoveServer(ServerOf),
     /// Take note of how long a probe of a backend took.
     NoteLatency(BackendId, Duration),
+    /// End the translated flows of a service: their packets are others' from now on.
+    EndTranslated(ServiceId),
     /// Write a row and make it the backend's.
     PutRow(BackendId, RowIndex, Box<BackendRow>),
     /// Leave the backend without a row.

@@ -6,7 +6,7 @@ use std::{
 };
 
 use lb_common::{
-    BackendId, Encapsulation,
+    BackendId, Encapsulation, HashInput,
     nat::{NatSource, NatTarget},
 };
 use serde::{Deserialize, Serialize};
@@ -85,9 +85,9 @@ impl Core {
         told
     }
 
-    /// How the packets of each backend's flows are translated, of those where they are.
-    pub fn nat_targets(&self) -> HashMap<BackendId, NatTarget> {
-        self.translating().map(|(_, backend, target)| (backend.id, target)).collect()
+    /// How the packets of each backend's flows are translated, of those where they are, and what picks the slots of those flows.
+    pub fn nat_targets(&self) -> HashMap<BackendId, (NatTarget, HashInput)> {
+        self.translating().map(|(state, backend, target)| (backend.id, (target, state.live.hash.now()))).collect()
     }
 
     fn translating(&self) -> impl Iterator<Item = (&ServiceState, &Backend, NatTarget)> {

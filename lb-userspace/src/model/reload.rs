@@ -1,4 +1,6 @@
-//! What a reload takes away, for the operator who may not have meant it.
+//! What a reload changes, for the log; and what it takes away, for the operator who may not have meant it.
+
+use serde::Serialize;
 
 use super::{
     core::Core,
@@ -11,6 +13,80 @@ impl Core {
     pub fn lost_by(&self, desired: &[DesiredService]) -> Vec<String> {
         let services = self.services.iter().map(|state| &state.desired);
         services.flat_map(|service| lost(service, desired.iter().find(|other| other.key() == service.key()))).collect()
+    }
+}
+
+impl Core {
+    /// What becomes other than it is when `desired` become the services, in sentences.
+    pub fn changed_by(&self, desired: &[DesiredService]) -> Vec<String> {
+        let before = |service: &DesiredService| {
+            self.services.iter().map(|state| &state.desired).find(|other| other.key() == service.key())
+        };
+        let mut changes: Vec<String> = desired.iter().flat_map(|service| changed(before(service), service)).collect();
+        let is_gone = |service: &&DesiredService| !desired.iter().any(|other| other.key() == service.key());
+        let gone = self.services.iter().map(|state| &state.desired).filter(is_gone);
+        changes.extend(gone.map(|service| format!("service {:?}: removed", service.spec.name)));
+        changes
+    }
+}
+
+fn changed(before: Option<&DesiredService>, after: &DesiredService) -> Vec<String> {
+    let service = |what: String| format!("service {:?}: {what}", after.spec.name);
+    let Some(before) = before else {
+        return vec![service(format!("added, with {} backends", after.spec.backends.len()))];
+    };
+    let backend = |backend: &config::Backend, what: &str| {
+        service(format!("backend {:?} at {}: {what}", backend.name, after.spec.endpoint(backend)))
+    };
+    let same = |of: &DesiredService, wanted: &config::Backend| {
+        let endpoint = after.spec.endpoint(wanted);
+        of.spec.backends.iter().find(|backend| of.spec.endpoint(backend) == endpoint).cloned()
+    };
+    let mut changes = Vec::new();
+    let keys = changed_keys(&before.spec, &after.spec);
+    if !keys.is_empty() {
+        changes.push(service(format!("other {}", keys.join(", "))));
+    }
+    for new in &after.spec.backends {
+        match same(before, new) {
+            None => changes.push(backend(new, &format!("added, with weight {}", new.weight))),
+            Some(old) => {
+                let keys = changed_keys(&old, new);
+                if !keys.is_empty() {
+                    changes.push(backend(new, &format!("other {}", keys.join(", "))));
+                }
+                let [was, is] =
+                    [(before, &old), (after, new)].map(|(service, backend)| service.admin_of(&backend.name));
+                if was != is {
+                    changes.push(backend(new, state_of(is)));
+                }
+            }
+        }
+    }
+    let gone = before.spec.backends.iter().filter(|old| same(after, old).is_none());
+    changes.extend(gone.map(|old| backend(old, "removed")));
+    changes
+}
+
+const fn state_of(admin: Admin) -> &'static str {
+    match admin {
+        Admin::Enabled => "enabled",
+        Admin::Draining => "drains",
+        Admin::Disabled => "disabled",
+    }
+}
+
+/// The keys of a section that have another value, but for its backends.
+fn changed_keys(before: &impl Serialize, after: &impl Serialize) -> Vec<String> {
+    let [before, after] = [fields(before), fields(after)];
+    let names = after.keys().filter(|key| *key != "backends" && before.get(*key) != after.get(*key));
+    names.cloned().collect()
+}
+
+fn fields(section: &impl Serialize) -> serde_json::Map<String, serde_json::Value> {
+    match serde_json::to_value(section) {
+        Ok(serde_json::Value::Object(fields)) => fields,
+        _ => serde_json::Map::new(),
     }
 }
 

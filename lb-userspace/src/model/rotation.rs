@@ -8,7 +8,7 @@ use lb_common::{BackendId, Policy, Scheduler, ServiceId, layout};
 use super::effect::Effect;
 use crate::{
     config::{self, OnFull},
-    schedule::{Turns, plan},
+    schedule::{Turns, pages_of_members, plan},
 };
 
 /// A run of chunks in the slot array.
@@ -63,25 +63,6 @@ pub(super) struct Begin {
     pub(super) limits: Instant,
     /// Each connection that was there before is known, or over.
     pub(super) all_known: Instant,
-}
-
-/// How many chunks the rotation of a service takes when all its backends are there.
-pub(super) fn chunk_count(spec: &config::Service) -> u32 {
-    let weights: Vec<u32> = spec.backends.iter().map(|backend| backend.weight.into()).collect();
-    let turns = plan(spec.algorithm, weights.len()).map_or(0, |(_, turns)| {
-        turns.rotation_len(&weights, Scheduler::MAX_TURNS).div_ceil(layout::CHUNK_SLOTS).max(1)
-    });
-    turns + chunks_of_members(spec)
-}
-
-/// How many of those are for its members: backends that have room are looked for where each stands once.
-fn chunks_of_members(spec: &config::Service) -> u32 {
-    let backends = spec.backends.len();
-    let turns = plan(spec.algorithm, backends).map(|(_, turns)| turns);
-    if !spec.has_limits() || turns == Some(Turns::Equal) {
-        return 0;
-    }
-    u32::try_from(backends).unwrap_or(u32::MAX).div_ceil(layout::CHUNK_SLOTS)
 }
 
 /// What a scheduler has to know of a backend.
@@ -157,7 +138,7 @@ impl Rotation {
             let has_members = spec.has_limits() && plan.is_none_or(|(_, turns)| turns == Turns::Weighted);
             let order = Order {
                 turns: plan.map(|(_, turns)| turns),
-                max: (run.chunks - chunks_of_members(spec)) * layout::CHUNK_SLOTS,
+                max: (run.chunks - pages_of_members(spec)) * layout::CHUNK_SLOTS,
                 has_members,
                 weights: with_weight.iter().map(|candidate| (candidate.id, candidate.weight)).collect(),
             };

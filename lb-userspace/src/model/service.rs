@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     config::{self, Algorithm, Protocol, Tracking},
-    schedule::{self, Fate, Pace, SlotMover},
+    schedule::{self, Fate, Pace, SLOTS_PER_BACKEND, SlotMover, slots_for},
 };
 
 /// Whether the operator lets a backend have flows.
@@ -126,24 +126,15 @@ impl Fates {
 /// A slot table grows when it has fewer slots than this for each backend. Its size decides where every flow goes, so it
 /// does not follow each backend that comes or goes.
 const MIN_SLOTS_PER_BACKEND: u32 = 25;
-/// What a new table has at least.
-const NEW_SLOTS_PER_BACKEND: u32 = 100;
 
 /// How many slots the service should have, given that it has `present` now.
 pub(super) fn wanted_slots(spec: &config::Service, present: Option<u32>) -> u32 {
-    let backends = u32::try_from(spec.backends.len()).unwrap_or(u32::MAX);
-    let with = |slots_each: u32| {
-        backends
-            .saturating_mul(slots_each)
-            .min(layout::MAX_SLOTS)
-            .next_power_of_two()
-            .clamp(layout::MIN_SLOTS, layout::MAX_SLOTS)
-    };
+    let with = |each: u32| slots_for(spec, each);
     match (spec.slots, present) {
         // Several slots cannot become one without some of their flows moving.
         (Some(slots), present) => slots.max(present.unwrap_or_default()),
         (None, Some(present)) if present >= with(MIN_SLOTS_PER_BACKEND) => present,
-        (None, _) => with(NEW_SLOTS_PER_BACKEND),
+        (None, _) => with(SLOTS_PER_BACKEND),
     }
 }
 

@@ -18,14 +18,14 @@ use super::{
     effect::Effect,
     recover::{LiveService, endpoint_of},
     rehash,
-    rotation::{self, Rotation, Run},
+    rotation::{Rotation, Run},
     row::shared,
     service::{Admin, DesiredService, ServiceState, chunk_count, wanted_slots},
 };
 use crate::{
     config::{self, Endpoint, Forwarding, OnFull},
     health::Health,
-    schedule::SlotMover,
+    schedule::{SlotMover, pages_of_rotation},
 };
 
 /// Where a service and its backends are to be in the maps.
@@ -127,7 +127,7 @@ impl Core {
             place.service.first_chunk = first_chunk;
             place.has_new_table = true;
         }
-        let chunks = rotation::chunk_count(&desired.spec);
+        let chunks = pages_of_rotation(&desired.spec);
         place.rotation = run.filter(|run| run.chunks == chunks);
         if chunks > 0 && place.rotation.is_none() {
             let Some(first_chunk) = self.chunks.take(chunks, now) else {
@@ -194,6 +194,9 @@ impl Core {
         };
         if place.is_new {
             effects.push(Effect::ResetServiceTraffic(place.service.id));
+        } else if present.service.datagrams != place.service.datagrams && keeps_client_ports(&desired.spec) {
+            // Their ports would be taken for as long as they live.
+            removals.push(Effect::EndTranslated(place.service.id));
         }
         let begins = index.is_none() && !is_leftover;
         let mut backends = Vec::with_capacity(place.backends.len());
@@ -371,6 +374,11 @@ fn nat_mode(spec: &config::Service) -> NatMode {
         Forwarding::L2Dsr | Forwarding::Ipip | Forwarding::Gue => return NatMode::NONE,
     };
     if spec.on_full == OnFull::Reset { mode.resetting() } else { mode }
+}
+
+/// Whether replies are told apart by the port of the client, so that it can be had once for each backend.
+fn keeps_client_ports(spec: &config::Service) -> bool {
+    spec.forwarding == Forwarding::Nat
 }
 
 /// The backend `spec` with what is known of it from before.

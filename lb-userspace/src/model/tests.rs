@@ -84,6 +84,8 @@ struct Datapath {
     watched: Vec<IpAddr>,
     announced: Vec<(String, IpAddr)>,
     persisted: usize,
+    /// The services whose translated flows were ended.
+    ended: Vec<ServiceId>,
     /// The backends that the last census has found in the flow table.
     named: BTreeSet<BackendId>,
     /// Flows that the flow table has lost.
@@ -140,6 +142,10 @@ impl Datapath {
             }
             Effect::RemoveQuicServer(server) => {
                 assert!(self.quic_servers.remove(&server).is_some(), "{server:?} is not there");
+            }
+            Effect::EndTranslated(service) => {
+                assert!(self.services.values().any(|known| known.id == service), "the datapath knows it as it is now");
+                self.ended.push(service);
             }
             Effect::ResetServiceTraffic(_)
             | Effect::ResetBackendTraffic(_)

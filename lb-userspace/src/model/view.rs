@@ -16,7 +16,7 @@ use super::{
     service::{Admin, ServiceState, Share},
 };
 use crate::{
-    config::{Affinity, Algorithm, Endpoint, Forwarding, OnFull, Protocol, Tracking},
+    config::{Affinity, Algorithm, Endpoint, Forwarding, OnDeath, OnFull, Protocol, Tracking},
     health::Health,
     neighbour::{NextHop, Resolution},
 };
@@ -53,6 +53,18 @@ pub struct ServiceView {
     pub forwarding: Forwarding,
     /// Which flows are remembered.
     pub tracking: Tracking,
+    /// What becomes of the flows of a backend that dies.
+    #[serde(default)]
+    pub on_death: OnDeath,
+    /// How long a flow may be silent before it is over.
+    #[serde(default)]
+    pub idle_timeout: Duration,
+    /// How long a backend that drains or was removed may keep its flows; absent if as long as they live.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drain_timeout: Option<Duration>,
+    /// In how long the weight of a backend that comes up rises, if it does not have all of it at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slow_start: Option<Duration>,
     /// The UDP port of the backends that packets are sent to, with `gue`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gue_port: Option<u16>,
@@ -236,6 +248,10 @@ impl Core {
             one_packet: spec.one_packet,
             forwarding: spec.forwarding,
             tracking: spec.effective_tracking(),
+            on_death: spec.on_death,
+            idle_timeout: spec.idle_timeout(),
+            drain_timeout: spec.drain_timeout,
+            slow_start: spec.slow_start,
             gue_port: spec.gue_port(),
             slots: state.live.slot_mask + 1,
             changed: state.desired.is_changed(),
@@ -381,6 +397,14 @@ impl BackendView {
     /// [`ServiceView::outage`].
     pub fn takes_new_flows(&self) -> bool {
         self.state == BackendState::Up && self.weight > 0
+    }
+
+    /// Under which word it is counted: its state, unless it is well and takes no new flows all the same.
+    pub const fn summary(&self) -> &'static str {
+        match self.state {
+            BackendState::Up if self.weight == 0 => "with weight 0",
+            state => state.name(),
+        }
     }
 
     /// Whether `name` means it: its name, its address, or the name that it had before it was removed.

@@ -4,11 +4,13 @@
 mod hot;
 mod maglev;
 mod mover;
+mod pages;
 mod rotation;
 mod slow_start;
 
 pub use hot::hot_load;
 pub use maglev::{Member, table};
 pub use mover::{Census, Fate, Group, Pace, Report, SlotMover};
+pub use pages::{SLOTS_PER_BACKEND, pages, pages_of_members, pages_of_rotation, slots_for};
 pub use rotation::{Turns, plan};
 pub use slow_start::{Rising, slow_start};

@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use lb_common::{
     BackendId, FlowHash, FlowState, HashKey, RowIndex, Service, ServiceId,
     flow_table::{BucketBits, Inserted, idle_ticks},
+    layout,
 };
 use lb_userspace::{
     dataplane::{Dataplane, FlowTable, Opened, flow_time, sweep},
@@ -19,7 +20,7 @@ const SAMPLES: usize = 30;
 
 pub(crate) fn run() -> Result<Vec<CaseResult>> {
     let pins = Pins::new();
-    let mut dataplane = Dataplane::load(&pins.0, HashKey::default(), None)?;
+    let mut dataplane = Dataplane::load(&pins.0, HashKey::default(), layout::AFFINITY_CLIENTS, None)?;
     let (mut tables, _) = dataplane.open_flow_tables(bits(17)?, idle_ticks(IDLE_SECONDS))?;
     let words = dataplane.maps.words();
     words.store_row(backend(), RowIndex(1));

@@ -6,6 +6,7 @@ use lb_common::{
     Encapsulation, HashInput, HashInputs, HashKey,
     bench::Template,
     flow_table::{BucketBits, idle_ticks},
+    layout,
 };
 use lb_userspace::{config::Algorithm, dataplane::Dataplane};
 
@@ -269,7 +270,7 @@ pub(crate) fn run(only: &str) -> anyhow::Result<Vec<CaseResult>> {
             continue;
         }
         let pins = Pins::new(number);
-        let mut dataplane = Dataplane::load(&pins.0, KEY, None)?;
+        let mut dataplane = Dataplane::load(&pins.0, KEY, layout::AFFINITY_CLIENTS, None)?;
         if let Some(bits) = group.nat_table() {
             dataplane.nat.ensure(bits)?;
         }

@@ -1,4 +1,4 @@
-//! The configuration that the lab's `lbd` gets by default: a service for each way to a backend without NAT.
+//! The configuration that the lab's `lbd` gets by default: a service for each way to a backend without NAT; and one with it.
 
 use std::{
     fmt::{self, Write as _},
@@ -54,6 +54,8 @@ pub struct Service {
     pub forwarding: Forwarding,
     /// The family of the backends' addresses.
     pub backends: Family,
+    /// How new connections get their backends, if not by the hash of the flow and the weights.
+    pub scheduler: Option<&'static str>,
 }
 
 impl Service {
@@ -79,8 +81,27 @@ pub fn services() -> Vec<Service> {
         ("web-4in6", v4(2), Forwarding::Ipip, Family::V6),
         ("web-6in4", v6(2), Forwarding::Ipip, Family::V4),
     ]
-    .map(|(name, virtual_ip, forwarding, backends)| Service { name, virtual_ip, forwarding, backends })
+    .map(|(name, virtual_ip, forwarding, backends)| Service { name, virtual_ip, forwarding, backends, scheduler: None })
     .into()
+}
+
+/// A service that translates addresses, and chooses the backend with the fewest connections for its weight. Its connections are known to
+/// one balancer only, so it is none of [`services`], which labs with several have, too.
+pub fn nat_service() -> Service {
+    Service {
+        name: "web-nat",
+        virtual_ip: virtual_ipv4(3).into(),
+        forwarding: Forwarding::FullNat,
+        backends: Family::V4,
+        scheduler: Some("least-connections"),
+    }
+}
+
+/// [`default_config`], and [`nat_service`].
+pub fn config_with_nat(balancer: Balancer<'_>) -> String {
+    let mut config = default_config(balancer);
+    write_service(&mut config, &nat_service(), balancer).expect("a String takes all");
+    config
 }
 
 /// The weight of the backend of that number, from 0: 5, 3, 2, 5, 3, 2 and so on.
@@ -182,6 +203,7 @@ pub fn virtual_routers(balancer: usize) -> [Instance; 2] {
 
 fn write_service(config: &mut String, service: &Service, balancer: Balancer<'_>) -> fmt::Result {
     let announce = if balancer.has_peers() { "" } else { "announce = true\n" };
+    let algorithm = service.scheduler.map_or(String::new(), |scheduler| format!("algorithm = {scheduler:?}\n"));
     write!(
         config,
         r#"
@@ -190,7 +212,7 @@ name = "{}"
 address = "{}"
 protocol = "tcp"
 forwarding = "{}"
-{announce}
+{announce}{algorithm}
   [service.health]
   type = "http"
   path = "/healthz"

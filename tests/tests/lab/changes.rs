@@ -1,6 +1,6 @@
 //! Live changes by `lbctl`, and reloads: what the datapath does after them, and what of them outlives `lbd`.
 
-use std::{collections::BTreeMap, net::SocketAddr};
+use std::{collections::BTreeMap, fs, net::SocketAddr};
 
 use anyhow::{Context as _, Result, ensure};
 use lb_tests::lab::{Lab, Limit, Load, require_root, unique_name, wait_for};
@@ -391,5 +391,29 @@ fn a_reload_of_an_invalid_file_changes_nothing() -> Result<()> {
     refused(lab, &["reload"], 3).context("no file")?;
     lab.write_config(&good)?;
     lbctl(lab, &["reload"])?;
+    Ok(())
+}
+
+#[test]
+fn the_log_says_what_was_changed_and_lbd_starts_without_changes_that_it_cannot_read() -> Result<()> {
+    if !require_root() {
+        return Ok(());
+    }
+    let mut balanced = Balanced::web("damaged", 2)?;
+    lbctl(&balanced.lab, &["backend", "drain", "b1", "--deadline", "1h"])?;
+    let line = r#"service "web": backend "b1" at 10.77.0.11: drains, and keeps its flows for 1h at most"#;
+    balanced.lbd.wait_for_log(line, SOON)?;
+    balanced.kill_lbd()?;
+    let (state, damaged) = (balanced.lab.paths().state(), r#"[{"declared":"#);
+    fs::write(state.join("changes.json"), damaged)?;
+    balanced.start_lbd()?;
+    balanced.lbd.wait_for_log("changes.json is damaged", SOON)?;
+    wait_for_state(&balanced.lab, "web", "b1", "up")?;
+    let aside = state.join("changes.damaged-1");
+    ensure!(fs::read_to_string(&aside)? == damaged, "it is not kept");
+    let told = || Ok::<_, anyhow::Error>(balanced.lab.status()?.problems.concat().contains("changes.damaged-1"));
+    ensure!(told()?, "{:?}", balanced.lab.status()?);
+    fs::remove_file(&aside)?;
+    ensure!(!told()?, "{:?}", balanced.lab.status()?);
     Ok(())
 }

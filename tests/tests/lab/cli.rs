@@ -22,7 +22,7 @@ fn each_subcommand_says_the_same_as_a_table_and_as_json() -> Result<()> {
     let cases: [(&[&str], &[&str]); 15] = [
         (&["status"], &["eth0", "native", "lb.toml"]),
         (&["service", "list"], &["web-l2", "10.77.0.100", "l2-dsr", "web6-ipip", "fd77::101", "ipip", "maglev"]),
-        (&["service", "show", "web-l2"], &["web-l2", "b1", "10.77.0.11", "b3", "up"]),
+        (&["service", "show", "web-l2"], &["web-l2", "b1", "10.77.0.11", "b3", "up", "reschedule"]),
         (&["backend", "list"], &["web-l2", "web-6in4", "b2", "fd77::12", "02:00:0a:4d:00:0c"]),
         (&["backend", "list", "--service", "web6-l2"], &["web6-l2", "b2", "fd77::12"]),
         (&["backend", "drain", "b1"], &["web-l2", "web-6in4", "b1"]),
@@ -75,7 +75,7 @@ fn bad_input_changes_nothing_and_the_message_says_what_to_do() -> Result<()> {
     let before = lab.stats()?.services;
     let written = || fs::read_to_string(lab.paths().state().join("changes.json"));
     let written_before = written()?;
-    let cases: [(&[&str], i32, &[&str]); 34] = [
+    let cases: [(&[&str], i32, &[&str]); 35] = [
         (&["backend", "drain", "b9"], 1, &["no backend \"b9\"", "any service", "lbctl backend list"]),
         (&["backend", "drain", "b1", "--service", "nope"], 1, &["no service \"nope\"", "lbctl service list"]),
         (&["backend", "remove", "b9", "--service", "web"], 1, &["no backend \"b9\"", "\"web\""]),
@@ -103,7 +103,8 @@ fn bad_input_changes_nothing_and_the_message_says_what_to_do() -> Result<()> {
         (&["backend", "drain", "b1", "--deadline", "48h"], 2, &["\"48h\" is out of range", "0s to 24h", "\"none\""]),
         (&["backend", "remove", "b1", "--deadline", "-5m"], 2, &["\"-5m\" is not a duration", "0s to 24h"]),
         (&["backend", "remove", "b1", "--service", ""], 2, &["--service"]),
-        (&["flows", "web", "--slot", "1024"], 1, &["no slot 1024", "service \"web\" has 1024 slots, 0 to 1023"]),
+        (&["flows", "web", "--slot", "1024"], 2, &["no slot 1024", "service \"web\" has 1024 slots, 0 to 1023"]),
+        (&["flows", "--state", "asleep"], 2, &["\"asleep\" is no state of a flow; there are answered, "]),
         (&["flows", "--slot", "-1"], 2, &["-1 is not in 0..="]),
         (&["service", "show", "nope"], 1, &["no service \"nope\"", "lbctl service list"]),
         (&["backend", "list", "--service", "nope"], 1, &["no service \"nope\""]),

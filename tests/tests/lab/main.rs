@@ -11,12 +11,14 @@
 //! | `takeover.rs` | `lbd` that dies and starts again, with traffic going on |
 //! | `changes.rs` | live changes by `lbctl`, reloads, and what of them outlives `lbd` |
 //! | `algorithms.rs` | how new flows get their backends, and changes of that |
+//! | `affinity.rs` | clients that stay with their servers |
 //! | `leaving.rs` | backends that are to have no new flows, and who waits for that |
 //! | `cli.rs` | the commands themselves: their forms, exit codes and refusals |
 //! | `placement.rs` | where backends may be, and how the program is attached |
 //! | `announce.rs` | virtual IPs on the interface, and `lbd unload` |
 //! | `cleanup.rs` | what an interrupted run leaves behind: nothing |
 
+mod affinity;
 mod algorithms;
 mod announce;
 mod changes;

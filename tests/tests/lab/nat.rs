@@ -283,3 +283,64 @@ fn translated_flows_are_listed_with_all_their_addresses_and_counted_by_their_sou
     ensure!(lbctl(&lab, &["status"])?.contains("1 of 262144 entries in use"), "the table has the flow");
     Ok(())
 }
+
+/// The flows that `lbctl` lists with these arguments.
+fn listed(lab: &Lab, arguments: &[&str]) -> Result<Vec<serde_json::Value>> {
+    let mut flows: serde_json::Value = lab.lbctl_json(&[&["flows"], arguments].concat())?;
+    Ok(flows["translated"].take().as_array().context("a list")?.clone())
+}
+
+#[test]
+fn flows_are_found_by_client_and_slot_whatever_picks_their_slots_and_backends() -> Result<()> {
+    if !require_root() {
+        return Ok(());
+    }
+    let lab = Lab::builder(&unique_name("nat-slots")).backends(2).build()?;
+    let service = |name: &str, index, keys: &[&str]| {
+        let address = SocketAddr::from((virtual_ipv4(index), 53));
+        let new = Service { protocol: "udp", forwarding: "full-nat", ..Service::new(name, &address.to_string()) };
+        let new = Service { tracking: "always", keys: keys.iter().map(|key| (*key).to_owned()).collect(), ..new };
+        lab.backends().iter().fold(new, |service, node| service.backend(node.name(), node.ipv4(), 1))
+    };
+    let single = service("single", 0, &["algorithm = \"round-robin\"", "one_packet = true", "idle_timeout = \"1m\""]);
+    let source = service("source", 1, &["algorithm = \"source-hash\""]);
+    lab.write_config(&config::file(&lab, &[single, source]))?;
+    let mut echoes = Vec::new();
+    for backend in lab.backends() {
+        echoes.push(lab.start_udp_echo(backend.name(), SocketAddr::from((backend.ipv4(), 53)))?);
+    }
+    let _lbd = lab.start_lbd()?;
+    lab.wait_until_healthy(SOON)?;
+
+    // Each port asks both backends.
+    let [single, source] = [0, 1].map(|index| SocketAddr::from((virtual_ipv4(index), 53)));
+    wait_for("an answer of both backends to port 300", SOON, || {
+        udp_owners(&lab, single, 300..301)?;
+        let flow: serde_json::Value = lab.lbctl_json(&["flows", "single", "--client", "10.77.0.1:300"])?;
+        let backends: BTreeSet<_> =
+            flow["translated"].as_array().context("a list")?.iter().map(|flow| flow["backend"].to_string()).collect();
+        ensure!(
+            flow["one_packet"] == true && flow["backend"].is_null() && flow["new_flow_by"] == "round-robin",
+            "{flow}"
+        );
+        let slot = flow["slot"].to_string();
+        let in_slot = listed(&lab, &["single", "--slot", &slot])?;
+        ensure!(in_slot.len() == backends.len(), "in slot {slot}: {in_slot:?}");
+        Ok((backends.len() == 2).then_some(()))
+    })?;
+    let said = lbctl(&lab, &["flows", "single", "--client", "10.77.0.1:300"])?;
+    ensure!(said.contains("each datagram as round-robin decides") && said.contains(" of b2: replied"), "{said}");
+
+    // All ports of a client have one slot.
+    udp_owners(&lab, source, 300..310)?;
+    let flow: serde_json::Value = lab.lbctl_json(&["flows", "source", "--client", "10.77.0.1:9999"])?;
+    let slot = flow["slot"].as_u64().context("a number")?;
+    ensure!(listed(&lab, &["source", "--slot", &slot.to_string()])?.len() == 10, "slot {slot}");
+    ensure!(listed(&lab, &["source", "--slot", &(slot ^ 1).to_string()])?.is_empty());
+    // Translated flows are no entries of the flow table.
+    wait_for("a census", SOON, || {
+        let flows = lab.status()?.flow_table.flows;
+        ensure!(flows.unwrap_or_default() == 0, "{flows:?} entries in the flow table");
+        Ok(flows.map(drop))
+    })
+}

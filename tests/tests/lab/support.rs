@@ -65,7 +65,12 @@ impl Balanced {
         let servers = lab.start_servers()?;
         let lbd = lab.start_lbd()?;
         lab.wait_until_healthy(SOON)?;
-        Ok(Self { lbd, _decaps: Vec::new(), servers, lab })
+        Ok(Self::of(lab, servers, lbd))
+    }
+
+    /// Of what was started one by one.
+    pub(crate) fn of(lab: Lab, servers: Vec<Process>, lbd: Process) -> Self {
+        Self { lbd, _decaps: Vec::new(), servers, lab }
     }
 
     /// Ends `lbd` by SIGKILL, and does not start it again.

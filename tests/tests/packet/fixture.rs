@@ -67,7 +67,7 @@ impl Balancer {
 
     /// As it is outside of tests.
     pub(crate) fn with_the_clock_of_the_kernel() -> Option<Self> {
-        Self::loaded(|pins, hash_key| Ok((Dataplane::load(pins, hash_key, None)?, None)))
+        Self::loaded(|pins, hash_key| Ok((Dataplane::load(pins, hash_key, layout::AFFINITY_CLIENTS, None)?, None)))
     }
 
     fn loaded(

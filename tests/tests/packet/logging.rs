@@ -1,13 +1,14 @@
 //! What the program's logging costs.
 
-use lb_common::HashKey;
+use lb_common::{HashKey, layout};
 use lb_tests::lab::{require_root, unique_name};
 use lb_userspace::dataplane::{Dataplane, Pins};
 
 /// Instructions that the kernel runs, in bytes, of a program that logs at `level`.
 fn translated_size(level: Option<log::Level>) -> u32 {
     let root = format!("/sys/fs/bpf/lb-{}", unique_name("logging"));
-    let mut dataplane = Dataplane::load(root.as_ref(), HashKey::default(), level).expect("the program can be loaded");
+    let mut dataplane = Dataplane::load(root.as_ref(), HashKey::default(), layout::AFFINITY_CLIENTS, level)
+        .expect("the program can be loaded");
     let program = dataplane.program().expect("the program is loaded");
     let size = program.info().expect("the kernel knows the program").size_translated().expect("it tells the size");
     drop(dataplane);

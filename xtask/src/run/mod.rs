@@ -21,7 +21,7 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use lb_tests::lab::{
     Lab, Limit, Load, LoadReport, Process, RunningLoad, Stats,
-    config::{ECHO, Service, default_config, echo_service, services},
+    config::{ECHO, Service, default_config, echo_service},
     topology::virtual_ipv4,
     unique_name,
 };
@@ -30,7 +30,7 @@ use serde::Deserialize;
 use self::{moves::Moves, table::Sample};
 use crate::{
     cargo, interrupt,
-    lab::{Balanced, suggestions},
+    lab::{Balanced, services_of, suggestions},
     root,
     setup::{self, Level},
 };
@@ -151,7 +151,7 @@ fn start_traffic(lab: &Lab, limit: Limit, rate: Option<u32>) -> Result<Vec<Traff
         let load = lab.start_load(&load)?;
         Ok(Traffic { service, load })
     };
-    services().into_iter().map(start).collect()
+    services_of(lab).into_iter().map(start).collect()
 }
 
 fn reports(traffic: &[Traffic]) -> Vec<(&Service, LoadReport)> {
@@ -159,7 +159,10 @@ fn reports(traffic: &[Traffic]) -> Vec<(&Service, LoadReport)> {
 }
 
 fn once(lab: &Lab) -> Result<()> {
-    println!("sending {ONCE_REQUESTS} requests to each of {} services, each over a new connection", services().len());
+    println!(
+        "sending {ONCE_REQUESTS} requests to each of {} services, each over a new connection",
+        services_of(lab).len()
+    );
     let started = Instant::now();
     let traffic = start_traffic(lab, Limit::Requests(ONCE_REQUESTS), None)?;
     while !traffic.iter().all(|traffic| traffic.load.is_finished()) {
@@ -180,13 +183,13 @@ fn once(lab: &Lab) -> Result<()> {
         if let Err(error) = report.ensure_all_answered() {
             problems.push(format!("{}: {error:#}", service.name));
         }
-        problems.extend(shares::judge(service.name, report, lab.backends()));
+        problems.extend(shares::judge(service, report, lab.backends()));
     }
     let requests: u64 = reports.iter().map(|(_, report)| report.requests).sum();
     if !problems.is_empty() {
         bail!("{requests} requests in {took:.1?}:\n  {}", problems.join("\n  "));
     }
-    println!("{requests} requests in {took:.1?}: all answered, and every backend's share is what its weight says");
+    println!("{requests} requests in {took:.1?}: all answered, and shares are what weights and algorithms say");
     Ok(())
 }
 

@@ -1,6 +1,9 @@
 //! Whether the backends' shares of the requests are what their weights say.
 
-use lb_tests::lab::{LoadReport, Node, config::weight};
+use lb_tests::lab::{
+    LoadReport, Node,
+    config::{Service, weight},
+};
 
 /// How far chance may lead, in standard deviations: beyond five it is chance once in 1.7 million.
 const SIGMAS: f64 = 5.0;
@@ -21,13 +24,21 @@ fn tolerance(requests: f64, share: f64) -> f64 {
     SIGMAS * (requests * share * (1.0 - share)).sqrt() + requests * SLOT
 }
 
-/// A sentence about each backend whose share is not what its weight says.
-pub(super) fn judge(service: &str, report: &LoadReport, backends: &[Node]) -> Vec<String> {
+/// A sentence about each backend whose share is not what its weight says; of those that a scheduler chooses by how busy they are, about
+/// each that has none.
+pub(super) fn judge(service: &Service, report: &LoadReport, backends: &[Node]) -> Vec<String> {
     let answered = to_f64(report.by_backend.values().sum());
+    let Service { name: service, scheduler, .. } = service;
     let mut problems = Vec::new();
     for (number, backend) in backends.iter().enumerate() {
         let name = backend.name();
         let count = to_f64(report.by_backend.get(name).copied().unwrap_or(0));
+        if let Some(scheduler) = scheduler {
+            if count == 0.0 {
+                problems.push(format!("{service}: {name} has answered no request, with {scheduler}"));
+            }
+            continue;
+        }
         let share = expected(backends.len(), number);
         let (right, tolerance) = (answered * share, tolerance(answered, share));
         if (count - right).abs() > tolerance {

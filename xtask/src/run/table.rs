@@ -49,7 +49,11 @@ pub(super) fn draw(sample: &Sample<'_>, lab: &Lab) -> String {
                 name.to_owned(),
                 count.to_string(),
                 percent(count, answered),
-                format!("{:.0} %", 100.0 * expected(lab.backends().len(), number)),
+                match service.scheduler {
+                    // Who has which share depends on who is how fast.
+                    Some(_) => "–".to_owned(),
+                    None => format!("{:.0} %", 100.0 * expected(lab.backends().len(), number)),
+                },
                 known(packets.to_string()),
                 known(states.join(", ")),
             ]);

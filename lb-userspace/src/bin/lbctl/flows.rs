@@ -6,7 +6,9 @@ use clap::{Args, builder::NonEmptyStringValueParser};
 use lb_userspace::api::{Client, ClientError, EntryView, FlowView, FlowsView, MoveView, SlotsView, TranslatedView};
 
 use super::{
-    Output, encode, show,
+    Output,
+    affinity::server,
+    encode, show,
     tables::{self, counted},
 };
 
@@ -18,7 +20,8 @@ use super::{
 
 STATE  opening: only its first packet has come; sighted: one packet of a flow that was there before; established: more;
        closing: FIN or RST was seen. The entry of a closing flow stays for up to two minutes. Where addresses are translated:
-       opening, answered, established, client-closed, backend-closed, time-wait, reset; of datagrams unreplied, replied.
+       opening, answered, established, client-closed, backend-closed, time-wait, reset, and sighted: first seen in mid-connection, and
+       not answered since; of datagrams unreplied, replied.
 IDLE   for how long no packet has come, at least. Coarse: in steps of 1 s while a flow is opening or closing, of 34 s
        otherwise.
 TAG    tells flows apart: 39 bits of their hash. The flow table does not know addresses; --client finds the flow of one."
@@ -88,32 +91,39 @@ fn flow_text(flow: &FlowView) -> String {
         destination,
         slot,
         slot_state,
+        one_packet,
         backend,
         state,
         new_flow,
         new_flow_by,
+        affinity,
         entry,
         translated,
     } = flow;
-    let to = match (backend, state) {
-        (Some(backend), Some(state)) => format!("{backend} ({})", state.name()),
-        _ => "nobody: it is dropped".to_owned(),
+    let to = match (backend, state, new_flow_by) {
+        (Some(backend), Some(state), _) => format!("to {backend} ({})", state.name()),
+        (_, _, Some(decides)) if *one_packet => format!("as {decides} decides"),
+        _ => "to nobody: it is dropped".to_owned(),
     };
+    let to = if *one_packet { format!("each datagram {to}") } else { to };
     let remembered = entry.as_ref().map_or_else(String::new, |EntryView { state, idle, .. }| {
         format!(", as remembered: {state}, last seen {} ago", ago(*idle))
     });
-    let remembered =
-        translated.as_ref().map_or(remembered, |TranslatedView { state, source, target, idle, .. }| {
-            format!(", as {source} -> {target}: {state}, last seen {} ago", ago(*idle))
-        });
-    let new = if let Some(decides) = new_flow_by {
-        format!("; if it begins now, {decides} decides")
-    } else if new_flow == backend {
-        String::new()
-    } else {
-        format!("; if it begins now, to {}", new_flow.as_deref().unwrap_or("nobody"))
+    let translated = translated.iter().map(|TranslatedView { backend, state, source, target, idle, .. }| {
+        let whose = if *one_packet { format!(" of {backend}") } else { String::new() };
+        format!(", as {source} -> {target}{whose}: {state}, last seen {} ago", ago(*idle))
+    });
+    let remembered: String = [remembered].into_iter().chain(translated).collect();
+    let new = match new_flow_by {
+        _ if *one_packet => String::new(),
+        Some(decides) if new_flow.is_none() => format!("; if it begins now, {decides} decides"),
+        None if new_flow == backend => String::new(),
+        _ => format!("; if it begins now, to {}", new_flow.as_deref().unwrap_or("nobody")),
     };
-    format!("{client} -> {destination} ({service}): slot {slot} ({slot_state}), to {to}{remembered}{new}")
+    let stays = affinity.as_ref().map_or_else(String::new, |known| {
+        format!("; the client {} stays with {} for another {}", known.client, server(known), ago(known.remaining))
+    });
+    format!("{client} -> {destination} ({service}): slot {slot} ({slot_state}), {to}{remembered}{new}{stays}")
 }
 
 fn flows_text(found: &FlowsView, count: bool, is_filtered: bool) -> String {

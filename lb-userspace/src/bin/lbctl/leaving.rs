@@ -13,6 +13,8 @@ use lb_userspace::{
     model::{Admin, Applied, ServiceView},
 };
 
+use serde::Serialize;
+
 use super::tables::{counted, whole_seconds};
 
 /// How often it is looked at.
@@ -58,7 +60,30 @@ pub(crate) enum End {
     NoService,
 }
 
+/// A backend that has left, for programs.
+#[derive(Debug, Serialize)]
+pub(crate) struct Left {
+    #[serde(flatten)]
+    pub(crate) backend: ChangedView,
+    /// How the wait has ended: `empty`, `untracked` or `deadline`.
+    ended: &'static str,
+    /// What the backend had until its deadline, in words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cut: Option<String>,
+}
+
 impl Waiting {
+    /// The backend, if the wait has ended as it was to.
+    pub(crate) fn left(self) -> Option<Left> {
+        let (ended, cut) = match self.end? {
+            End::Empty => ("empty", None),
+            End::Untracked => ("untracked", None),
+            End::Deadline(cut) => ("deadline", Some(cut)),
+            End::Enabled | End::Disabled | End::NoService => return None,
+        };
+        Some(Left { backend: self.seen, ended, cut })
+    }
+
     pub(crate) fn new(leaving: Leaving, seen: ChangedView, now: Instant) -> Self {
         Self { leaving, deadline: seen.time_left.map(|left| now + left), seen, end: None }
     }
@@ -250,7 +275,7 @@ mod tests {
     use std::net::IpAddr;
 
     use lb_userspace::{
-        config::{Algorithm, Forwarding, Protocol},
+        config::{Algorithm, Forwarding, OnDeath, Protocol},
         model::{BackendState, BackendView},
     };
 
@@ -310,6 +335,10 @@ mod tests {
             on_full: None,
             one_packet: false,
             forwarding: Forwarding::L2Dsr,
+            on_death: OnDeath::Reschedule,
+            idle_timeout: Duration::from_mins(15),
+            drain_timeout: None,
+            slow_start: None,
             gue_port: None,
             tracking: Tracking::WhenNeeded,
             slots: 1024,
@@ -375,6 +404,20 @@ mod tests {
             outcome,
             "its time is up, which cuts the flows that it had (9 flows and 182 closing, 512 slots left)"
         );
+    }
+
+    #[test]
+    fn a_program_is_told_how_the_wait_has_ended() {
+        let json = |now: BackendView| {
+            let mut waiting = waiting(Leaving::Drains, backend());
+            waiting.look(&[service(vec![now])], Instant::now());
+            serde_json::to_value(waiting.left().unwrap()).unwrap()
+        };
+        let empty = json(over());
+        assert_eq!((&empty["service"], &empty["ended"], empty.get("cut")), (&"web".into(), &"empty".into(), None));
+        let cut = json(BackendView { time_left: Some(Duration::ZERO), ..over() });
+        assert_eq!(cut["ended"], "deadline");
+        assert_eq!(cut["cut"], "9 flows and 182 closing, 512 slots left");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The command line that drives a running `lbd`.
 
+mod affinity;
 mod flows;
 mod leaving;
 mod tables;
@@ -69,6 +70,9 @@ enum Command {
         /// The service.
         service: String,
     },
+    /// Clients that stay with the server that they had before.
+    #[command(subcommand)]
+    Affinity(affinity::Command),
     /// Virtual addresses that move between nodes.
     #[command(subcommand)]
     Vrrp(vrrp::Command),
@@ -192,8 +196,8 @@ impl Leave {
         let outcome =
             |backend: &leaving::Waiting| Some(format!("{}, and {}", standing(&backend.seen), backend.outcome()?.ok()?));
         let outcomes: Vec<String> = ended.iter().filter_map(outcome).collect();
-        let changed: Vec<ChangedView> = ended.into_iter().map(|backend| backend.seen).collect();
-        show_changed(output, &changed, |index| outcomes[index].clone());
+        let left: Vec<leaving::Left> = ended.into_iter().filter_map(leaving::Waiting::left).collect();
+        show(output, &left, |left| lines_of(left.iter().map(|left| &left.backend), |index| outcomes[index].clone()));
         Ok(())
     }
 }
@@ -208,6 +212,7 @@ async fn main() -> ExitCode {
             eprintln!("lbctl: {error}");
             ExitCode::from(match error {
                 ClientError::Refused(_) | ClientError::NoAnswer(_) => 1,
+                ClientError::Usage(_) => 2,
                 ClientError::Configuration(_) => 3,
                 ClientError::Unreachable { .. } | ClientError::Hangs { .. } => 4,
             })
@@ -236,6 +241,7 @@ async fn run(client: &Client, command: Command, output: Output) -> Result<(), Cl
         }
         Command::Flows(flows) => flows::flows(client, flows, output).await?,
         Command::Slots { service } => flows::slots(client, &service, output).await?,
+        Command::Affinity(command) => affinity::run(client, command, output).await?,
         Command::Vrrp(command) => vrrp::run(client.socket(), command, output).await?,
         Command::Reload => {
             let reloaded: ReloadedView = client.send(Method::POST, "/v1/reload", &()).await?;
@@ -289,12 +295,14 @@ fn say(output: Output, changed: &[ChangedView], what: impl Fn(usize) -> String) 
 }
 
 fn show_changed(output: Output, changed: &[ChangedView], what: impl Fn(usize) -> String) {
-    show(output, &changed, |changed| {
-        let line = |(index, ChangedView { service, backend, .. }): (usize, &ChangedView)| {
-            format!("{service}/{backend}: {}", what(index))
-        };
-        changed.iter().enumerate().map(line).collect::<Vec<_>>().join("\n")
-    });
+    show(output, &changed, |changed| lines_of(changed.iter(), what));
+}
+
+fn lines_of<'a>(changed: impl Iterator<Item = &'a ChangedView>, what: impl Fn(usize) -> String) -> String {
+    let line = |(index, ChangedView { service, backend, .. }): (usize, &ChangedView)| {
+        format!("{service}/{backend}: {}", what(index))
+    };
+    changed.enumerate().map(line).collect::<Vec<_>>().join("\n")
 }
 
 /// On standard error; programs find it in the JSON.

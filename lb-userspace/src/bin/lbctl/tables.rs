@@ -89,7 +89,7 @@ pub(crate) fn services(services: &[ServiceView]) -> String {
 pub(crate) fn service_details(services: &[ServiceView]) -> String {
     let details = |service: &ServiceView| {
         format!(
-            "{}  {}  {}, {}, {} slots{}{}\n\n{}",
+            "{}  {}  {}, {}, {} slots{}{}\n{}\n\n{}",
             service.name,
             endpoint(service),
             algorithm(service),
@@ -97,6 +97,7 @@ pub(crate) fn service_details(services: &[ServiceView]) -> String {
             service.slots,
             service.affinity.as_ref().map_or(String::new(), affinity),
             if service.one_packet { ", each datagram by itself" } else { "" },
+            times(service),
             backends(std::slice::from_ref(service)),
         )
     };
@@ -122,6 +123,20 @@ fn affinity(affinity: &Affinity) -> String {
     let prefix = affinity.prefix.map_or(String::new(), |prefix| format!(" by /{prefix}"));
     let group = affinity.group.as_ref().map_or(String::new(), |group| format!(" in group {group}"));
     format!(", clients stay for {}{prefix}{group}", humantime::format_duration(affinity.timeout))
+}
+
+/// How long flows and backends have, and what becomes of flows whose backend dies.
+fn times(service: &ServiceView) -> String {
+    let time = |time: Option<Duration>| {
+        time.map_or_else(|| "none".to_owned(), |time| humantime::format_duration(time).to_string())
+    };
+    let slow_start = service.slow_start.map_or_else(String::new, |rise| format!(", slow start {}", time(Some(rise))));
+    format!(
+        "idle timeout {}, drain timeout {}{slow_start}, on death {}",
+        time(Some(service.idle_timeout)),
+        time(service.drain_timeout),
+        service.on_death
+    )
 }
 
 pub(crate) fn backends(services: &[ServiceView]) -> String {
@@ -228,14 +243,15 @@ fn endpoint(service: &ServiceView) -> String {
 
 fn state(backend: &BackendView) -> String {
     let name = backend.state.name();
+    // One that cannot be reached may be on its leave all the same.
+    let is_leaving = backend.admin == Some(Admin::Draining) && backend.state != BackendState::Draining;
+    let name = if is_leaving { format!("draining, {name}") } else { name.to_owned() };
     let time_left = backend.time_left.map(|left| match left {
         Duration::ZERO => "its time is up".to_owned(),
         left => format!("for another {}", whole_seconds(left)),
     });
-    match backend.reason.as_ref().or(time_left.as_ref()) {
-        Some(reason) => format!("{name}: {reason}"),
-        None => name.to_owned(),
-    }
+    let details: Vec<String> = backend.reason.iter().cloned().chain(time_left).collect();
+    if details.is_empty() { name } else { format!("{name}: {}", details.join(", ")) }
 }
 
 fn share(service: &ServiceView, backend: &BackendView) -> String {
@@ -344,6 +360,21 @@ mod tests {
             (backend.admin, backend.state, backend.slots) = (Some(Admin::Enabled), BackendState::Up, 768);
         };
         assert_eq!(flows(&backend(up)), "-");
+    }
+
+    #[test]
+    fn a_backend_that_drains_and_is_down_is_shown_as_both() {
+        let left = |backend: &mut BackendView| backend.time_left = Some(Duration::from_secs(90));
+        assert_eq!(state(&backend(left)), "draining: for another 1m 30s");
+        let down = |backend: &mut BackendView| {
+            left(backend);
+            (backend.state, backend.reason) = (BackendState::Down, Some("connection refused".to_owned()));
+        };
+        assert_eq!(state(&backend(down)), "draining, down: connection refused, for another 1m 30s");
+        let enabled = |backend: &mut BackendView| {
+            (backend.state, backend.admin) = (BackendState::Down, Some(Admin::Enabled));
+        };
+        assert_eq!(state(&backend(enabled)), "down");
     }
 
     #[test]

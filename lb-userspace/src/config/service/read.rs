@@ -7,7 +7,7 @@ use super::{
     loop_problem, uncounted,
 };
 use crate::config::{
-    MAX_BACKENDS, MAX_SERVICES,
+    MAX_BACKENDS,
     affinity::Affinity,
     backend::Backend,
     error::Problem,
@@ -39,6 +39,7 @@ impl Service {
         if let Some(name) = &name {
             table.rename(name);
         }
+        let start = table.start();
         let address = table.text("address", service_address);
         let protocol = table.word("protocol");
         let algorithm = table.word("algorithm").unwrap_or_default();
@@ -121,6 +122,9 @@ impl Service {
                 service.read_backend(&table, backend, knows_server_ids);
             }
             table.finish();
+        }
+        if let Some(service) = &service {
+            tally.add_pages(&start, service);
         }
         service
     }
@@ -255,7 +259,8 @@ pub(in crate::config) struct Tally<'a> {
     translating: HashMap<String, Place<'a>>,
     /// The groups of affinity for clients of each family: how many bits of their addresses count, and the service that says so.
     groups: HashMap<(String, bool), (u8, String)>,
-    services: usize,
+    /// Of the slot array.
+    pages: u32,
     backends: usize,
 }
 
@@ -293,11 +298,18 @@ impl<'a> Tally<'a> {
             table.unique("address", (address, port, protocol), &mut self.addresses, help);
             self.virtual_addresses.entry(address).or_insert_with(|| name.cloned().unwrap_or_default());
         }
-        self.services += 1;
-        if self.services == MAX_SERVICES + 1 {
-            table.reject_table(Problem::new(
-                format!("there are more than {MAX_SERVICES} services"),
-                "remove this one and those below, or move them to another node",
+    }
+
+    /// Slot tables and turns of all services have to find room in one array.
+    fn add_pages(&mut self, start: &Place<'_>, service: &Service) {
+        let (all, before, more) = (lb_common::layout::SLOT_CHUNKS, self.pages, crate::schedule::pages(service));
+        self.pages += more;
+        if before <= all && self.pages > all {
+            start.reject(Problem::new(
+                format!(
+                    "there is no room for its slots and turns: it takes {more} of {all} pages of memory, and the services above take {before}"
+                ),
+                "remove this one and those below, move them to another node, or write a smaller slots where it is large",
             ));
         }
     }

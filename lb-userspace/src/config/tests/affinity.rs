@@ -33,6 +33,23 @@ fn a_section_is_read_in_full_and_its_keys_have_defaults() {
 }
 
 #[test]
+fn the_size_of_the_table_of_clients_is_written_as_those_of_others() {
+    let size = |value: &str| config(&format!("[node]\naffinity_table = {value}")).node.affinity_table;
+    assert_eq!([r#""64K""#, r#""1m""#, r#""16M""#, "131072"].map(size), [1 << 16, 1 << 20, 1 << 24, 1 << 17]);
+    assert_eq!(config("").node.affinity_table, 1 << 16);
+    let refusals =
+        [r#""32K""#, r#""32M""#, "100000"].map(|value| refusal(&format!("[node]\naffinity_table = {value}")));
+    assert_snapshot!(refusals.join("\n"), @r#"
+    lb.toml:2: node: affinity_table "32K" is not the size of a table of clients
+        write a power of two from "64K" to "16M", such as "256K", or its digits, such as 262144
+    lb.toml:2: node: affinity_table "32M" is not the size of a table of clients
+        write a power of two from "64K" to "16M", such as "256K", or its digits, such as 262144
+    lb.toml:2: node: affinity_table 100000 is not the size of a table of clients
+        write a power of two from "64K" to "16M", such as "256K", or its digits, such as 262144
+    "#);
+}
+
+#[test]
 fn a_timeout_that_is_no_time_or_not_in_whole_seconds_is_refused() {
     assert_snapshot!(refusal(&web("[service.affinity]\ntimeout = \"0s\"")), @r#"
     lb.toml:7: service "web", affinity: timeout "0s" is out of range

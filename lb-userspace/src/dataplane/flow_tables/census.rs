@@ -15,6 +15,8 @@ use crate::{
 pub struct Sweep {
     /// Live entries of each backend that has any, by [`FlowState`].
     pub flows: HashMap<BackendId, FlowCounts>,
+    /// How many of those are in the flow table: the others are translated.
+    pub entries: u64,
     /// Entries that were over, or of a backend without a row, and are gone.
     pub removed: u64,
     /// Active ones among those, by backend.
@@ -127,9 +129,10 @@ impl<'a, Clock: Fn() -> FlowTime> Sweeper<'a, Clock> {
 
     pub(super) fn run(mut self, table: &FlowTable) -> Sweep {
         table.places().for_each(|place| self.visit(place));
+        let entries = self.flows.iter().flatten().map(|flows| u64::from(*flows)).sum();
         let flows = (0..BackendId::COUNT).map(BackendId::truncate).zip(self.flows);
         let flows = flows.filter(|(_, count)| *count != FlowCounts::default()).collect();
-        Sweep { flows, ended: self.ended, removed: self.removed, drift: Vec::new(), nat: None }
+        Sweep { flows, entries, ended: self.ended, removed: self.removed, drift: Vec::new(), nat: None }
     }
 
     fn visit(&mut self, place: Place<'_>) {

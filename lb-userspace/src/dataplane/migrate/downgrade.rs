@@ -1,20 +1,28 @@
+use std::sync::atomic::Ordering;
+
 use lb_common::{
-    Directory, HashInputs, Service,
+    Directory, HashInput, HashInputs, Scheduler, ServiceEntry,
     layout::{self, names},
 };
 
 use super::{folder::Folder, v3};
-use crate::dataplane::{DataplaneError, Pins};
+use crate::dataplane::{DataplaneError, Pins, mapped::Mapped};
 
 /// What came of going back to the older layout.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Downgraded {
-    /// Nothing was done: so many services translate addresses. The older layout cannot, nor does the older daemon read what this one
-    /// has written down of them.
-    Translating(usize),
+    /// Nothing was done: these services do what the older layout cannot, nor does the older daemon read what this one has written down
+    /// of them.
+    Refused {
+        /// They translate addresses.
+        translating: Vec<ServiceEntry>,
+        /// They have another algorithm than `maglev`.
+        scheduled: Vec<ServiceEntry>,
+    },
     /// It is done.
     Done {
-        /// Services whose slots are picked by the client's address, and by the hash of the flow from now on.
+        /// Services of which flows may be left whose slots were picked by the client's address, and are by the hash of the flow from now
+        /// on.
         by_source: usize,
     },
     /// There are no maps of this layout.
@@ -29,11 +37,20 @@ pub fn downgrade(pins: &Pins) -> Result<Downgraded, DataplaneError> {
         return Ok(Downgraded::NothingThere);
     }
     let services = services(&new)?;
-    let translating = services.iter().filter(|service| service.nat.is_in_use()).count();
-    if translating > 0 {
-        return Ok(Downgraded::Translating(translating));
+    let schedulers = schedulers(&new)?;
+    let is_scheduled = |entry: &ServiceEntry| {
+        let word = |words: &Mapped| words.words64()[entry.service.id.get() as usize].load(Ordering::Relaxed);
+        // One that has not begun yet has its turns already.
+        schedulers.as_ref().is_some_and(|words| Scheduler::from_bits(word(words)).turns() > 0)
+            || entry.service.hash.now() != HashInput::FLOW
+    };
+    let translates = |entry: &ServiceEntry| entry.service.nat.is_in_use();
+    let translating: Vec<_> = services.iter().copied().filter(translates).collect();
+    let scheduled: Vec<_> = services.iter().copied().filter(is_scheduled).collect();
+    if !translating.is_empty() || !scheduled.is_empty() {
+        return Ok(Downgraded::Refused { translating, scheduled });
     }
-    let by_source = services.iter().filter(|service| service.hash != HashInputs::default()).count();
+    let by_source = services.iter().filter(|entry| entry.service.hash != HashInputs::default()).count();
     if old.is_whole() && !new.has_same(&old, names::SLOTS)? {
         super::remove_stranger(&old)?;
     }
@@ -50,10 +67,16 @@ pub fn downgrade(pins: &Pins) -> Result<Downgraded, DataplaneError> {
     Ok(Downgraded::Done { by_source })
 }
 
-fn services(folder: &Folder) -> Result<Vec<Service>, DataplaneError> {
+/// A daemon that has died before it loaded its program has made none.
+fn schedulers(folder: &Folder) -> Result<Option<Mapped>, DataplaneError> {
+    let len = layout::MAX_SERVICES as usize * size_of::<Scheduler>();
+    folder.has(names::SCHEDULERS).then(|| folder.mapped(names::SCHEDULERS, len)).transpose()
+}
+
+fn services(folder: &Folder) -> Result<Vec<ServiceEntry>, DataplaneError> {
     let directories = folder.mapped(names::DIRECTORIES, layout::DIRECTORIES as usize * size_of::<Directory>())?;
     let in_use = folder.directory_in_use()? as usize % layout::DIRECTORIES as usize;
     // SAFETY: any bytes are a directory, and only daemons write to one, none of which runs.
     let directory = unsafe { directories.as_ref::<Directory>(in_use) };
-    Ok(directory.services().map(|entry| entry.service).collect())
+    Ok(directory.services().copied().collect())
 }

@@ -11,7 +11,8 @@ use std::{
 use aya::maps::{Array, Map, PerCpuArray, PerCpuValues};
 use lb_common::{
     BackendId, BackendRow, Directory, Encapsulation, FlowHash, FlowState, HashInput, HashInputs, HashKey, NatMode,
-    NetU16, QuicIds, RowIndex, Service, ServiceEntry, ServiceId, ServiceKey, SlotWord, Traffic, Verdict,
+    NetU16, Policy, QuicIds, RowIndex, Scheduler, Service, ServiceEntry, ServiceId, ServiceKey, SlotWord, Traffic,
+    Verdict,
     flow_table::{BucketBits, MIN_BUCKET_BITS},
     layout,
 };
@@ -47,7 +48,7 @@ impl Root {
     }
 
     fn load(&self) -> Dataplane {
-        Dataplane::load(&self.0, HashKey::default(), None).unwrap()
+        Dataplane::load(&self.0, HashKey::default(), layout::AFFINITY_CLIENTS, None).unwrap()
     }
 
     /// The pins in a folder, those of links last.
@@ -124,7 +125,8 @@ fn fill(root: &Root) {
     let mut dataplane = root.load();
     let quic = QuicIds::new(3, 4).unwrap();
     let mut services = [service(1, QuicIds::NONE), service(2, quic)];
-    services[1].service.hash = HashInputs::new(HashInput::source(24).unwrap());
+    // It has just come from another algorithm.
+    services[1].service.hash = HashInputs::changed(HashInput::FLOW, HashInput::source(24).unwrap());
     dataplane.maps.store_services(&services, &[]).unwrap();
     for (number, mtu) in [(1, 1500), (2, 9000)] {
         dataplane.maps.put_row(backend(number), RowIndex(number), &row(mtu)).unwrap();
@@ -269,15 +271,26 @@ fn after_a_downgrade_an_older_lbd_finds_what_it_knows_and_the_program_in_its_lin
     });
 }
 
-/// Neither would an older daemon read the state folder, nor would its program translate.
+/// Neither would an older daemon read the state folder, nor would its program do what they do.
 #[test]
-fn nothing_is_downgraded_while_services_translate() {
-    with_maps("translating", |root| {
-        let mut translating = service(2, QuicIds::NONE);
-        translating.service.nat = NatMode::BOTH;
-        root.load().maps.store_services(&[service(1, QuicIds::NONE), translating], &[]).unwrap();
+fn nothing_is_downgraded_while_services_do_what_the_older_layout_cannot() {
+    with_maps("refused", |root| {
+        let mut services = [1, 2, 3, 4].map(|number| service(number, QuicIds::NONE));
+        services[1].service.nat = NatMode::BOTH;
+        services[2].service.hash = HashInputs::new(HashInput::source(24).unwrap());
+        let mut dataplane = root.load();
+        dataplane.maps.store_services(&services, &[]).unwrap();
+        // It chooses later.
+        dataplane.maps.store_scheduler(services[3].service.id, Scheduler::new(Policy::SLOT, 9, 2));
+        drop(dataplane);
         let before = root.names(NOW);
-        assert_eq!(downgrade(&root.pins()).unwrap(), Downgraded::Translating(1));
+        let (translating, scheduled) = (vec![services[1]], vec![services[2], services[3]]);
+        let downgraded = downgrade(&root.pins()).unwrap();
+        let Downgraded::Refused { translating: found, scheduled: mut others } = downgraded else {
+            panic!("{downgraded:?}");
+        };
+        others.sort_by_key(|entry| entry.service.id);
+        assert_eq!((found, others), (translating, scheduled));
         assert_eq!(root.names(NOW), before);
         assert!(!root.old().is_whole());
     });

@@ -8,12 +8,12 @@ use std::{
 };
 
 use lb_common::{
-    FlowHash,
+    FlowHash, ServiceId,
     flow_table::{BucketBits, ConnectionCounter as _, WAYS},
     nat::{Index, NatRecord, NatState, RecordIndex, ReverseWord, forward_word},
 };
 
-use crate::dataplane::{Connections, mapped::Mapped};
+use crate::dataplane::{Connections, mapped::Mapped, maps::wait_for_packets};
 
 /// The table, mapped into memory.
 #[derive(Debug)]
@@ -139,6 +139,30 @@ impl NatTable {
     /// Makes the words of a flow in both indices nobody's.
     pub(super) fn bury(&self, at: RecordIndex) {
         self.store_words(at, Index::OVER);
+    }
+
+    /// Ends all flows of a service that are there now, so that others may have their ports; how many there were. The next sweep frees
+    /// their places.
+    pub fn end_all_of(&self, service: ServiceId) -> u64 {
+        // What packets on their way make by what the service was before, they have made then.
+        wait_for_packets();
+        let is_its = |at: &RecordIndex| u32::from(self.record(*at).service) == service.get();
+        self.taken_places().filter(is_its).map(|at| u64::from(self.end(at))).sum()
+    }
+
+    /// Ends a flow, unless it is over.
+    fn end(&self, at: RecordIndex) -> bool {
+        loop {
+            let state = self.state(at);
+            if !state.phase().is_alive() {
+                return false;
+            }
+            // A packet may change it meanwhile.
+            if self.replace_state(at, state, state.over()) {
+                self.bury(at);
+                return true;
+            }
+        }
     }
 
     /// Frees the place of a flow that is over, and that no packet has in its hands.

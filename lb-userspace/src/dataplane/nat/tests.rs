@@ -3,7 +3,7 @@
 use std::{net::Ipv4Addr, sync::atomic::Ordering, time::Duration};
 
 use lb_common::{
-    BackendId, FlowHash, FlowState, FlowTime, RowIndex, Service,
+    BackendId, FlowHash, FlowState, FlowTime, RowIndex, Service, ServiceId,
     flow_table::{BucketBits, MIN_BUCKET_BITS},
     nat::{Claim, Index, NatRecord, NatState, Phase, RecordIndex, ReverseWord, claim, forward_word},
 };
@@ -11,7 +11,7 @@ use lb_common::{
 use super::{NatSweep, NatTable, sweep_nat};
 use crate::{
     config::NatTimeouts,
-    dataplane::Words,
+    dataplane::{FlowTable, Words, flow_time, sweep},
     model::{Replies, Subject},
 };
 
@@ -71,6 +71,37 @@ impl World {
     fn sweep(&self) -> NatSweep {
         sweep_nat(&self.table, &self.words, &self.subjects, || FlowTime(NOW))
     }
+}
+
+#[test]
+fn all_flows_of_a_service_can_be_ended_and_their_ports_are_free_at_once() {
+    let world = World::new();
+    let its = world.open(1, 1, Phase::REPLIED, 0);
+    let others = world.open(2, 1, Phase::REPLIED, 0);
+    world.table.write(its, NatRecord { service: 7, ..world.table.record(its) });
+    assert_eq!(world.table.end_all_of(ServiceId::new(7).unwrap()), 1);
+    assert_eq!(world.table.end_all_of(ServiceId::new(7).unwrap()), 0);
+    assert_eq!(world.table.flows().map(|(at, _)| at).collect::<Vec<_>>(), [others]);
+    let reverse = world.table.record(its).reverse;
+    assert_eq!(world.table.reverse_words()[reverse.0 as usize].load(Ordering::Relaxed), Index::OVER);
+    assert_eq!(world.sweep().freed, 1);
+    // The same flow finds room again.
+    world.open(1, 1, Phase::REPLIED, 0);
+}
+
+#[test]
+fn a_sweep_tells_entries_of_the_flow_table_from_flows_that_are_translated() {
+    let mut world = World::new();
+    let table = FlowTable::in_memory(BucketBits::new(MIN_BUCKET_BITS).unwrap()).unwrap();
+    table.insert(FlowHash(1), backend(1), FlowState::Established, flow_time(), 10);
+    for number in 2..4 {
+        let at = world.open(number, 1, Phase::REPLIED, 0);
+        let record = world.table.record(at);
+        world.table.write(at, NatRecord { state: NatState::new(backend(1), Phase::REPLIED, flow_time()), ..record });
+    }
+    let found = sweep(&table, Some(&world.table), &world.words, &mut world.subjects);
+    assert_eq!((found.entries, found.nat.unwrap().taken), (1, 2));
+    assert_eq!(found.flows[&backend(1)].iter().sum::<u32>(), 3, "all of them are the backend's");
 }
 
 #[test]

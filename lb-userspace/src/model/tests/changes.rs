@@ -255,6 +255,63 @@ fn what_a_reload_takes_away_is_said() {
 }
 
 #[test]
+fn what_a_reload_changes_is_said() {
+    let mut world = World::ready(CONFIG);
+    assert_eq!(world.core.changed_by(&desired(CONFIG)), [""; 0]);
+    world.change(Change::Drain(selector("10.0.0.3"), None)).unwrap();
+    let edited = CONFIG
+        .replacen("forwarding", "algorithm = \"random\"\nidle_timeout = \"1m\"\nforwarding", 1)
+        .replacen("address = \"10.0.0.1\"", "address = \"10.0.0.9\"", 1)
+        .replacen("weight = 3", "weight = 5", 1)
+        + "[[service]]\nname = \"new\"\naddress = \"192.0.2.9:80\"\nprotocol = \"tcp\"\nforwarding = \"l2-dsr\"\n";
+    insta::assert_snapshot!(world.core.changed_by(&desired(&edited)).join("\n"), @r#"
+    service "web": other algorithm, idle_timeout, tracking
+    service "web": backend "10.0.0.9" at 10.0.0.9: added, with weight 1
+    service "web": backend "10.0.0.2" at 10.0.0.2: other weight
+    service "web": backend "10.0.0.1" at 10.0.0.1: removed
+    service "checked": backend "10.0.0.3" at 10.0.0.3: enabled
+    service "new": added, with 0 backends
+    "#);
+    insta::assert_snapshot!(world.core.changed_by(&[]).join("\n"), @r#"
+    service "web": removed
+    service "checked": removed
+    "#);
+}
+
+#[test]
+fn a_backend_of_weight_0_does_not_count_as_one_that_is_up() {
+    let mut world = World::ready(CONFIG);
+    assert_eq!(world.view("web", "10.0.0.2").summary(), "up");
+    world.change(Change::Weight(selector("10.0.0.2"), 0)).unwrap();
+    assert_eq!(world.view("web", "10.0.0.2").summary(), "with weight 0");
+    world.change(Change::Drain(selector("10.0.0.2"), None)).unwrap();
+    assert_eq!(world.view("web", "10.0.0.2").summary(), "draining");
+}
+
+#[test]
+fn a_change_is_described_in_words() {
+    let second = Duration::from_secs(1);
+    let backend = config::Backend::parse(None, "10.0.0.9", 3).unwrap();
+    let changes = [
+        Change::Add("web".to_owned(), backend),
+        Change::Remove(selector("a"), None),
+        Change::Weight(selector("a"), 0),
+        Change::Admin(selector("a"), Admin::Enabled),
+        Change::Drain(selector("a"), Some(second)),
+        Change::Drain(selector("a"), Some(ENDLESS)),
+    ];
+    let expected = [
+        "added, with weight 3",
+        "removed",
+        "has weight 0",
+        "enabled",
+        "drains, and keeps its flows for 1s at most",
+        "drains, and keeps its flows as long as they live",
+    ];
+    assert_eq!(changes.map(|change| change.describe()), expected);
+}
+
+#[test]
 fn a_backend_that_was_added_in_place_of_another_is_named_when_the_file_brings_that_back() {
     let mut world = World::ready(CONFIG);
     let in_web = Selector { service: Some("web".to_owned()), ..selector("10.0.0.1") };

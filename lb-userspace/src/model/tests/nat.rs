@@ -33,6 +33,22 @@ fn file(keys: &str, backends: &[&str]) -> String {
 const FULL_NAT: &str = "forwarding = \"full-nat\"";
 const CHECKED_NAT: &str = "forwarding = \"nat\"\n[service.health]\ntype = \"tcp\"";
 
+/// A flow of before has a port that a datagram would need, and would have it until it is over.
+#[test]
+fn one_packet_switched_on_or_off_ends_flows_that_keep_the_ports_of_clients() {
+    for (forwarding, ended) in [("nat", 2), ("full-nat", 0), ("l2-dsr", 0)] {
+        let file = |one_packet: bool| {
+            let keys = format!("forwarding = {forwarding:?}\none_packet = {one_packet}");
+            file(&keys, &["10.0.0.1", "10.0.0.2"]).replace("\"tcp\"", "\"udp\"")
+        };
+        let mut world = world(FULL_NAT, &[], Some(Ports::default()));
+        for one_packet in [false, false, true, true, false] {
+            world.apply(&file(one_packet));
+        }
+        assert_eq!(world.datapath.ended.len(), ended, "{forwarding}");
+    }
+}
+
 #[test]
 fn a_typed_port_means_the_backend_that_has_it_be_it_written_or_the_services() {
     let mut world = world(FULL_NAT, &["10.0.0.1:8080", "10.0.0.1"], Some(Ports::default()));

@@ -64,3 +64,22 @@ fn clients_do_not_get_replies_of_others() {
         }
     }
 }
+
+/// One of before has the port that the next one needs with the same backend, where ports are kept.
+#[test]
+fn when_packets_are_told_apart_in_another_way_flows_of_before_are_not_in_theirs() {
+    for [before, after] in [[Datagrams::FLOWS, Datagrams::SINGLE], [Datagrams::SINGLE, Datagrams::FLOWS]] {
+        for mut scene in scenes() {
+            scene.put_service(Service { datagrams: before, ..scene.service });
+            for port in PORT..PORT + 4 {
+                scene.ask(port);
+            }
+            scene.put_service(Service { datagrams: after, ..scene.service });
+            scene.balancer.nat_table().end_all_of(scene.service.id);
+            for port in PORT..PORT + 4 {
+                let asked = scene.ask(port);
+                scene.expect_reply(asked, port);
+            }
+        }
+    }
+}
