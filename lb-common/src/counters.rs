@@ -69,7 +69,7 @@ verdicts! {
         PassMalformed => "pass-malformed",
         /// Passed: a fragment; its ports are not known.
         PassFragment => "pass-fragment",
-        /// Passed: neither TCP nor UDP.
+        /// Passed: neither TCP nor UDP, nor ICMP echo.
         PassOtherProtocol => "pass-other-protocol",
         /// Passed: no service has this address, protocol and port.
         PassNoService => "pass-no-service",

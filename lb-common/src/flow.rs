@@ -105,7 +105,7 @@ pub struct Flow {
     pub destination: Address,
     /// The client's port, then the service's.
     pub ports: NetU32,
-    /// The protocol number: 6 for TCP, 17 for UDP.
+    /// The protocol number: 6 for TCP, 17 for UDP; of ICMP what [`crate::echo`] says.
     pub protocol: u8,
     /// Whether both addresses are IPv4 addresses.
     pub ipv4: bool,
@@ -120,7 +120,7 @@ impl Flow {
     }
 
     /// SipHash-1-3 (Aumasson and Bernstein, INDOCRYPT 2012) over source address, destination address, source port,
-    /// destination port and protocol, as they stand in the packet: 13 bytes for IPv4, 37 for IPv6.
+    /// destination port and protocol, as they stand in the packet (of ICMP as [`crate::echo`] says): 13 bytes for IPv4, 37 for IPv6.
     #[inline(always)]
     pub fn hash(&self, key: HashKey) -> FlowHash {
         let HashKey(mut state) = key;

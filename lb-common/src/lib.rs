@@ -15,6 +15,7 @@ pub mod choice;
 mod connections;
 mod counters;
 mod directory;
+pub mod echo;
 mod flow;
 pub mod flow_table;
 pub mod gue;

@@ -8,7 +8,7 @@ pub struct ServiceKey {
     pub address: Address,
     /// The port; zero stands for all ports that have no service of their own.
     pub port: NetU16,
-    /// The protocol number: 6 for TCP, 17 for UDP.
+    /// The protocol number: 6 for TCP, 17 for UDP, 1 for ICMP of both families.
     pub protocol: u8,
     /// Always zero: the map compares every byte of the key.
     pub padding: u8,

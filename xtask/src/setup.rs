@@ -47,7 +47,7 @@ struct Tool {
     level: Level,
 }
 
-const TOOLS: [Tool; 17] = [
+const TOOLS: [Tool; 18] = [
     tool("ip", "iproute2", Level::Run),
     tool("nsenter", "util-linux", Level::Run),
     tool("busybox", "busybox-static", Level::Test),
@@ -59,6 +59,7 @@ const TOOLS: [Tool; 17] = [
     tool("nft", "nftables", Level::Test),
     tool("nginx", "nginx-light", Level::Test),
     tool("openssl", "openssl", Level::Test),
+    tool("ping", "iputils-ping", Level::Test),
     tool("qemu-system-x86_64", "qemu-system-x86", Level::Test),
     tool("tcpdump", "tcpdump", Level::Test),
     tool("wrk", "wrk", Level::Test),

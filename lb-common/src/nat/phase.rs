@@ -26,9 +26,9 @@ impl Phase {
     pub const TIME_WAIT: Self = Self(7);
     /// TCP: one side has sent a reset whose sequence number could be right.
     pub const RESET: Self = Self(8);
-    /// UDP: only the client has sent something.
+    /// UDP and ICMP echo: only the client has sent something.
     pub const UNREPLIED: Self = Self(9);
-    /// UDP: both have.
+    /// UDP and ICMP echo: both have.
     pub const REPLIED: Self = Self(10);
     /// Nobody's any more: the daemon is to free the place.
     pub const OVER: Self = Self(11);

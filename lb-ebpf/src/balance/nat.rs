@@ -1,5 +1,7 @@
 //! Services that translate addresses and ports: their flows have records of their own, and both directions pass here.
 
+use core::hint::black_box;
+
 use aya_ebpf::programs::XdpContext;
 use lb_common::{
     BackendRow, Condition, Encapsulation, FlowHash, NetU16, NetU32, Service, Tracking, Verdict,
@@ -85,16 +87,18 @@ pub fn process(ctx: &mut XdpContext) -> Result<Verdict, Verdict> {
     }
     let hash = packet.flow.hash(maps::hash_key());
     packet.veil_all(hash.0);
-    let segment = Segment::read(ctx, &packet);
+    // It is read where it lies from here on: what the compiler would keep of it, too, is on the stack, which is small.
+    let packet = black_box(&packet);
+    let segment = Segment::read(ctx, packet);
     let (found, sender) = if service.exists() {
-        (request(ctx, &packet, service, hash, &segment), Side::Client)
+        (request(ctx, packet, service, hash, &segment), Side::Client)
     } else {
-        (reply(&packet, hash, &segment), Side::Backend)
+        (reply(packet, hash, &segment), Side::Backend)
     };
     match found {
-        Ok(flow) => translate::send(ctx, &packet, &flow, sender),
+        Ok(flow) => translate::send(ctx, packet, &flow, sender),
         Err(Refusal::Verdict(verdict)) => Err(verdict),
-        Err(Refusal::Reset(otherwise)) => Err(reset::answer_or(ctx, &packet, otherwise)),
+        Err(Refusal::Reset(otherwise)) => Err(reset::answer_or(ctx, packet, otherwise)),
     }
 }
 

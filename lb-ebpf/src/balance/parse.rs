@@ -1,7 +1,7 @@
 //! From the frame to the flow it belongs to. What cannot be parsed is not ours, and passes.
 
 use aya_ebpf::programs::XdpContext;
-use lb_common::{Address, Flow, NetU32, Verdict};
+use lb_common::{Address, Flow, NetU16, NetU32, Verdict, echo};
 use lb_ebpf::{
     packet::{frame_len, is_fragment, lend, read},
     verifier::veil,
@@ -22,7 +22,7 @@ pub struct Packet {
     pub flow: Flow,
     /// Where the IP header starts: the length of the Ethernet header and its tags, in bytes.
     pub ip_offset: usize,
-    /// Where the TCP or UDP header starts.
+    /// Where the header of TCP, UDP or ICMP starts.
     pub l4_offset: usize,
     /// Length of the IP packet in bytes, by its own header; the frame may be longer (Ethernet padding).
     pub ip_len: u32,
@@ -92,13 +92,13 @@ fn ipv4(ctx: &XdpContext, ip_offset: usize) -> Result<Packet, Verdict> {
         return Err(Verdict::PassFragment);
     }
     let l4_offset = ip_offset + header_len;
-    let ports = ports(ctx, header.proto, l4_offset, ip_offset + ip_len)?;
+    let (protocol, ports) = transport(ctx, header.proto, l4_offset, ip_offset + ip_len, true)?;
     Ok(Packet {
         flow: Flow {
             source: Address::from_v4_wire(header.src_addr),
             destination: Address::from_v4_wire(header.dst_addr),
             ports,
-            protocol: header.proto,
+            protocol,
             ipv4: true,
         },
         ip_offset,
@@ -119,8 +119,8 @@ fn ipv6(ctx: &XdpContext, ip_offset: usize) -> Result<Packet, Verdict> {
     if destination.is_mapped() {
         return Err(Verdict::PassNoService);
     }
-    let (protocol, l4_offset) = skip_extensions(ctx, header.next_hdr, ip_offset + Ipv6Hdr::LEN)?;
-    let ports = ports(ctx, protocol, l4_offset, ip_offset + ip_len)?;
+    let (next_header, l4_offset) = skip_extensions(ctx, header.next_hdr, ip_offset + Ipv6Hdr::LEN)?;
+    let (protocol, ports) = transport(ctx, next_header, l4_offset, ip_offset + ip_len, false)?;
     Ok(Packet {
         flow: Flow { source: Address::from_v6_wire(header.src_addr), destination, ports, protocol, ipv4: false },
         ip_offset,
@@ -158,18 +158,39 @@ const EXTENSION_ROUTING: u8 = IpProto::Ipv6Route as u8;
 const EXTENSION_FRAGMENT: u8 = IpProto::Ipv6Frag as u8;
 const EXTENSION_DESTINATION: u8 = IpProto::Ipv6Opts as u8;
 
-/// Source and destination port of the segment or datagram that starts at `offset`, in an IP packet that ends at `end`.
+/// Protocol, source port and destination port of what starts at `offset`, in an IP packet that ends at `end`.
 #[inline(always)]
-fn ports(ctx: &XdpContext, protocol: u8, offset: usize, end: usize) -> Result<NetU32, Verdict> {
+fn transport(ctx: &XdpContext, number: u8, offset: usize, end: usize, ipv4: bool) -> Result<(u8, NetU32), Verdict> {
     const TCP: u8 = IpProto::Tcp as u8;
     const UDP: u8 = IpProto::Udp as u8;
-    let header_len = match protocol {
+    let header_len = match number {
         TCP => TcpHdr::LEN,
         UDP => UdpHdr::LEN,
+        echo::ICMP if ipv4 => return icmp(ctx, offset, end, ipv4),
+        echo::ICMPV6 if !ipv4 => return icmp(ctx, offset, end, ipv4),
         _ => return Err(Verdict::PassOtherProtocol),
     };
     if offset + header_len > end {
         return Err(Verdict::PassMalformed);
     }
-    read(ctx, offset).map(NetU32::from_wire).ok_or(Verdict::PassMalformed)
+    let ports = read(ctx, offset).map(NetU32::from_wire).ok_or(Verdict::PassMalformed)?;
+    Ok((number, ports))
+}
+
+/// The same of an ICMP message, if it is an echo: see [`echo`]. All others are for the kernel, neighbour discovery among them.
+#[inline(always)]
+fn icmp(ctx: &XdpContext, offset: usize, end: usize, ipv4: bool) -> Result<(u8, NetU32), Verdict> {
+    if offset + echo::HEADER_LEN > end {
+        return Err(Verdict::PassMalformed);
+    }
+    let [first, second]: [NetU32; 2] = read(ctx, offset).ok_or(Verdict::PassMalformed)?;
+    let ([kind, _], [identifier, _]) = (first.halves(), second.halves());
+    let none = NetU16::new(0);
+    if kind == echo::type_and_code(echo::REQUEST, ipv4) {
+        Ok((echo::REQUEST, NetU32::from_halves(identifier, none)))
+    } else if kind == echo::type_and_code(echo::REPLY, ipv4) {
+        Ok((echo::REPLY, NetU32::from_halves(none, identifier)))
+    } else {
+        Err(Verdict::PassOtherProtocol)
+    }
 }

@@ -47,7 +47,7 @@ impl HealthCheck {
         table.require(&[("type", r#""tcp""#)]);
         if service_port == Some(0) && !table.has("port") {
             table.reject_table(Problem::new(
-                "port is missing, and the service has all ports",
+                "port is missing, and the service has none of its own",
                 "add the port to ask, for example port = 80",
             ));
         }

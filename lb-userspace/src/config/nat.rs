@@ -19,7 +19,7 @@ pub struct Nat {
 }
 
 /// How long a flow lives without a packet, by what it is doing. One that is established lives for the service's `idle_timeout`, as
-/// does a UDP flow that was replied to.
+/// does one of UDP or ICMP that was replied to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NatTimeouts {
     /// TCP: before both sides have answered each other.
@@ -32,10 +32,13 @@ pub struct NatTimeouts {
     pub reset: Duration,
     /// UDP: before the first reply.
     pub unreplied: Duration,
+    /// ICMP echo: before the first reply.
+    pub icmp: Duration,
 }
 
 impl Default for NatTimeouts {
-    /// As most translators have them; RFC 5382 (TCP) and RFC 4787 (UDP) give the least for those between networks.
+    /// As most translators have them; RFC 5382 (TCP), RFC 4787 (UDP) and RFC 5508 (ICMP: this much) give the least for those between
+    /// networks.
     fn default() -> Self {
         Self {
             opening: Duration::from_mins(1),
@@ -43,6 +46,7 @@ impl Default for NatTimeouts {
             time_wait: Duration::from_mins(1),
             reset: Duration::from_secs(10),
             unreplied: Duration::from_secs(30),
+            icmp: Duration::from_mins(1),
         }
     }
 }
@@ -64,6 +68,7 @@ impl Nat {
             time_wait: timeout("time_wait_timeout", default.time_wait),
             reset: timeout("reset_timeout", default.reset),
             unreplied: timeout("unreplied_timeout", default.unreplied),
+            icmp: timeout("icmp_timeout", default.icmp),
         };
         table.finish();
         Self { sources, ports, timeouts }

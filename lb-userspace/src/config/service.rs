@@ -31,9 +31,9 @@ pub struct Service {
     pub name: String,
     /// The virtual IP: a unicast address that other hosts can reach.
     pub address: IpAddr,
-    /// The port, in host byte order; 0 is all ports.
+    /// The port, in host byte order; 0 is all ports, or none with [`Protocol::Icmp`].
     pub port: u16,
-    /// The transport protocol.
+    /// The protocol.
     pub protocol: Protocol,
     /// How a new flow gets its backend.
     pub algorithm: Algorithm,
@@ -171,6 +171,12 @@ impl Service {
 
     fn check_backend_port(&self, backend_port: u16) -> Result<(), Problem> {
         let Self { forwarding, port, .. } = self;
+        if self.protocol == Protocol::Icmp {
+            return Err(Problem::new(
+                format!("port {backend_port} does not apply to ICMP, which has no ports"),
+                "write the address without a port",
+            ));
+        }
         if *port == 0 {
             return Err(Problem::new(
                 format!("port {backend_port} is one port, and the service has all ports"),
@@ -297,8 +303,8 @@ impl Service {
         self.idle_timeout.unwrap_or(match self.protocol {
             Protocol::Tcp => Duration::from_mins(15),
             // As long as a reply may take.
-            Protocol::Udp if self.one_packet => Duration::from_secs(10),
-            Protocol::Udp => Duration::from_mins(1),
+            Protocol::Udp | Protocol::Icmp if self.one_packet => Duration::from_secs(10),
+            Protocol::Udp | Protocol::Icmp => Duration::from_mins(1),
         })
     }
 }

@@ -58,7 +58,8 @@ pub(super) fn warnings(config: &Config) -> Vec<String> {
 impl Service {
     /// What of this service the replies of flows would be taken for that have this source, with these ports, in words.
     pub fn takes_replies(&self, source: IpAddr, ports: Ports, protocol: Protocol) -> Option<String> {
-        let is_met = self.address == source && self.protocol == protocol;
+        // Replies of ICMP echo are no requests.
+        let is_met = self.address == source && self.protocol == protocol && protocol != Protocol::Icmp;
         match self.port {
             0 if is_met => Some(format!("all {protocol} ports of service {:?}", self.name)),
             port if is_met && ports.contains(port) => {

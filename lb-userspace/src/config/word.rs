@@ -33,13 +33,13 @@ pub(super) fn alternatives(words: &[&str]) -> String {
     }
 }
 
-/// The candidate that `text` is most likely to mean: the one nearest to it, at most two edits away, and at most half of
-/// its letters. There is none if several are as near.
+/// The candidate that `text` is most likely to mean: the one nearest to it, at most two edits away, and fewer than
+/// half of its letters. There is none if several are as near.
 pub(super) fn closest<'a>(text: &str, candidates: &[&'a str]) -> Option<&'a str> {
     let mut near: Vec<(usize, &str)> = candidates
         .iter()
         .map(|candidate| (edit_distance(text, candidate), *candidate))
-        .filter(|(edits, candidate)| *edits <= 2.min(candidate.len() / 2))
+        .filter(|(edits, candidate)| *edits <= 2 && 2 * edits < candidate.len())
         .collect();
     near.sort_unstable();
     match near[..] {
@@ -89,6 +89,6 @@ mod tests {
 
     #[test]
     fn a_short_word_is_not_meant_by_any_other_short_word() {
-        assert_eq!(closest("sctp", &["tcp", "udp"]), None);
+        assert_eq!(closest("sctp", &["tcp", "udp", "icmp"]), None);
     }
 }

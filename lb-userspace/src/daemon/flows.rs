@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     api::{EntryView, FlowCount, FlowFilter, FlowView, FlowsView, MoveView, Refusal, Reply, SlotsView, TranslatedView},
-    config::{self, Endpoint},
+    config::{self, Endpoint, Protocol},
     dataplane::{FlowTables, ListedFlow, Maps, flow_time, flows},
     model::{BackendState, BackendView, ServiceView},
     schedule::Group,
@@ -198,6 +198,10 @@ impl Daemon {
             Refusal::NotFound(format!("there is no service {service:?}; `lbctl service list` shows them"))
         })?;
         let port = match (spec.port, port) {
+            (_, Some(_)) if spec.protocol == Protocol::Icmp => {
+                return Err(Refusal::Invalid(format!("{service:?} is of ICMP, which has no ports: leave out --port")));
+            }
+            (0, None) if spec.protocol == Protocol::Icmp => 0,
             (0, None) => return Err(Refusal::Invalid(format!("{service:?} has all ports: say which with --port"))),
             (0, Some(port)) | (port, None) => port,
             (port, Some(asked)) if asked == port => port,

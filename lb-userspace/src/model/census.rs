@@ -15,7 +15,7 @@ use super::{
     service::ServiceState,
 };
 use crate::{
-    config::{NatTimeouts, OnDeath, Tracking},
+    config::{NatTimeouts, OnDeath, Protocol, Tracking},
     schedule,
 };
 
@@ -172,7 +172,8 @@ impl ServiceState {
         let spec = &self.desired.spec;
         let timeouts = spec.nat.timeouts;
         // Each datagram is as good as the others: those without a reply have no more time.
-        let unreplied = if spec.one_packet { timeouts.unreplied.min(spec.idle_timeout()) } else { timeouts.unreplied };
+        let unreplied = if spec.protocol == Protocol::Icmp { timeouts.icmp } else { timeouts.unreplied };
+        let unreplied = if spec.one_packet { unreplied.min(spec.idle_timeout()) } else { unreplied };
         spec.forwarding.translates().then_some(NatTimeouts { unreplied, ..timeouts })
     }
 

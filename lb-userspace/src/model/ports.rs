@@ -39,7 +39,7 @@ pub struct PortUse {
 }
 
 /// What uses a source, by protocol and endpoint: services that share a backend share its ports, too.
-type Uses = BTreeMap<(Endpoint, &'static str), PortUse>;
+type Uses = BTreeMap<(Endpoint, Protocol), PortUse>;
 
 impl Core {
     /// The sources that backends have, given how many flows of each backend have each source, by its number.
@@ -49,9 +49,8 @@ impl Core {
             let uses = sources.entry((source.address.to_ip(), source.first_port, source.ports)).or_default();
             let used = flows.get(&(id, number)).copied().unwrap_or_default();
             let protocol = state.desired.spec.protocol;
-            let name = if protocol == Protocol::Tcp { "tcp" } else { "udp" };
             let none = PortUse { backend: endpoint, protocol, used: 0 };
-            uses.entry((endpoint, name)).or_insert(none).used += used;
+            uses.entry((endpoint, protocol)).or_insert(none).used += used;
         }
         let view = |((address, first, count), uses): ((IpAddr, u16, u16), Uses)| SourceView {
             address,

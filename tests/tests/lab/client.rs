@@ -39,6 +39,20 @@ pub(crate) fn owners(lab: &Lab, service: SocketAddr, ports: Range<u16>) -> Resul
         .collect()
 }
 
+/// Pings an address from the client so many times with this identifier; fails unless it answers each time, with the data that was
+/// sent.
+pub(crate) fn ping(lab: &Lab, address: IpAddr, identifier: u16, count: usize) -> Result<()> {
+    let mut command = lab.node("client").command("ping");
+    command.args(["-n", "-i", "0.01", "-W", "5", "-s", "1000", "-e", &identifier.to_string()]);
+    let output = run(command.args(["-c", &count.to_string()]).arg(address.to_string()))?;
+    let text = String::from_utf8(output.stdout)?;
+    let from = format!("1008 bytes from {address}: icmp_seq=");
+    let answers: BTreeSet<&str> = text.lines().filter(|line| line.starts_with(&from)).collect();
+    let is_right = answers.len() == count && !["DUP", "wrong data", "DIFFERENT"].iter().any(|sign| text.contains(sign));
+    ensure!(is_right, "{address} with identifier {identifier}: {text}");
+    Ok(())
+}
+
 /// The backends that have answered.
 pub(crate) fn names(owners: &Owners) -> BTreeSet<&str> {
     owners.values().map(String::as_str).collect()

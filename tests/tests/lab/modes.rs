@@ -1,8 +1,9 @@
-//! The same traffic in every mode and family: requests, datagrams, streams by iperf3 both ways, and connections that last.
+//! The same traffic in every mode and family: requests, datagrams, pings, streams by iperf3 both ways, and connections that last.
 
 use std::{
     collections::BTreeSet,
     net::{IpAddr, SocketAddr},
+    ops::Range,
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -13,9 +14,9 @@ use lb_tests::lab::{
 };
 
 use crate::{
-    client::{PORTS, names, owners, udp_owners},
+    client::{PORTS, names, owners, ping, udp_owners},
     config::{self, Service},
-    support::{SOON, lbctl},
+    support::{SOON, lbctl, service},
 };
 
 /// How packets get to backends, and whether those have IPv4 addresses. Each mode has a virtual IP of its own.
@@ -42,6 +43,11 @@ const HTTP: u16 = 80;
 const DATAGRAMS: u16 = 53;
 const STREAMS: u16 = 5201;
 const LASTING: u16 = 7000;
+/// What stands for the port of pings.
+const NO_PORT: u16 = 0;
+
+/// Of pings. So many flows that each of two backends has some.
+const IDENTIFIERS: Range<u16> = 300..330;
 
 /// The arguments of a stream of datagrams.
 const UDP_STREAM: [&str; 7] = ["--udp", "--bytes", "1M", "--bitrate", "40M", "--length", "1200"];
@@ -82,6 +88,7 @@ impl Mode {
         vec![
             self.service("tcp", HTTP, backends),
             self.service("udp", DATAGRAMS, backends),
+            self.service("icmp", NO_PORT, backends),
             self.service("tcp", LASTING, backends),
             self.service("tcp", STREAMS, &backends[..1]),
             self.service("udp", STREAMS, &backends[..1]),
@@ -98,6 +105,19 @@ impl Mode {
         let owners = udp_owners(lab, self.at(DATAGRAMS), PORTS)?;
         ensure!(names(&owners).into_iter().eq(["b1", "b2"]), "{owners:?}");
         ensure!(udp_owners(lab, self.at(DATAGRAMS), PORTS)? == owners, "flows have moved");
+        Ok(())
+    }
+
+    /// Pings with many identifiers: all are answered, some by each backend, and none by the balancer, which has the address, too.
+    fn pings(&self, lab: &Lab) -> Result<()> {
+        const COUNT: usize = 2;
+        for identifier in IDENTIFIERS {
+            ping(lab, self.virtual_ip, identifier, COUNT)?;
+        }
+        let stats = service(lab, &format!("{}-icmp-{NO_PORT}", self.name()))?;
+        let packets: Vec<u64> = stats.backends.iter().map(|backend| backend.packets).collect();
+        let all = (IDENTIFIERS.len() * COUNT) as u64;
+        ensure!(packets.iter().all(|packets| *packets > 0) && packets.iter().sum::<u64>() == all, "{packets:?}");
         Ok(())
     }
 
@@ -158,7 +178,7 @@ fn start_echoes(lab: &Lab, modes: &[Mode]) -> Result<Vec<Process>> {
 }
 
 fn every_mode_carries_everything(ipv4: bool) -> Result<()> {
-    if !require_root_and(&["iperf3"]) {
+    if !require_root_and(&["iperf3", "ping"]) {
         return Ok(());
     }
     let lab = Lab::builder(&unique_name(if ipv4 { "modes4" } else { "modes6" })).backends(2).build()?;
@@ -181,6 +201,7 @@ fn every_mode_carries_everything(ipv4: bool) -> Result<()> {
         hold.wait_until_open(30, SOON).with_context(|| name.clone())?;
         mode.requests(&lab).context(name.clone())?;
         mode.datagrams(&lab).context(name.clone())?;
+        mode.pings(&lab).context(name.clone())?;
         // Its connections stay where they are, and go on.
         let lasting = format!("{name}-tcp-{LASTING}");
         lbctl(&lab, &["backend", "drain", "b2", "--service", &lasting])?;

@@ -9,15 +9,15 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use lb_tests::lab::{
-    Lab, Node, Server, require_root, require_root_and,
+    Lab, Node, Server, require_root, require_root_and, set_sysctl,
     topology::{virtual_ipv4, virtual_ipv6},
     unique_name, wait_for,
 };
 
 use crate::{
-    client::{PORTS, names, requests_and_an_upload, udp_owners},
+    client::{PORTS, names, ping, requests_and_an_upload, udp_owners},
     config::{self, Service},
-    support::{Balanced, SOON, lbctl, service, wait_for_state},
+    support::{Balanced, SOON, lbctl, refused, service, wait_for_state},
 };
 
 /// Name, virtual IP, mode, and whether the backends' addresses are IPv4.
@@ -343,4 +343,55 @@ fn flows_are_found_by_client_and_slot_whatever_picks_their_slots_and_backends() 
         ensure!(flows.unwrap_or_default() == 0, "{flows:?} entries in the flow table");
         Ok(flows.map(drop))
     })
+}
+
+#[test]
+fn pings_are_listed_with_their_identifiers_answered_or_not() -> Result<()> {
+    const IDENTIFIER: u16 = 4242;
+    if !require_root_and(&["ping"]) {
+        return Ok(());
+    }
+    let lab = Lab::builder(&unique_name("nat-ping")).backends(1).build()?;
+    let host = &lab.backends()[0];
+    let ignores = |value| host.namespace().inside(|| set_sysctl("net/ipv4/icmp_echo_ignore_all", value));
+    let vip: IpAddr = virtual_ipv4(0).into();
+    let pings = Service { protocol: "icmp", forwarding: "full-nat", ..Service::new("pings", &vip.to_string()) };
+    let pings = Service { tracking: "always", ..pings }.backend("b1", host.ipv4(), 1);
+    lab.write_config(&config::file(&lab, &[pings]))?;
+    let _lbd = lab.start_lbd()?;
+    lab.wait_until_healthy(SOON)?;
+    let flow = || -> Result<serde_json::Value> {
+        let mut flows: serde_json::Value =
+            serde_json::from_str(&lbctl(&lab, &["flows", "pings", "--output", "json"])?)?;
+        ensure!(flows["total"] == 1, "{flows}");
+        Ok(flows["translated"][0].take())
+    };
+
+    ignores("1")?;
+    let mut unanswered = lab.node("client").command("ping");
+    unanswered.args(["-c", "1", "-W", "1", "-e", &IDENTIFIER.to_string(), &vip.to_string()]);
+    ensure!(!unanswered.output()?.status.success(), "nobody can have answered");
+    ensure!(flow()?["state"] == "unreplied", "{}", flow()?);
+    ignores("0")?;
+    ping(&lab, vip, IDENTIFIER, 3)?;
+
+    let client = SocketAddr::new(lab.node("client").ipv4().into(), IDENTIFIER);
+    let flow = flow()?;
+    ensure!(flow["state"] == "replied" && flow["client"] == client.to_string(), "{flow}");
+    ensure!(flow["destination"] == format!("{vip}:0") && flow["target"] == format!("{}:0", host.ipv4()), "{flow}");
+    let source: SocketAddr = flow["source"].as_str().context("a text")?.parse()?;
+    ensure!(source.ip() == lab.node("lb").ipv4() && (1024..=32_767).contains(&source.port()), "{flow}");
+    let one = lbctl(&lab, &["flows", "pings", "--client", &client.to_string()])?;
+    ensure!(one.contains(&format!("as {source}")) && one.contains("replied"), "{one}");
+    let port = refused(&lab, &["flows", "pings", "--client", &client.to_string(), "--port", "1"], 1)?;
+    ensure!(port.contains("has no ports"), "{port}");
+
+    for command in [&["service", "list"][..], &["service", "show", "pings"]] {
+        let text = lbctl(&lab, command)?;
+        ensure!(text.contains(&format!("{vip}/icmp")), "{text}");
+    }
+    let used = format!("1 of 31744 of {} in use to {}/icmp", source.ip(), host.ipv4());
+    wait_for("the identifier counts", SOON, || Ok(lbctl(&lab, &["stats"])?.contains(&used).then_some(())))?;
+    ensure!(service(&lab, "pings")?.packets == 4, "one was not answered, three were");
+    Ok(())
 }

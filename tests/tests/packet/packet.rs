@@ -3,15 +3,16 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use etherparse::{
-    IpDscp, IpEcn, IpNumber, Ipv4Header, Ipv4Options, Ipv6FlowLabel, Ipv6Header, Ipv6RawExtHeader, TcpHeader,
-    TransportHeader, UdpHeader,
+    IcmpEchoHeader, Icmpv4Header, Icmpv4Type, Icmpv6Header, Icmpv6Type, IpDscp, IpEcn, IpNumber, Ipv4Header,
+    Ipv4Options, Ipv6FlowLabel, Ipv6Header, Ipv6RawExtHeader, TcpHeader, TransportHeader, UdpHeader,
 };
 
-/// A TCP segment or UDP datagram in an IP packet.
+/// A TCP segment, UDP datagram or ICMP echo message in an IP packet.
 #[derive(Clone, Debug)]
 pub(crate) struct Packet {
     pub(crate) source: SocketAddr,
     pub(crate) destination: SocketAddr,
+    /// [`IpNumber::ICMP`] is that of the family.
     pub(crate) protocol: IpNumber,
     /// DSCP and ECN.
     pub(crate) traffic_class: u8,
@@ -21,9 +22,20 @@ pub(crate) struct Packet {
     pub(crate) extensions: Vec<Extension>,
     /// The header of a TCP segment.
     pub(crate) segment: Segment,
+    /// What an ICMP echo message is.
+    pub(crate) echo: Echo,
     pub(crate) payload: Vec<u8>,
     /// What else is in the IP header.
     pub(crate) header: Header,
+}
+
+/// What differs in ICMP echo messages. The identifier is the port of who asks; that of who answers stands nowhere.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Echo {
+    /// A request with this sequence number.
+    Request(u16),
+    /// A reply with this sequence number.
+    Reply(u16),
 }
 
 /// Fields of an IP header that the datapath has to carry through.
@@ -96,6 +108,7 @@ impl Packet {
             options: Vec::new(),
             extensions: Vec::new(),
             segment: Segment::default(),
+            echo: Echo::Request(1),
             payload: b"hello".to_vec(),
             header: Header::default(),
         }
@@ -123,7 +136,7 @@ impl Packet {
     }
 
     fn ipv4(&self, source: Ipv4Addr, destination: Ipv4Addr) -> Vec<u8> {
-        let mut transport = self.transport();
+        let mut transport = self.transport(true);
         let options = Ipv4Options::try_from(&self.options[..]).expect("options fit the header");
         let mut header = Ipv4Header {
             dscp: dscp(self.traffic_class),
@@ -144,8 +157,8 @@ impl Packet {
     }
 
     fn ipv6(&self, source: [u8; 16], destination: [u8; 16]) -> Vec<u8> {
-        let mut transport = self.transport();
-        let mut next = self.protocol;
+        let mut transport = self.transport(false);
+        let mut next = if self.protocol == IpNumber::ICMP { IpNumber::IPV6_ICMP } else { self.protocol };
         let mut extensions = Vec::new();
         for Extension { number, data } in self.extensions.iter().rev() {
             let header = Ipv6RawExtHeader::new_raw(next, data).expect("a multiple of eight bytes");
@@ -166,7 +179,7 @@ impl Packet {
         [&header.to_bytes()[..], &extensions, &transport_bytes(&transport), &self.payload].concat()
     }
 
-    fn transport(&self) -> TransportHeader {
+    fn transport(&self, ipv4: bool) -> TransportHeader {
         let (source_port, destination_port) = (self.source.port(), self.destination.port());
         match self.protocol {
             IpNumber::TCP => TransportHeader::Tcp(self.segment.header(source_port, destination_port)),
@@ -176,7 +189,20 @@ impl Packet {
                 length: (UdpHeader::LEN + self.payload.len()).try_into().expect("a short payload"),
                 checksum: 0,
             }),
+            IpNumber::ICMP => self.echo_header(ipv4),
             other => panic!("{other:?} has no ports"),
+        }
+    }
+
+    fn echo_header(&self, ipv4: bool) -> TransportHeader {
+        let (source_port, destination_port) = (self.source.port(), self.destination.port());
+        let v4 = |kind| TransportHeader::Icmpv4(Icmpv4Header::new(kind));
+        let v6 = |kind| TransportHeader::Icmpv6(Icmpv6Header::new(kind));
+        match (self.echo, ipv4) {
+            (Echo::Request(seq), true) => v4(Icmpv4Type::EchoRequest(IcmpEchoHeader { id: source_port, seq })),
+            (Echo::Request(seq), false) => v6(Icmpv6Type::EchoRequest(IcmpEchoHeader { id: source_port, seq })),
+            (Echo::Reply(seq), true) => v4(Icmpv4Type::EchoReply(IcmpEchoHeader { id: destination_port, seq })),
+            (Echo::Reply(seq), false) => v6(Icmpv6Type::EchoReply(IcmpEchoHeader { id: destination_port, seq })),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use aya_ebpf::programs::XdpContext;
 use lb_common::{
-    BackendId, Flow, FlowHash, FlowTime, NetU16, Service, Tracking, Verdict,
+    BackendId, Flow, FlowHash, FlowTime, NetU16, Service, Tracking, Verdict, echo,
     nat::{
         NatRecord, NatState, NatTarget, Neighbour, PORT_ATTEMPTS, Phase, RecordIndex, ReverseWord,
         SECOND_HAND_ATTEMPTS, forward_word, search_of,
@@ -147,7 +147,7 @@ extern "C" fn nat_reply(index: u32, backend: u32, protocol: u32, attempt: u32, n
         source: row.address,
         destination: known.client,
         ports: ports(target.port_for(service_port), client_port),
-        protocol: protocol as u8,
+        protocol: echo::of_replies(protocol as u8),
         ipv4: row.address.is_mapped(),
     };
     let mut chosen = (NatRecord::NO_SOURCE, client_port);

@@ -4,10 +4,11 @@ use core::ptr;
 
 use aya_ebpf::programs::XdpContext;
 use lb_common::{
-    Address, NetU16, NetU32, Verdict,
+    Address, Flow, NetU16, NetU32, Verdict,
     checksum::Sum,
+    echo,
     nat::{NatRecord, NatTarget, Side},
-    translate::{Endpoints, checksum, udp_checksum},
+    translate::{EchoMessage, Endpoints, checksum, udp_checksum},
 };
 use lb_ebpf::{
     packet::{move_head, read, write},
@@ -145,7 +146,14 @@ fn translate(ctx: &mut XdpContext, packet: &Packet, way: &Way<'_>) -> Result<Ver
     if !way.takes(ctx, new_len) {
         return Err(Verdict::DropTooBig);
     }
-    transport(ctx, packet, &old, &way.endpoints())?;
+    if echo::is_echo(packet.flow.protocol) {
+        let new = way.endpoints();
+        if !echo_message(ctx, packet, new.sum_of_echo(), new.ports, new.ipv4) {
+            return Err(Verdict::DropInternal);
+        }
+    } else {
+        transport(ctx, packet, &old, &way.endpoints())?;
+    }
     let link_len = if way.vlan == NetU16::default() { EthHdr::LEN } else { EthHdr::LEN + VlanHdr::LEN };
     let frame = Frame { link_len, delta: packet.l4_offset as i32 - (link_len + new_header_len) as i32 };
     match (old.ipv4, way.ipv4()) {
@@ -199,6 +207,25 @@ fn transport(ctx: &mut XdpContext, packet: &Packet, old: &Endpoints, new: &Endpo
     };
     write(ctx, offset, translated.to_wire()).ok_or(Verdict::DropInternal)?;
     write(ctx, packet.l4_offset, [new.ports]).ok_or(Verdict::DropInternal)
+}
+
+/// Type, checksum and identifier of an ICMP echo message, whose new endpoints are these. A function of its own, for its part of the
+/// stack.
+#[inline(never)]
+fn echo_message(ctx: &mut XdpContext, packet: &Packet, sum: Sum, ports: NetU32, ipv4: bool) -> bool {
+    const IDENTIFIER: usize = 4;
+    let (ip_offset, offset) = (packet.ip_offset & 0x1f, packet.l4_offset & 0x3fff);
+    let Some([first]) = read::<[NetU32; 1]>(ctx, offset) else { return false };
+    let [_, check] = first.halves();
+    let Flow { source, destination, ports: old_ports, protocol, ipv4: was_ipv4 } = packet.flow;
+    let old = Endpoints { source, destination, ports: old_ports, ipv4: was_ipv4 };
+    let message = EchoMessage { protocol, len: (packet.ip_len as usize + ip_offset - offset) as u16 };
+    let check = message.checksum(check, (old.sum_of_echo(), was_ipv4), (sum, ipv4));
+    let first = NetU32::from_halves(echo::type_and_code(protocol, ipv4), check);
+    // One of both is zero.
+    let [from, to] = ports.halves();
+    let identifier = NetU16::new(from.get() | to.get());
+    write(ctx, offset, [first]).and_then(|()| write(ctx, offset + IDENTIFIER, identifier.to_wire())).is_some()
 }
 
 /// The checksum of a datagram that had none (RFC 7915, section 4.5).
@@ -292,8 +319,9 @@ fn ipv4_to_ipv6(
     let [ttl] = read(ctx, packet.ip_offset + TTL).ok_or(Verdict::DropInternal)?;
     let hop_limit = one_hop_less(ttl)?;
     let payload_len = new_len - Ipv6Hdr::LEN as u32;
+    let next_header = echo::in_header(packet.flow.protocol, false);
     let first = NetU32::new(6 << 28 | u32::from(packet.traffic_class) << 20);
-    let second = NetU32::new(payload_len << 16 | u32::from(packet.flow.protocol) << 8 | u32::from(hop_limit));
+    let second = NetU32::new(payload_len << 16 | u32::from(next_header) << 8 | u32::from(hop_limit));
     let ([s0, s1, s2, s3], [d0, d1, d2, d3]) = (reload(new.source).words(), reload(new.destination).words());
     frame
         .make_room(ctx)
@@ -316,7 +344,8 @@ fn ipv6_to_ipv4(
     let ([.., source], [.., destination]) = (reload(new.source).words(), reload(new.destination).words());
     let first = NetU32::new(0x4500_0000 | u32::from(packet.traffic_class) << 16 | new_len);
     let dont_fragment = NetU32::new(0x4000);
-    let third = u32::from(one_hop_less(hop_limit)?) << 24 | u32::from(packet.flow.protocol) << 16;
+    let protocol = echo::in_header(packet.flow.protocol, true);
+    let third = u32::from(one_hop_less(hop_limit)?) << 24 | u32::from(protocol) << 16;
     let check = Sum::new()
         .words(first)
         .words(dont_fragment)

@@ -16,12 +16,12 @@ use super::{
 #[command(
     after_help = "Flows are remembered where slots move, or with tracking = \"always\"; others go where their slot says. Those of \
                   services that translate addresses are remembered all, and listed with their addresses: SOURCE is where the backend \
-                  sees them come from.
+                  sees them come from. Of ICMP, a client's port is the identifier of its pings.
 
 STATE  opening: only its first packet has come; sighted: one packet of a flow that was there before; established: more;
        closing: FIN or RST was seen. The entry of a closing flow stays for up to two minutes. Where addresses are translated:
        opening, answered, established, client-closed, backend-closed, time-wait, reset, and sighted: first seen in mid-connection, and
-       not answered since; of datagrams unreplied, replied.
+       not answered since; of datagrams and pings unreplied, replied.
 IDLE   for how long no packet has come, at least. Coarse: in steps of 1 s while a flow is opening or closing, of 34 s
        otherwise.
 TAG    tells flows apart: 39 bits of their hash. The flow table does not know addresses; --client finds the flow of one."

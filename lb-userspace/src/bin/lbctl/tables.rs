@@ -5,7 +5,7 @@ use std::{net::IpAddr, time::Duration};
 use comfy_table::{Table, presets};
 use lb_userspace::{
     api::{NatView, StatsView, StatusView},
-    config::{Affinity, Endpoint, Tracking},
+    config::{Affinity, Endpoint, Protocol, Tracking},
     model::{Admin, BackendState, BackendView, NextHopView, PortUse, ProbeView, ServiceView, SourceView},
 };
 
@@ -234,10 +234,12 @@ fn fullest(source: &SourceView) -> String {
 }
 
 fn endpoint(service: &ServiceView) -> String {
+    let protocol = service.protocol;
     let port = if service.port == 0 { "*".to_owned() } else { service.port.to_string() };
     match service.address {
-        IpAddr::V4(address) => format!("{address}:{port}/{}", service.protocol),
-        IpAddr::V6(address) => format!("[{address}]:{port}/{}", service.protocol),
+        address if protocol == Protocol::Icmp => format!("{address}/{protocol}"),
+        IpAddr::V4(address) => format!("{address}:{port}/{protocol}"),
+        IpAddr::V6(address) => format!("[{address}]:{port}/{protocol}"),
     }
 }
 

@@ -42,6 +42,7 @@ impl Service {
         let start = table.start();
         let address = table.text("address", service_address);
         let protocol = table.word("protocol");
+        check_port(&table, address, protocol);
         let algorithm = table.word("algorithm").unwrap_or_default();
         let forwarding = table.word("forwarding");
         let source_prefix = read_source_prefix(&mut table, algorithm, address.map(|(address, _)| address));
@@ -347,6 +348,21 @@ impl<'a> Tally<'a> {
     }
 }
 
+/// Reports a port where there is none.
+fn check_port(table: &Table<'_>, address: Option<(IpAddr, u16)>, protocol: Option<Protocol>) {
+    let Some((address, port)) = address.filter(|(_, port)| *port != 0 && protocol == Some(Protocol::Icmp)) else {
+        return;
+    };
+    let alone = if address.is_ipv4() { address.to_string() } else { format!("[{address}]") };
+    table.reject(
+        "address",
+        Problem::new(
+            format!("port {port} does not apply to ICMP, which has no ports"),
+            format!("write the address alone, as in {alone:?}, or protocol = \"tcp\" or \"udp\""),
+        ),
+    );
+}
+
 /// Reads an address and a port. No port, `*` and 0 are all ports; an IPv6 address has to be in brackets even then,
 /// since its last group may have been meant as a port.
 fn service_address(text: &str) -> Result<(IpAddr, u16), Problem> {
@@ -414,10 +430,20 @@ fn read_source_prefix(table: &mut Table<'_>, algorithm: Algorithm, address: Opti
     Some(prefix)
 }
 
+/// The name of a protocol without connections.
+fn unconnected(protocol: Option<Protocol>) -> Option<&'static str> {
+    match protocol? {
+        Protocol::Tcp => None,
+        Protocol::Udp => Some("UDP"),
+        Protocol::Icmp => Some("ICMP"),
+    }
+}
+
 fn read_on_full(table: &mut Table<'_>, protocol: Option<Protocol>) -> OnFull {
     let on_full = table.word("on_full").unwrap_or_default();
-    if on_full == OnFull::Reset && protocol == Some(Protocol::Udp) {
-        let problem = Problem::new("on_full = \"reset\" does not apply to UDP", "remove it, or write \"drop\"");
+    if let Some(other) = unconnected(protocol).filter(|_| on_full == OnFull::Reset) {
+        let what = format!("on_full = \"reset\" does not apply to {other}");
+        let problem = Problem::new(what, "remove it, or write \"drop\"");
         table.reject("on_full", problem);
     }
     on_full
@@ -464,11 +490,14 @@ fn read_quic(table: &mut Table<'_>, protocol: Option<Protocol>, forwarding: Opti
         table.reject("quic", Problem::new(what, help));
         return None;
     }
-    if table.has("quic") && protocol == Some(Protocol::Tcp) {
-        table.reject(
-            "quic",
-            Problem::new("[service.quic] does not apply to TCP", "remove it, or write protocol = \"udp\""),
-        );
+    let other = match protocol {
+        Some(Protocol::Tcp) => Some("TCP"),
+        Some(Protocol::Icmp) => Some("ICMP"),
+        Some(Protocol::Udp) | None => None,
+    };
+    if let Some(other) = other.filter(|_| table.has("quic")) {
+        let what = format!("[service.quic] does not apply to {other}");
+        table.reject("quic", Problem::new(what, "remove it, or write protocol = \"udp\""));
         return None;
     }
     quic

@@ -2,27 +2,30 @@
 
 use std::{fmt, net::IpAddr};
 
-use lb_common::Encapsulation;
+use lb_common::{Encapsulation, echo};
 use serde::{Deserialize, Serialize};
 
 use crate::config::word::Word;
 
-/// A transport protocol.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+/// A protocol whose packets are balanced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Protocol {
     /// TCP (RFC 9293).
     Tcp,
     /// UDP (RFC 768).
     Udp,
+    /// Echo of ICMP (RFC 792), where the virtual IP is an IPv6 address by RFC 4443.
+    Icmp,
 }
 
 impl Protocol {
-    /// Its number in IP headers.
+    /// Its number, as the datapath has it for packets of clients.
     pub const fn number(self) -> u8 {
         match self {
             Self::Tcp => 6,
             Self::Udp => 17,
+            Self::Icmp => echo::REQUEST,
         }
     }
 }
@@ -32,12 +35,13 @@ impl fmt::Display for Protocol {
         formatter.pad(match self {
             Self::Tcp => "tcp",
             Self::Udp => "udp",
+            Self::Icmp => "icmp",
         })
     }
 }
 
 impl Word for Protocol {
-    const ALL: &'static [Self] = &[Self::Tcp, Self::Udp];
+    const ALL: &'static [Self] = &[Self::Tcp, Self::Udp, Self::Icmp];
 }
 
 /// How a new flow gets its backend.

@@ -20,7 +20,7 @@ fn file(forwarding: &str, keys: &str, backends: &[&str]) -> String {
 fn a_section_is_read_in_full() {
     let keys = "[service.nat]\nsources = [\"10.0.0.5\", \"2001:db8::5\"]\nports = \"20000-29999\"\n\
                 opening_timeout = \"10s\"\nhalf_closed_timeout = \"20s\"\ntime_wait_timeout = \"30s\"\n\
-                reset_timeout = \"5s\"\nunreplied_timeout = \"15s\"";
+                reset_timeout = \"5s\"\nunreplied_timeout = \"15s\"\nicmp_timeout = \"90s\"";
     let service = config(&file("full-nat", keys, &["10.0.0.1:8080"])).services.remove(0);
     let seconds = std::time::Duration::from_secs;
     let expected = Nat {
@@ -32,6 +32,7 @@ fn a_section_is_read_in_full() {
             time_wait: seconds(30),
             reset: seconds(5),
             unreplied: seconds(15),
+            icmp: seconds(90),
         },
     };
     assert_eq!(service.nat, expected);

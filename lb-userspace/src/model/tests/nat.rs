@@ -196,3 +196,18 @@ fn sources_that_no_row_and_no_flow_has_any_more_make_room_at_a_restart() {
     assert_eq!(core.sources().run(0, 1), [source(1)], "a flow has it");
     assert_eq!(core.sources().run(1, 1)[0].address.to_ip().to_string(), "10.0.0.254");
 }
+
+/// By default as long as RFC 5508 wants it at least (REQ-2), which is longer than UDP has.
+#[test]
+fn pings_that_nobody_answers_have_a_timeout_of_their_own() {
+    let unreplied = |protocol: &str, keys: &str| {
+        let icmp = file(&format!("{FULL_NAT}\n{keys}"), &["10.0.0.1"]).replace(":80", "").replace("tcp", protocol);
+        let world = World::new(&icmp);
+        world.core.census(world.now).subjects[0].nat.unwrap().unreplied
+    };
+    let seconds = Duration::from_secs;
+    assert_eq!([unreplied("icmp", ""), unreplied("udp", "")], [seconds(60), seconds(30)]);
+    let keys = "[service.nat]\nicmp_timeout = \"2m\"";
+    assert_eq!([unreplied("icmp", keys), unreplied("udp", keys)], [seconds(120), seconds(30)]);
+    assert_eq!(unreplied("icmp", "one_packet = true"), seconds(10), "each is as good as the others");
+}

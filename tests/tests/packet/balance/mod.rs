@@ -5,6 +5,7 @@ mod algorithms;
 mod choice;
 mod configured;
 mod connections;
+mod echo;
 mod encapsulation;
 mod gue;
 mod headers;

@@ -4,6 +4,7 @@
 
 mod algorithms;
 mod both_ways;
+mod echo;
 mod fields;
 mod one_packet;
 mod phases;

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use etherparse::{IpNumber, PacketHeaders, TransportHeader};
+use etherparse::{Icmpv4Header, Icmpv4Type, Icmpv6Header, Icmpv6Type, IpNumber, PacketHeaders, TransportHeader};
 use lb_common::{
     BackendId, BackendRow, Condition, Encapsulation, MacAddress, NatMode, NetU16, Service, ServiceKey, SlotWord,
     Tracking, Verdict, layout,
@@ -288,6 +288,10 @@ pub(super) fn endpoints(frame: &[u8]) -> (SocketAddr, SocketAddr) {
     let ports = match headers.transport.expect("a transport header") {
         TransportHeader::Tcp(header) => (header.source_port, header.destination_port),
         TransportHeader::Udp(header) => (header.source_port, header.destination_port),
+        TransportHeader::Icmpv4(Icmpv4Header { icmp_type: Icmpv4Type::EchoRequest(echo), .. })
+        | TransportHeader::Icmpv6(Icmpv6Header { icmp_type: Icmpv6Type::EchoRequest(echo), .. }) => (echo.id, 0),
+        TransportHeader::Icmpv4(Icmpv4Header { icmp_type: Icmpv4Type::EchoReply(echo), .. })
+        | TransportHeader::Icmpv6(Icmpv6Header { icmp_type: Icmpv6Type::EchoReply(echo), .. }) => (0, echo.id),
         other => panic!("{other:?} has no ports"),
     };
     (SocketAddr::new(source, ports.0), SocketAddr::new(destination, ports.1))

@@ -163,7 +163,7 @@ fn a_jitter_over_50_percent_is_refused() {
 #[test]
 fn a_health_check_without_a_port_for_a_service_with_all_ports_is_refused() {
     assert_snapshot!(refusal_with("port = 8443", ""), @r#"
-    lb.toml:53: service "dns", health check: port is missing, and the service has all ports
+    lb.toml:53: service "dns", health check: port is missing, and the service has none of its own
         add the port to ask, for example port = 80
     "#);
 }

@@ -111,7 +111,7 @@ fn an_ipv4_address_in_ipv6_notation_is_refused() {
 fn an_unknown_protocol_is_refused() {
     assert_snapshot!(refusal_with(r#""udp""#, r#""sctp""#), @r#"
     lb.toml:50: service "dns": protocol "sctp" is not known
-        write "tcp" or "udp"
+        write "tcp", "udp" or "icmp"
     "#);
 }
 
