@@ -23,9 +23,12 @@ pub(super) fn check(config: &Config, tally: &Tally<'_>) {
     let holders = Holders::of(config);
     for service in &config.services {
         let sources = service.sources(&config.node);
-        let problem = sources
-            .iter()
-            .find_map(|source| holders.collision(service, *source).or_else(|| holders.parted_source(service, *source)));
+        let problem = sources.iter().find_map(|source| {
+            let of_backend = || source_of_backend(service, *source);
+            of_backend()
+                .or_else(|| holders.collision(service, *source))
+                .or_else(|| holders.parted_source(service, *source))
+        });
         if let Some(problem) = problem {
             reject(service, problem);
         }
@@ -33,6 +36,13 @@ pub(super) fn check(config: &Config, tally: &Tally<'_>) {
     for (service, problem) in holders.parted_services(config) {
         reject(service, problem);
     }
+}
+
+/// What is wrong with a source that is a backend.
+fn source_of_backend(service: &Service, source: IpAddr) -> Option<Problem> {
+    let backend = service.backends.iter().find(|backend| backend.address == source)?;
+    let message = format!("source {source} is backend {:?}: it would keep its replies for itself", backend.name);
+    Some(Problem::new(message, "write an address of this node, or one that VRRP brings to it"))
 }
 
 /// What may not work, and cannot be known from one node's file.

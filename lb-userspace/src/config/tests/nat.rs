@@ -148,6 +148,15 @@ fn a_name_that_is_another_port_of_the_same_host_is_refused() {
     "#);
 }
 
+#[test]
+fn a_source_that_is_a_backend_is_refused() {
+    let keys = "[service.nat]\nsources = [\"10.0.0.9\", \"10.0.0.2\"]";
+    assert_snapshot!(refusal(&file("full-nat", keys, &["10.0.0.1", "10.0.0.2"])), @r#"
+    lb.toml:8: service "web": source 10.0.0.2 is backend "10.0.0.2": it would keep its replies for itself
+        write an address of this node, or one that VRRP brings to it
+    "#);
+}
+
 /// `file` and one more service at `address`.
 fn with_another(address: &str, file: &str) -> String {
     format!("{file}[[service]]\nname = \"api\"\naddress = {address:?}\nprotocol = \"tcp\"\nforwarding = \"ipip\"\n")
