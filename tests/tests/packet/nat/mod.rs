@@ -5,6 +5,7 @@
 mod algorithms;
 mod both_ways;
 mod fields;
+mod latencies;
 mod one_packet;
 mod phases;
 mod ports;
