@@ -12,6 +12,7 @@ use proptest::prelude::*;
 use super::*;
 
 mod affinity;
+mod latency;
 mod nat;
 mod one_packet;
 mod refusals;
