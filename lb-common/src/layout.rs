@@ -32,8 +32,8 @@ pub const BACKEND_ROWS: u32 = 2 * crate::BackendId::COUNT;
 pub const MAX_INTERFACES: u32 = 1 << 14;
 /// Flow tables: the one in use, and one that is being replaced.
 pub const FLOW_TABLES: u32 = 2;
-/// Indices of translated flows: the forward and the reverse one.
-pub const NAT_INDICES: u32 = 2;
+/// Arrays of words by place in the table of translated flows: the forward index, the reverse one, and since when clients wait.
+pub const NAT_INDICES: u32 = 3;
 /// Source addresses that flows can be given.
 pub const NAT_SOURCES: u32 = 1 << 10;
 /// Clients of which it is remembered which server they have, unless the daemon is told otherwise: some 7 MiB.
@@ -83,7 +83,7 @@ pub mod names {
     /// Programs that go on where [`BALANCE`] does not: the first and only one is [`TRANSLATE`].
     pub const PROGRAMS: &str = "PROGRAMS";
 
-    /// The two indices of translated flows.
+    /// The two indices of translated flows, and since when their clients wait for an answer.
     pub const NAT_INDICES: &str = "NAT_INDICES";
     /// The translated flows.
     pub const NAT_RECORDS: &str = "NAT_RECORDS";

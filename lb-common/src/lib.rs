@@ -39,7 +39,7 @@ pub use counters::{DecapVerdict, Tracking, Traffic, Verdict};
 pub use directory::{Directory, ServiceEntry};
 pub use flow::{Flow, FlowHash, HashKey};
 pub use flow_table::{FlowEntry, FlowState, FlowTables, FlowTime};
-pub use latency::Latency;
+pub use latency::{Answer, Latency};
 pub use quic::{QuicIds, QuicServer};
 pub use scheduler::{Policy, Ring, Scheduler};
 pub use service::{Datagrams, NatMode, Service, ServiceId, ServiceKey};

@@ -15,14 +15,20 @@
 //! A record is written by whoever has claimed its forward word, then its [`NatState`] makes it a flow. From then on only the
 //! state changes, by compare-and-swap, until it says that the flow is over; the daemon frees the place when no packet can have it in
 //! its hands any more.
+//!
+//! Where the latencies of backends decide, a third array of words, as large as an index, holds since when the client of the record at the
+//! same place waits for an answer, in nanoseconds; zero: it does not. The state of a flow says whether anybody looks there
+//! ([`NatState::is_timed`]), so other flows do not pay for it.
 
 mod index;
 mod phase;
 mod record;
+mod turn;
 
 pub use index::{Claim, Index, ReverseWord, Ways, claim, find, forward_word, likely_way};
 pub use phase::{Event, Phase, Side};
 pub use record::{NatRecord, NatState, Neighbour, RecordIndex};
+pub use turn::Turn;
 
 use crate::{Address, FlowHash, FlowTime, NetU16, NetU32, OuterHeader, flow_table::BucketBits};
 

@@ -60,12 +60,6 @@ impl Phase {
         self.is_opening() || self.0 == Self::RESET.0
     }
 
-    /// Whether the packet that makes this phase of `before` is the backend's first answer to the client's first packet.
-    #[inline(always)]
-    pub const fn answers(self, before: Self) -> bool {
-        matches!((before, self), (Self::OPENING, Self::ANSWERED) | (Self::UNREPLIED, Self::REPLIED))
-    }
-
     /// Whether packets belong to this flow.
     #[inline(always)]
     pub const fn is_alive(self) -> bool {
@@ -97,7 +91,7 @@ pub enum Event {
     Open = 0,
     /// A SYN with ACK.
     Answer = 1,
-    /// A FIN.
+    /// A FIN without data.
     Finish = 2,
     /// A reset that may be one (RFC 5961, section 3).
     Reset = 3,
@@ -107,21 +101,56 @@ pub enum Event {
     Acknowledge = 5,
     /// What no host would take for a part of the connection.
     Nothing = 6,
+    /// A FIN after the last data.
+    LastData = 7,
+}
+
+impl Event {
+    /// All of them, by their numbers.
+    const ALL: [Self; EVENTS] = [
+        Self::Open,
+        Self::Answer,
+        Self::Finish,
+        Self::Reset,
+        Self::Data,
+        Self::Acknowledge,
+        Self::Nothing,
+        Self::LastData,
+    ];
+
+    /// The one with this number. Not from the table, of which the compiler makes what the verifier of eBPF programs does not allow.
+    #[inline(always)]
+    pub const fn from_number(number: u32) -> Self {
+        match number {
+            0 => Self::Open,
+            1 => Self::Answer,
+            2 => Self::Finish,
+            3 => Self::Reset,
+            4 => Self::Data,
+            5 => Self::Acknowledge,
+            7 => Self::LastData,
+            _ => Self::Nothing,
+        }
+    }
+
+    /// Whether it brings what an application has written.
+    #[inline(always)]
+    pub const fn has_data(self) -> bool {
+        matches!(self, Self::Data | Self::LastData)
+    }
 }
 
 const EVENTS: usize = 8;
 
 /// [`next`] for all phases and packets: a look-up has no branches for the verifier to follow.
 static NEXT: [[Phase; EVENTS * 2]; Phase::COUNT] = {
-    use Event::{Acknowledge, Answer, Data, Finish, Nothing, Open, Reset};
-    let events = [Open, Answer, Finish, Reset, Data, Acknowledge, Nothing];
     let mut table = [[Phase::FREE; EVENTS * 2]; Phase::COUNT];
     let mut phase = 0;
     while phase < Phase::COUNT {
         let mut event = 0;
-        while event < events.len() {
-            table[phase][event * 2] = next(Phase(phase as u8), Side::Client, events[event]);
-            table[phase][event * 2 + 1] = next(Phase(phase as u8), Side::Backend, events[event]);
+        while event < EVENTS {
+            table[phase][event * 2] = next(Phase(phase as u8), Side::Client, Event::ALL[event]);
+            table[phase][event * 2 + 1] = next(Phase(phase as u8), Side::Backend, Event::ALL[event]);
             event += 1;
         }
         phase += 1;
@@ -133,9 +162,10 @@ static NEXT: [[Phase; EVENTS * 2]; Phase::COUNT] = {
 /// undoes what they have done: if they were not, what comes is a retransmission, and the FIN comes again, too. A client may be forged
 /// from the first segment on, so what makes a flow a lasting one is what only the backend can say, or who has heard it.
 const fn next(phase: Phase, side: Side, event: Event) -> Phase {
-    use Event::{Acknowledge, Answer, Data, Finish, Nothing, Open, Reset};
+    use Event::{Acknowledge, Answer, Data, Finish, LastData, Nothing, Open, Reset};
     use Side::{Backend, Client};
     match (phase, side, event) {
+        (_, _, LastData) => next(phase, side, Finish),
         (Phase::UNREPLIED, Backend, _) => Phase::REPLIED,
         (Phase::OPENING | Phase::SIGHTED | Phase::RESET, Backend, Answer) => Phase::ANSWERED,
         (Phase::RESET, Client, Data) => Phase::SIGHTED,
@@ -171,7 +201,7 @@ mod tests {
     use std::{vec, vec::Vec};
 
     use super::*;
-    use Event::{Acknowledge, Answer, Data, Finish, Nothing, Open, Reset};
+    use Event::{Acknowledge, Answer, Data, Finish, Open, Reset};
     use Side::{Backend, Client};
 
     fn after(packets: &[(Side, Event)]) -> Phase {
@@ -200,6 +230,22 @@ mod tests {
         assert_eq!(established_and(&[(Backend, Finish), (Client, Data)]), Phase::BACKEND_CLOSED);
         assert_eq!(established_and(&[(Backend, Finish), (Client, Finish)]), Phase::TIME_WAIT);
         assert_eq!(established_and(&[(Client, Finish), (Backend, Finish), (Client, Acknowledge)]), Phase::TIME_WAIT);
+    }
+
+    #[test]
+    fn the_last_data_is_an_end_and_no_sign_of_life() {
+        for phase in (0..16).map(Phase) {
+            for side in [Client, Backend] {
+                assert_eq!(phase.after(side, Event::LastData), phase.after(side, Finish), "{phase:?} {side:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_event_has_a_number() {
+        for event in Event::ALL {
+            assert_eq!(Event::from_number(event as u32), event);
+        }
     }
 
     #[test]
@@ -256,7 +302,7 @@ mod tests {
     fn no_packet_brings_back_what_is_over_or_free_and_none_frees_what_is_alive() {
         for phase in (0..16).map(Phase) {
             for side in [Client, Backend] {
-                for event in [Open, Answer, Finish, Reset, Data, Acknowledge, Nothing] {
+                for event in Event::ALL {
                     assert_eq!(phase.after(side, event).is_alive(), phase.is_alive(), "{phase:?} {side:?} {event:?}");
                 }
             }

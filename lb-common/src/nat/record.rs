@@ -13,6 +13,7 @@ pub struct RecordIndex(pub u32);
 /// |---|---|
 /// | 0–7 | phase |
 /// | 8–22 | backend |
+/// | 23 | whether it is timed how long the backend takes to answer |
 /// | 32–63 | time, in ticks |
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(transparent)]
@@ -22,6 +23,8 @@ impl NatState {
     /// No flow.
     pub const FREE: Self = Self(0);
 
+    const TIMED: u64 = 1 << 23;
+
     /// A tick is 2 to the power of this many nanoseconds: 1.07 s.
     const TICK_BITS: u32 = 30;
 
@@ -29,6 +32,13 @@ impl NatState {
     #[inline(always)]
     pub const fn new(backend: BackendId, phase: Phase, now: FlowTime) -> Self {
         Self(Self::ticks(now) << 32 | (backend.get() as u64) << 8 | phase.0 as u64)
+    }
+
+    /// The same of a flow whose answers are timed, or are not.
+    #[inline(always)]
+    #[must_use]
+    pub const fn timed(self, is_timed: bool) -> Self {
+        Self(self.0 & !Self::TIMED | (is_timed as u64 * Self::TIMED))
     }
 
     /// From the word.
@@ -41,6 +51,12 @@ impl NatState {
     #[inline(always)]
     pub const fn to_bits(self) -> u64 {
         self.0
+    }
+
+    /// Whether it is timed how long the backend takes to answer.
+    #[inline(always)]
+    pub const fn is_timed(self) -> bool {
+        self.0 & Self::TIMED != 0
     }
 
     /// What the flow is doing.
@@ -82,7 +98,7 @@ impl NatState {
     #[inline(always)]
     #[must_use]
     pub fn after(self, side: Side, event: Event, now: FlowTime) -> Self {
-        Self::new(self.backend(), self.phase().after(side, event), now)
+        Self(Self::new(self.backend(), self.phase().after(side, event), now).0 | self.0 & Self::TIMED)
     }
 
     /// The state of a flow that has ended, and whose place is to be freed.
@@ -152,9 +168,7 @@ pub struct NatRecord {
     pub ifindex: u16,
     /// Where they come from on the link: replies go there.
     pub neighbour: Neighbour,
-    /// About up to where the client has acknowledged what the backend has sent, and the backend what the client has. As long as the
-    /// backend has not answered the client's first packet, in the first place stands when that came, in nanoseconds: an odd
-    /// number; or zero, if nobody wants to know.
+    /// About up to where the client has acknowledged what the backend has sent, and the backend what the client has.
     pub acknowledged: [u32; 2],
 }
 
@@ -202,6 +216,19 @@ mod tests {
         assert_eq!(state.idle_ns(FlowTime(3 * seconds)), 0, "seen a moment later by another CPU");
         assert_eq!(state.over().backend(), backend);
         assert!(!state.over().phase().is_alive());
+    }
+
+    #[test]
+    fn a_flow_is_timed_from_its_beginning_to_its_end_or_never() {
+        for is_timed in [false, true] {
+            let state = NatState::new(BackendId::truncate(0x7fff), Phase::OPENING, FlowTime(0)).timed(is_timed);
+            let after = state.after(Side::Backend, Event::Answer, FlowTime(1 << 40));
+            assert_eq!((after.backend(), after.phase()), (state.backend(), Phase::ANSWERED));
+            assert_eq!(
+                [state, after, after.over(), state.timed(!is_timed).timed(is_timed)].map(NatState::is_timed),
+                [is_timed; 4]
+            );
+        }
     }
 
     #[test]

@@ -24,8 +24,10 @@ use lb_ebpf::verifier::veil;
 use self::connections::count_connection;
 pub use self::{
     affinity::{affinity, affinity_backend, affinity_client, put_affinity_client},
-    connections::{AllConnections, AllLatencies, answered, begin_to_wait, connections, hot_load, latencies},
-    nat::{MapRecord, NatBucket, nat_bits, nat_bucket, nat_record, nat_source, virtual_address},
+    connections::{
+        AllConnections, AllLatencies, connections, exact_time, goes_by_latency, hot_load, latencies, measured,
+    },
+    nat::{MapRecord, NatBucket, nat_bits, nat_bucket, nat_record, nat_source, nat_wait, virtual_address},
 };
 
 use crate::parse::Packet;

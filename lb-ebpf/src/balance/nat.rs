@@ -23,6 +23,7 @@ use crate::{
 mod open;
 mod segment;
 mod table;
+mod timing;
 mod translate;
 
 const TCP: u8 = IpProto::Tcp as u8;

@@ -11,6 +11,7 @@ mod backend;
 mod error;
 mod health;
 mod interface;
+mod latency;
 mod nat;
 mod node;
 mod quic;
@@ -88,9 +89,9 @@ impl Config {
         }
     }
 
-    /// What may not work, and cannot be known from this file alone. In sentences.
+    /// What may not work, or not as well as it could. In sentences.
     pub fn warnings(&self) -> Vec<String> {
-        translation::warnings(self)
+        [translation::warnings(self), latency::warnings(self)].concat()
     }
 
     /// Reads and validates the file at `path`.

@@ -13,6 +13,7 @@ use super::*;
 
 mod affinity;
 mod icmp;
+mod latency;
 mod nat;
 mod one_packet;
 mod refusals;

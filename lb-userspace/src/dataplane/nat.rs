@@ -87,7 +87,7 @@ impl NatTables {
         Ok(bits)
     }
 
-    fn parts(&self, bits: BucketBits) -> [Part<'_>; 3] {
+    fn parts(&self, bits: BucketBits) -> [Part<'_>; 4] {
         let bucket = size_of::<[u64; WAYS]>();
         let index = |pin, index| Part { pin, outer: &self.indices, index, element: bucket, elements: bits.buckets() };
         let records = u32::try_from(bits.entries()).expect("no table of translated flows is that large");
@@ -96,6 +96,7 @@ impl NatTables {
             index("NAT_FORWARD", 0),
             index("NAT_REVERSE", 1),
             Part { pin: "NAT_FLOWS", outer, index: 0, element, elements: records },
+            index("NAT_WAITS", 2),
         ]
     }
 
@@ -124,11 +125,13 @@ impl NatTables {
 
     fn map_all(
         &self,
-        maps: [Result<MapData, DataplaneError>; 3],
+        maps: [Result<MapData, DataplaneError>; 4],
         bits: BucketBits,
     ) -> Result<NatTable, DataplaneError> {
-        let [forward, reverse, records] = maps;
+        let [forward, reverse, records, waits] = maps;
         let maps = [forward?, reverse?, records?];
+        // It has to be there, but is the datapath's alone.
+        waits?;
         let maps = maps.each_ref().map(|map| map.fd().as_fd());
         NatTable::of_maps(maps, bits, Arc::clone(&self.connections)).map_err(mapping_error)
     }

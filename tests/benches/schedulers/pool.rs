@@ -8,7 +8,7 @@ use std::{
 
 use fastrand::Rng;
 use lb_common::{
-    BackendId, Connections, FlowTime, HotLoad, Latency, Ring, Scheduler, Tally,
+    Answer, BackendId, Connections, FlowTime, HotLoad, Latency, Ring, Scheduler, Tally,
     choice::{Candidates, Chooser, Timed, choose, fastest},
 };
 use lb_userspace::{
@@ -83,9 +83,9 @@ impl Pool {
     }
 
     /// What the datapath does when `backend` has answered after so many seconds.
-    pub(crate) fn measured(&self, backend: BackendId, seconds: f64) {
+    pub(crate) fn measured(&self, backend: BackendId, answer: Answer, seconds: f64) {
         let latency = &self.latencies[backend.get() as usize];
-        latency.set(latency.get().measured(short(seconds), self.now.get()));
+        latency.set(latency.get().measured(answer, nanoseconds(seconds), self.now.get()));
     }
 
     /// What the daemon does when a probe of `backend` took so many seconds.

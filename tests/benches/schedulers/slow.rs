@@ -3,7 +3,7 @@
 use std::{cmp::Reverse, collections::BinaryHeap};
 
 use fastrand::Rng;
-use lb_common::BackendId;
+use lb_common::{Answer, BackendId};
 use lb_userspace::config::Algorithm;
 use serde::Serialize;
 
@@ -12,8 +12,10 @@ use crate::pool::Pool;
 /// How many new connections come for each backend in a second, and how long they last, in seconds on average.
 const RATE: f64 = 100.0;
 const HOLDING: f64 = 0.5;
-/// How long a backend takes to answer while it has the connections that are its share, in seconds.
-const ANSWER: f64 = 0.001;
+/// How long the kernel of a backend takes for a connection, in seconds, however slow its application is.
+const HANDSHAKE: f64 = 0.000_1;
+/// How long a backend takes to reply to what is asked by a connection then, while it has those that are its share, in seconds.
+const REPLY: f64 = 0.001;
 /// How many times longer one of them takes, and from when to when, in seconds.
 const TIMES_SLOWER: f64 = 10.0;
 pub(crate) const SLOW_FROM: f64 = 5.0;
@@ -62,8 +64,10 @@ pub(crate) fn run_all(seed: u64) -> Vec<SlowRun> {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Event {
     Begin,
-    /// The backend answers to what came at that time: positive numbers are in the order of their bits.
-    Answer(BackendId, u64),
+    /// The backend has taken a connection, whose request takes so many seconds: positive numbers are in the order of their bits.
+    Accept(BackendId, u64),
+    /// The backend replies to what came that many seconds ago.
+    Reply(BackendId, u64),
     End(BackendId),
     Probe(BackendId),
     RefreshHotLoad,
@@ -122,20 +126,20 @@ impl Simulation {
                 let (slow, all) = &mut self.begun[window_of(now)];
                 *slow += u32::from(backend == SLOW);
                 *all += 1;
-                let [answered, ended] =
-                    [self.answer_time(backend, now), HOLDING * self.exponential()].map(|time| now + time);
-                self.at(answered, Event::Answer(backend, now.to_bits()));
-                self.at(ended, Event::End(backend));
+                let [takes, lasts] = [self.reply_time(backend, now), HOLDING * self.exponential()];
+                self.at(now + HANDSHAKE, Event::Accept(backend, takes.to_bits()));
+                self.at(now + lasts, Event::End(backend));
                 let pause = self.exponential() / (RATE * f64::from(self.backends));
                 self.at(now + pause, Event::Begin);
             }
-            Event::Answer(backend, since) if self.source == Source::Datapath => {
-                self.pool.measured(backend, now - f64::from_bits(since));
+            Event::Accept(backend, takes) => {
+                self.measured(backend, Answer::Handshake, HANDSHAKE);
+                self.at(now + f64::from_bits(takes), Event::Reply(backend, takes));
             }
-            Event::Answer(..) => {}
+            Event::Reply(backend, took) => self.measured(backend, Answer::Reply, f64::from_bits(took)),
             Event::End(backend) => self.pool.close(backend),
             Event::Probe(backend) => {
-                let (took, jitter) = (self.answer_time(backend, now), 0.9 + 0.2 * self.random.f64());
+                let (took, jitter) = (self.reply_time(backend, now), 0.9 + 0.2 * self.random.f64());
                 self.pool.probed(backend, took);
                 if let Source::Probes(interval) = self.source {
                     self.at(now + interval * jitter, Event::Probe(backend));
@@ -148,12 +152,19 @@ impl Simulation {
         }
     }
 
-    /// How long a backend takes to answer: longer with more connections, and half of it by chance.
-    fn answer_time(&mut self, backend: BackendId, now: f64) -> f64 {
+    /// What the datapath does, if it sees both directions.
+    fn measured(&self, backend: BackendId, answer: Answer, took: f64) {
+        if self.source == Source::Datapath {
+            self.pool.measured(backend, answer, took);
+        }
+    }
+
+    /// How long a backend takes to reply: longer with more connections, and half of it by chance.
+    fn reply_time(&mut self, backend: BackendId, now: f64) -> f64 {
         let is_slow = backend == SLOW && (SLOW_FROM..SLOW_UNTIL).contains(&now);
         let by_load = 0.5 + 0.5 * f64::from(self.pool.active(backend)) / (RATE * HOLDING);
         let by_chance = 0.5 + 0.5 * self.exponential();
-        ANSWER * if is_slow { TIMES_SLOWER } else { 1.0 } * by_load * by_chance
+        REPLY * if is_slow { TIMES_SLOWER } else { 1.0 } * by_load * by_chance
     }
 
     /// Of a distribution with the mean 1.

@@ -2,12 +2,13 @@
 
 use std::{
     fs,
+    io::{Read as _, Write as _},
     net::{Ipv4Addr, SocketAddr, TcpStream},
     process::Command,
     time::Duration,
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 
 use super::{
     paths::{Paths, binary},
@@ -81,5 +82,21 @@ pub(super) fn wait_until_serving(node: &Node, server: &mut Process) -> Result<()
             Ok(TcpStream::connect(address).ok())
         })
     })?;
+    Ok(())
+}
+
+/// Lets `lab-agent backend` on the node take so long for each answer.
+pub(super) fn set_delay(node: &Node, delay: Duration) -> Result<()> {
+    let delay = format!("{}ms", delay.as_millis());
+    let head = "PUT /delay HTTP/1.1\r\nHost: lab\r\nConnection: close\r\nContent-Type: text/plain";
+    let request = format!("{head}\r\nContent-Length: {}\r\n\r\n{delay}", delay.len());
+    let answer = node.namespace().inside(|| {
+        let mut connection = TcpStream::connect((Ipv4Addr::LOCALHOST, 80))?;
+        connection.write_all(request.as_bytes())?;
+        let mut answer = String::new();
+        connection.read_to_string(&mut answer)?;
+        Ok(answer)
+    })?;
+    ensure!(answer.starts_with("HTTP/1.1 200"), "{} answers to PUT /delay: {answer}", node.name());
     Ok(())
 }

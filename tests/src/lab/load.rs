@@ -28,6 +28,8 @@ pub struct Load {
     pub rate: Option<u32>,
     /// Send all requests of a connection over the same TCP connection, not each over its own.
     pub keep_alive: bool,
+    /// How long after its answer a TCP connection is closed that is not kept for another request.
+    pub hold: Duration,
 }
 
 /// When a load ends.
@@ -42,7 +44,7 @@ pub enum Limit {
 impl Load {
     /// As fast as eight connections go, each request over a TCP connection of its own.
     pub fn new(url: impl Into<String>, limit: Limit) -> Self {
-        Self { url: url.into(), connections: 8, limit, rate: None, keep_alive: false }
+        Self { url: url.into(), connections: 8, limit, rate: None, keep_alive: false, hold: Duration::ZERO }
     }
 
     pub(super) fn add_arguments(&self, command: &mut Command) {
@@ -61,6 +63,9 @@ impl Load {
         }
         if self.keep_alive {
             command.arg("--keep-alive");
+        }
+        if !self.hold.is_zero() {
+            command.args(["--hold", &format!("{}ms", self.hold.as_millis())]);
         }
     }
 }

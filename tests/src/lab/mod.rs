@@ -266,6 +266,11 @@ impl Lab {
         self.backends().iter().map(start).collect()
     }
 
+    /// Lets the HTTP server of a backend, which is [`Server::Agent`], take so long for each answer from now on, health checks apart.
+    pub fn set_delay(&self, backend: &str, delay: Duration) -> Result<()> {
+        http::set_delay(self.node(backend), delay)
+    }
+
     /// Starts `lbd decap` on all backends, and waits until its program is attached.
     pub fn start_decaps(&self) -> Result<Vec<Process>> {
         let lbd = binary("lbd")?;

@@ -3,12 +3,16 @@
 use std::{net::SocketAddr, thread, time::Duration};
 
 use anyhow::{Result, ensure};
-use lb_tests::lab::{Hold, Lab, Process, require_root, topology::virtual_ipv4, unique_name, wait_for};
+use lb_tests::lab::{
+    Hold, Lab, Limit, Load, LoadReport, Process, RunningLoad, require_root, topology::virtual_ipv4, unique_name,
+    wait_for,
+};
 
 use crate::{
     client::{ask, owners},
     config::{self, Service},
-    support::{Balanced, SOON, lbctl, web},
+    nat::route_back,
+    support::{Balanced, SOON, lbctl, wait_for_requests, web},
 };
 
 /// The port of a service whose connections can be held.
@@ -124,4 +128,54 @@ fn when_all_backends_are_full_clients_are_told_so_until_a_connection_ends() -> R
         let shown = lbctl(&lab, &["service", "show", "held"])?;
         Ok((shown.matches("0/2").count() == 2).then_some(()))
     })
+}
+
+/// Which share of the next answers a backend has.
+fn share_of(load: &RunningLoad, backend: &str) -> Result<f64> {
+    /// So many that chance is a few hundredths, in two seconds.
+    const ANSWERS: u64 = 300;
+    let before = load.latest();
+    wait_for_requests(load, ANSWERS)?;
+    let (before, after) = (before.by_backend, load.latest().by_backend);
+    let more = |name: &String, count: &u64| count - before.get(name).copied().unwrap_or_default();
+    let all: u64 = after.iter().map(|(name, count)| more(name, count)).sum();
+    let own = after.get_key_value(backend).map_or(0, |(name, count)| more(name, count));
+    Ok(f64::from(u32::try_from(own)?) / f64::from(u32::try_from(all)?))
+}
+
+/// Its kernel takes connections as fast as before, and connections last as long: only the replies tell.
+#[test]
+fn an_application_that_becomes_slow_loses_most_new_connections_and_gets_them_back_when_it_recovers() -> Result<()> {
+    if !require_root() {
+        return Ok(());
+    }
+    for forwarding in ["full-nat", "nat"] {
+        let lab = Lab::builder(&unique_name("slow")).backends(3).build()?;
+        route_back(&lab)?;
+        let service = Service { forwarding, ..Service::web(lab.backends()).scheduled("least-response-time") };
+        let balanced = Balanced::with(lab, &[service])?;
+        let lab = &balanced.lab;
+        let set_delay = |backend, milliseconds| lab.set_delay(backend, Duration::from_millis(milliseconds));
+        for backend in ["b1", "b2", "b3"] {
+            set_delay(backend, 20)?;
+        }
+        let load =
+            Load { connections: 64, rate: Some(150), hold: Duration::from_secs(1), ..Load::new(url(), Limit::None) };
+        let load = lab.start_load(&load)?;
+        let has_its_share = || Ok((share_of(&load, "b1")? > 0.2).then_some(()));
+        wait_for("an even share", SOON, has_its_share)?;
+
+        set_delay("b1", 200)?;
+        thread::sleep(Duration::from_secs(2));
+        wait_for("the slow one's loss", SOON, || Ok((share_of(&load, "b1")? < 0.1).then_some(())))?;
+        set_delay("b1", 20)?;
+        wait_for("its return", SOON, has_its_share)?;
+        let report: LoadReport = load.finish()?;
+        report.ensure_all_answered()?;
+    }
+    Ok(())
+}
+
+fn url() -> String {
+    format!("http://{}/", web())
 }

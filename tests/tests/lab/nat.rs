@@ -48,7 +48,7 @@ fn services(lab: &Lab, protocol: &'static str, port: u16) -> Vec<Service> {
 }
 
 /// Lets replies to the client go by the balancer, as `nat` needs it.
-fn route_back(lab: &Lab) -> Result<()> {
+pub(crate) fn route_back(lab: &Lab) -> Result<()> {
     let (client, lb) = (lab.node("client"), lab.node("lb"));
     for backend in lab.backends() {
         backend.ip(&format!("route add {}/32 via {}", client.ipv4(), lb.ipv4()))?;

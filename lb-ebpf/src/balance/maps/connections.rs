@@ -3,7 +3,7 @@
 use core::intrinsics::{AtomicOrdering, atomic_xadd};
 
 use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
-use lb_common::{BackendId, Connections, HotLoad, Latency, Policy, ServiceId, Tally};
+use lb_common::{Answer, BackendId, Connections, HotLoad, Latency, Policy, ServiceId, Tally};
 use lb_ebpf::verifier::below;
 
 use super::{CONNECTIONS, HOT_LOADS, LATENCIES, USE_TEST_CLOCK, load, now, scheduler};
@@ -80,38 +80,24 @@ pub fn hot_load(service: ServiceId) -> HotLoad {
     HOT_LOADS.get_ptr(service.get()).map_or(HotLoad::default(), |word| HotLoad(load(word)))
 }
 
-/// The present as [`note_answer`] takes it, if it matters to a new flow of `service` how long backends take to answer, else zero.
+/// Whether it decides who gets the new flows of `service` how long backends take to answer.
 #[inline(always)]
-pub fn begin_to_wait(service: ServiceId) -> u32 {
-    if scheduler(service).policy() == Policy::FASTEST { exact_time() as u32 | 1 } else { 0 }
+pub fn goes_by_latency(service: ServiceId) -> bool {
+    scheduler(service).policy() == Policy::FASTEST
 }
 
-/// Takes note that `backend` has answered to what was sent to it at `since`, if somebody has begun to wait then.
-///
-/// A function of its own, so that the verifier follows it once.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn note_answer(backend: u32, since: u32) -> u32 {
-    let Some(all) = latencies() else { return 0 };
-    if since == 0 {
-        return 0;
+/// Takes note that `backend` has taken so many nanoseconds for an answer.
+#[inline(always)]
+pub fn measured(backend: BackendId, answer: Answer, nanoseconds: u64) {
+    if let Some(all) = latencies() {
+        // What others measure at the same moment may be lost: see `Latency`.
+        all.store(backend, all.of(backend).measured(answer, nanoseconds, now()));
     }
-    let backend = BackendId::truncate(backend);
-    let waited = (exact_time() as u32).wrapping_sub(since);
-    // What others measure at the same moment may be lost: see `Latency`.
-    all.store(backend, all.of(backend).measured(waited, now()));
-    0
-}
-
-/// The same for who has no numbers.
-#[inline(always)]
-pub fn answered(backend: BackendId, since: u32) {
-    note_answer(backend.get(), since);
 }
 
 /// The exact monotonic clock, in nanoseconds.
 #[inline(always)]
-fn exact_time() -> u64 {
+pub fn exact_time() -> u64 {
     if USE_TEST_CLOCK.load() != 0 {
         return now().0;
     }

@@ -1,10 +1,10 @@
-//! Translated flows: two indices, and a record of each flow.
+//! Translated flows: two indices, a record of each flow, and since when its client waits.
 
 use core::intrinsics::{AtomicOrdering, atomic_cxchg};
 
 use lb_common::{
     Address, FlowEntry, FlowTime,
-    flow_table::{Bucket, BucketBits},
+    flow_table::{Bucket, BucketBits, WAYS},
     nat::{NatRecord, NatSource, NatState, RecordIndex, Ways},
 };
 
@@ -27,7 +27,17 @@ pub fn nat_bucket(index: u32, bucket: u32, unknown: u64) -> Option<NatBucket> {
 /// A translated flow.
 #[inline(always)]
 pub fn nat_record(index: RecordIndex) -> Option<MapRecord> {
-    NAT_RECORDS.get_value_ptr_mut(0, &index.0).map(MapRecord)
+    NAT_RECORDS.get_value_ptr_mut(0, &index.0).map(|record| MapRecord(record, index))
+}
+
+/// Since when the client of a translated flow waits for an answer.
+#[inline(always)]
+pub fn nat_wait(index: RecordIndex) -> Option<MapWait> {
+    /// Its number among the arrays of words: it follows both indices.
+    const WAITS: u32 = 2;
+    let RecordIndex(place) = index;
+    let bucket = MapBucket(NAT_INDICES.get_value_ptr_mut(WAITS, &(place / WAYS as u32))?, FlowTime(0));
+    Some(MapWait(bucket.way(place as usize)))
 }
 
 /// A source of translated flows.
@@ -44,9 +54,15 @@ pub fn virtual_address(service: u16) -> Option<&'static Address> {
 
 /// A record in a map, which others change at the same time.
 #[derive(Clone, Copy)]
-pub struct MapRecord(*mut NatRecord);
+pub struct MapRecord(*mut NatRecord, RecordIndex);
 
 impl MapRecord {
+    /// Where it stands.
+    #[inline(always)]
+    pub fn index(self) -> RecordIndex {
+        self.1
+    }
+
     #[inline(always)]
     pub fn state(self) -> NatState {
         // SAFETY: the record lies in a map that lives as long as the program.
@@ -99,6 +115,25 @@ impl MapRecord {
     pub fn update(self, write: impl FnOnce(&mut NatRecord)) {
         // SAFETY: as for `get`; nothing that is read at the same time has to fit to what is written.
         write(unsafe { &mut *self.0 });
+    }
+}
+
+/// Since when a client waits, in a map in which others write at the same time; nanoseconds of the exact clock, or zero.
+#[derive(Clone, Copy)]
+pub struct MapWait(*mut u64);
+
+impl MapWait {
+    /// Since when; zero: it does not wait.
+    #[inline(always)]
+    pub fn since(self) -> u64 {
+        load(self.0)
+    }
+
+    /// From now on it is this.
+    #[inline(always)]
+    pub fn set(self, since: u64) {
+        // SAFETY: the word lies in a map that lives as long as the program, and an aligned word is stored whole.
+        unsafe { self.0.write_volatile(since) };
     }
 }
 

@@ -18,6 +18,7 @@ use super::{
     TCP, ports,
     segment::Segment,
     table::{self, Claimed, FORWARD, REVERSE},
+    timing,
 };
 use crate::{
     affinity, flow,
@@ -54,10 +55,12 @@ pub fn open(
         record.client = packet.flow.source;
         record.ports = packet.flow.ports;
         record.service = service.id.get() as u16;
-        // Until the backend answers there is nothing that the client could acknowledge: see `Segment::follow`.
-        let by_client = if opens { maps::begin_to_wait(service.id) } else { segment.acknowledgment() };
-        record.acknowledged = [by_client, 0];
+        record.acknowledged = [if opens { 0 } else { segment.acknowledgment() }, 0];
     });
+    let is_timed = maps::goes_by_latency(service.id);
+    if is_timed {
+        timing::begin(record, opens || segment.event.has_data());
+    }
     learn_way_back(ctx, neighbour, record);
     if let Err(verdict) = assign_source(index, record, backend, packet.flow.protocol, segment.now) {
         table::withdraw(FORWARD, index, word);
@@ -68,7 +71,7 @@ pub fn open(
         (TCP, false) => Phase::SIGHTED,
         _ => Phase::UNREPLIED,
     };
-    record.replace_state(NatState::FREE, NatState::new(backend, phase, maps::now()));
+    record.replace_state(NatState::FREE, NatState::new(backend, phase, maps::now()).timed(is_timed));
     maps::count_tracking(Tracking::Translated);
     Ok(record)
 }

@@ -11,7 +11,7 @@ use lb_ebpf::{
 };
 use network_types::tcp::TcpHdr;
 
-use super::TCP;
+use super::{TCP, timing};
 use crate::{
     maps::{self, MapRecord},
     parse::Packet,
@@ -50,7 +50,7 @@ impl Segment {
             // After the handshake a host drops what acknowledges nothing (RFC 9293, section 3.10.7.4).
             Event::Nothing
         } else if flags & FIN != 0 {
-            Event::Finish
+            if has_data { Event::LastData } else { Event::Finish }
         } else if has_data {
             Event::Data
         } else {
@@ -80,8 +80,6 @@ impl Segment {
     /// Writes down that `side` has sent this; `false` if the flow is over.
     #[inline(always)]
     pub fn follow(&self, record: MapRecord, side: Side) -> bool {
-        // As long as the backend has not answered; a sequence number afterwards.
-        let since = record.get().acknowledged[0];
         for _ in 0..ATTEMPTS {
             let state = record.state();
             if !state.phase().is_alive() {
@@ -93,13 +91,9 @@ impl Segment {
             }
             self.note_sequence_numbers(record, state.phase(), side);
             let next = state.after(side, event, self.now);
-            if next == state {
-                break;
-            }
-            if record.replace_state(state, next) {
-                // By whoever has made this change, so it is measured once.
-                if next.phase().answers(state.phase()) {
-                    maps::answered(next.backend(), since);
+            if next == state || record.replace_state(state, next) {
+                if state.is_timed() {
+                    timing::note(record, state, side, self.event);
                 }
                 break;
             }
@@ -133,7 +127,7 @@ impl Segment {
         }
         let [by_client, by_backend] = record.get().acknowledged;
         if side as u8 == Side::Client as u8 {
-            // As long as the backend has not answered, there stands since when it has not.
+            // Until the backend has answered there is nothing that the client could acknowledge.
             if phase > Phase::ANSWERED && NatRecord::is_news(by_client, self.acknowledgment) {
                 record.update(|record| record.acknowledged[0] = self.acknowledgment);
             }

@@ -1,13 +1,20 @@
 //! A small HTTP server that says which backend it is.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result};
 use axum::{
     Router,
-    http::HeaderValue,
+    http::{HeaderValue, StatusCode},
     response::{IntoResponse as _, Response},
-    routing::get,
+    routing::{get, put},
     serve::ListenerExt as _,
 };
 use clap::Args;
@@ -21,7 +28,7 @@ pub(crate) struct Options {
     /// Where to listen; may be given several times
     #[arg(long, required = true, value_name = "ADDRESS:PORT")]
     listen: Vec<SocketAddr>,
-    /// How long each answer takes, health checks apart
+    /// How long each answer takes, health checks apart; `PUT /delay` says another time from then on
     #[arg(long, default_value = "0s", value_parser = humantime::parse_duration)]
     delay: Duration,
 }
@@ -30,13 +37,21 @@ pub(crate) struct Options {
 pub(crate) async fn run(options: Options) -> Result<()> {
     let Options { name, listen, delay } = options;
     let header = HeaderValue::from_str(&name).context("the name goes into an HTTP header")?;
+    let delay = Arc::new(Delay::new(delay));
+    let delayed = Arc::clone(&delay);
     let answer = move || async move {
-        sleep(delay).await;
+        sleep(delayed.get()).await;
         let mut response: Response = format!("{name}\n").into_response();
         response.headers_mut().insert("x-backend", header);
         response
     };
-    let app = Router::new().route("/healthz", get(|| async { "ok\n" })).fallback(answer);
+    let set_delay = move |text: String| async move {
+        let Ok(duration) = humantime::parse_duration(&text) else { return StatusCode::BAD_REQUEST };
+        delay.set(duration);
+        StatusCode::OK
+    };
+    let app =
+        Router::new().route("/healthz", get(|| async { "ok\n" })).route("/delay", put(set_delay)).fallback(answer);
 
     let mut servers = JoinSet::new();
     for address in listen {
@@ -53,4 +68,23 @@ pub(crate) async fn run(options: Options) -> Result<()> {
         server??;
     }
     Ok(())
+}
+
+/// How long an answer takes, which may change at any time.
+struct Delay(AtomicU64);
+
+impl Delay {
+    fn new(duration: Duration) -> Self {
+        let delay = Self(AtomicU64::new(0));
+        delay.set(duration);
+        delay
+    }
+
+    fn set(&self, duration: Duration) {
+        self.0.store(duration.as_millis().try_into().unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    fn get(&self) -> Duration {
+        Duration::from_millis(self.0.load(Ordering::Relaxed))
+    }
 }

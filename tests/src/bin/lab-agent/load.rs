@@ -51,6 +51,9 @@ pub(crate) struct Options {
     /// Keep TCP connections for the next request, where by default each request opens its own
     #[arg(long)]
     keep_alive: bool,
+    /// Close connections that are not kept only so long after their answer
+    #[arg(long, default_value = "0s", value_parser = humantime::parse_duration)]
+    hold: Duration,
     /// A request that takes longer has failed
     #[arg(long, default_value = "5s", value_parser = humantime::parse_duration)]
     timeout: Duration,
@@ -173,6 +176,7 @@ struct Target {
     host: String,
     path: String,
     keep_alive: bool,
+    hold: Duration,
     timeout: Duration,
 }
 
@@ -192,6 +196,7 @@ impl Target {
             host: authority.to_string(),
             path: url.path_and_query().map_or("/", |path| path.as_str()).into(),
             keep_alive: options.keep_alive,
+            hold: options.hold,
             timeout: options.timeout,
         })
     }
@@ -203,7 +208,8 @@ impl Target {
             _ => self.connect().await?,
         };
         let mut request = Request::get(&self.path).header(HOST, &self.host);
-        if !self.keep_alive {
+        let is_held = !self.hold.is_zero();
+        if !self.keep_alive && !is_held {
             request = request.header(CONNECTION, "close");
         }
         let answer = connection.send_request(request.body(Body::empty())?).await.context("request")?;
@@ -213,6 +219,12 @@ impl Target {
         if self.keep_alive {
             connection.ready().await.context("keep the connection")?;
             *kept = Some(connection);
+        } else if is_held {
+            let hold = self.hold;
+            tokio::spawn(async move {
+                sleep(hold).await;
+                drop(connection);
+            });
         }
         let name = match head.headers.get("x-backend") {
             Some(name) => name.as_bytes(),

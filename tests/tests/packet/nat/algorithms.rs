@@ -12,7 +12,7 @@ use lb_userspace::{config::NatTimeouts, dataplane::Sweep, model::Subject};
 use super::scene::{BACKEND_PORT, Scene, Setup, endpoints};
 use crate::{
     case::Action,
-    packet::flags::{ACK, FIN, RST, SYN},
+    packet::flags::{ACK, FIN, PSH, RST, SYN},
     sandbox::stay_on,
     world::{BACKEND, FAMILIES, PROTOCOLS, SERVICE},
 };
@@ -20,7 +20,7 @@ use crate::{
 /// Where the rotation stands: behind the slots.
 const ROTATION_CHUNK: u32 = 100;
 const SECOND: BackendId = BackendId::truncate(BACKEND.get() + 1);
-const PORT: u16 = 2000;
+pub(super) const PORT: u16 = 2000;
 
 impl Scene {
     /// Lets a scheduler choose between the backend and a second one, which has the port after.
@@ -68,7 +68,7 @@ impl Scene {
     }
 
     /// How long both backends take at this time, as far as that is known.
-    fn latencies(&mut self, now: u64) -> [Option<Duration>; 2] {
+    pub(super) fn latencies(&mut self, now: u64) -> [Option<Duration>; 2] {
         let latencies = self.balancer.maps().latencies();
         [BACKEND, SECOND].map(|backend| latencies.of(backend, FlowTime(now)))
     }
@@ -88,7 +88,7 @@ impl Scene {
     }
 
     /// What the daemon finds when flows may not be silent for so long.
-    fn sweep(&self, timeout: Duration) -> Sweep {
+    pub(super) fn sweep(&self, timeout: Duration) -> Sweep {
         let timeouts =
             NatTimeouts { opening: timeout, half_closed: timeout, time_wait: timeout, ..NatTimeouts::default() };
         let mut subjects = [Subject {
@@ -138,8 +138,8 @@ fn the_fewest_connections_are_those_that_neither_side_has_ended() {
 
 const MICROSECOND: u64 = 1000;
 const MILLISECOND: u64 = 1000 * MICROSECOND;
-/// When the clock begins: in odd nanoseconds, as the record of a flow holds it.
-const START: u64 = (1 << 40) + 1;
+/// When the clock begins.
+pub(super) const START: u64 = 1 << 40;
 
 #[test]
 fn how_long_an_answer_takes_is_measured_where_it_decides() {
@@ -186,6 +186,44 @@ fn new_flows_go_to_the_faster_one_and_come_back_when_the_other_one_is_as_fast() 
         assert!(slower < 0.15, "{slower}");
         scene.share_of_second(4000..5000, &mut now, [fast, fast]);
         let again = scene.share_of_second(5000..6000, &mut now, [fast, fast]);
+        assert!(again > 0.4, "{again}, and more as long as it has fewer connections");
+    }
+}
+
+/// As `share_of_second`, but that it takes no time to take a connection, and so long to reply to what is asked there.
+fn share_of_second_by_replies(scene: &mut Scene, ports: Range<u16>, now: &mut u64, replies_after: [u64; 2]) -> f64 {
+    let (count, mut of_second) = (ports.len(), 0);
+    for port in ports {
+        let (number, source) = scene.begin(IpNumber::TCP, port);
+        of_second += number;
+        scene.balancer.set_time(*now + 50 * MICROSECOND);
+        scene.answer_of(number, IpNumber::TCP, source);
+        scene.send(&scene.request_from(IpNumber::TCP, port).with_flags(PSH | ACK, 2, 5001));
+        *now += 50 * MICROSECOND + replies_after[usize::from(number)];
+        scene.balancer.set_time(*now);
+        let mut reply = scene.reply(IpNumber::TCP, source).with_flags(PSH | ACK, 5001, 7);
+        reply.source.set_port(BACKEND_PORT + number);
+        scene.answer(&reply);
+        *now += 10 * MILLISECOND;
+        scene.balancer.set_time(*now);
+    }
+    f64::from(of_second) / f64::from(u16::try_from(count).expect("a few"))
+}
+
+#[test]
+fn new_flows_leave_an_application_that_becomes_slow_however_fast_its_kernel_takes_connections() {
+    for mut scene in scenes() {
+        scene.schedule(&[BACKEND, SECOND], Policy::FASTEST);
+        scene.balancer.maps().store_hot_load(SERVICE, HotLoad(u64::MAX));
+        let mut now = START;
+        scene.balancer.set_time(now);
+        let [fast, slow] = [2 * MILLISECOND, 20 * MILLISECOND];
+        let even = share_of_second_by_replies(&mut scene, 2000..3000, &mut now, [fast, fast]);
+        assert!((0.4..0.6).contains(&even), "{even}");
+        let slower = share_of_second_by_replies(&mut scene, 3000..4000, &mut now, [fast, slow]);
+        assert!(slower < 0.15, "{slower}");
+        share_of_second_by_replies(&mut scene, 4000..5000, &mut now, [fast, fast]);
+        let again = share_of_second_by_replies(&mut scene, 5000..6000, &mut now, [fast, fast]);
         assert!(again > 0.4, "{again}, and more as long as it has fewer connections");
     }
 }

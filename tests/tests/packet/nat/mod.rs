@@ -6,6 +6,7 @@ mod algorithms;
 mod both_ways;
 mod echo;
 mod fields;
+mod latencies;
 mod one_packet;
 mod phases;
 mod ports;
