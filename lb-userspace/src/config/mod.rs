@@ -20,6 +20,7 @@ mod table;
 mod text;
 mod translation;
 mod vrrp;
+mod weights;
 mod word;
 
 #[cfg(test)]
@@ -91,7 +92,7 @@ impl Config {
 
     /// What may not work, or not as well as it could. In sentences.
     pub fn warnings(&self) -> Vec<String> {
-        [translation::warnings(self), latency::warnings(self)].concat()
+        [translation::warnings(self), latency::warnings(self), weights::warnings(self)].concat()
     }
 
     /// Reads and validates the file at `path`.

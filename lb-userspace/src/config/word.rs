@@ -9,6 +9,9 @@ pub(super) trait Word: Copy + Display + 'static {
     /// All values, in the order in which an error lists them.
     const ALL: &'static [Self];
 
+    /// What other balancers call some of them.
+    const ELSEWHERE: &'static [(&'static str, Self)] = &[];
+
     /// The value that `text` names.
     fn parse(text: &str) -> Result<Self, Problem> {
         if let Some(&value) = Self::ALL.iter().find(|value| value.to_string() == text) {
@@ -16,7 +19,8 @@ pub(super) trait Word: Copy + Display + 'static {
         }
         let words: Vec<String> = Self::ALL.iter().map(Self::to_string).collect();
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
-        let help = match closest(text, &words) {
+        let elsewhere = Self::ELSEWHERE.iter().find(|(name, _)| *name == text).map(|(_, value)| value.to_string());
+        let help = match elsewhere.as_deref().or_else(|| closest(text, &words)) {
             Some(meant) => format!("did you mean {meant:?}?"),
             None => format!("write {}", alternatives(&words)),
         };

@@ -207,7 +207,7 @@ impl Daemon {
         self.check_reload(&config)?;
         let failed = |error: anyhow::Error| Refusal::Failed(format!("{error:#}"));
         let (desired, _) = self.executor.state.merge(config.services.clone()).map_err(failed)?;
-        let (warnings, changes) = (self.core.lost_by(&desired), self.core.changed_by(&desired));
+        let (mut warnings, changes) = (self.core.lost_by(&desired), self.core.changed_by(&desired));
         let effects = self.core.apply(desired, Instant::now()).map_err(|error| Refusal::Failed(error.to_string()))?;
         self.config = config;
         let resized = self.resize_flow_table();
@@ -215,11 +215,11 @@ impl Daemon {
         for change in &changes {
             log::info!("reload: {change}");
         }
+        if let Ok(ports) = setup::kernel_ports() {
+            warnings.extend(setup::warnings(&self.config, ports));
+        }
         for warning in &warnings {
             log::warn!("{warning}");
-        }
-        if let Ok(ports) = setup::kernel_ports() {
-            setup::warn_of(&self.config, ports);
         }
         let done = self.executor.run(effects, &self.core).await;
         self.restore_announced().await;

@@ -82,7 +82,9 @@ pub(super) async fn start(options: Options) -> anyhow::Result<(Daemon, Events)> 
         sources_in_use: nat.iter().flat_map(|table| table.flows()).map(|(_, record)| record.source).collect(),
         free_ports: Ports::beside(kernel_ports),
     };
-    warn_of(&config, kernel_ports);
+    for warning in warnings(&config, kernel_ports) {
+        log::warn!("{warning}");
+    }
     let mut core = Core::new(config.node.clone(), found, Instant::now());
     let effects = core.apply(desired, Instant::now())?;
     let mut executor = Executor::new(dataplane, state, announcer, resolver, reports_sender);
@@ -150,22 +152,19 @@ pub(super) fn report(opened: Opened) {
     }
 }
 
-/// Says what may not work of a configuration, on a node whose kernel uses these ports for connections of its own.
-pub(super) fn warn_of(config: &Config, kernel_ports: Ports) {
-    for warning in config.warnings() {
-        log::warn!("{warning}");
-    }
-    for service in &config.services {
+/// What may not work of a configuration, on a node whose kernel uses these ports for connections of its own. In sentences.
+pub(super) fn warnings(config: &Config, kernel_ports: Ports) -> Vec<String> {
+    let overlapping = config.services.iter().filter_map(|service| {
         // Other sources may be addresses that the kernel begins no connections from.
         let has_own = !service.nat.sources.is_empty() || !config.node.nat_sources.is_empty();
-        if let Some(ports) = service.nat.ports.filter(|ports| !has_own && ports.overlap(kernel_ports)) {
-            log::warn!(
-                "service {:?}: ports {ports} are also those that this host gives to connections of its own ({kernel_ports}), from the \
-                 same address: keep it off them (net.ipv4.ip_local_port_range, net.ipv4.ip_local_reserved_ports), or write sources",
-                service.name
-            );
-        }
-    }
+        let ports = service.nat.ports.filter(|ports| !has_own && ports.overlap(kernel_ports))?;
+        Some(format!(
+            "service {:?}: ports {ports} are also those that this host gives to connections of its own ({kernel_ports}), from the \
+             same address: keep it off them (net.ipv4.ip_local_port_range, net.ipv4.ip_local_reserved_ports), or write sources",
+            service.name
+        ))
+    });
+    config.warnings().into_iter().chain(overlapping).collect()
 }
 
 /// Says so where the table of translated flows is not as large as `wanted`.

@@ -111,6 +111,23 @@ impl Word for Algorithm {
         Self::LeastConnections,
         Self::LeastResponseTime,
     ];
+
+    /// The names that ipvsadm, HAProxy and nginx have.
+    const ELSEWHERE: &'static [(&'static str, Self)] = &[
+        ("mh", Self::Maglev),
+        ("sh", Self::SourceHash),
+        ("source", Self::SourceHash),
+        ("ip_hash", Self::SourceHash),
+        ("rr", Self::RoundRobin),
+        ("wrr", Self::WeightedRoundRobin),
+        ("roundrobin", Self::WeightedRoundRobin),
+        ("static-rr", Self::WeightedRoundRobin),
+        ("lc", Self::LeastConnections),
+        ("wlc", Self::LeastConnections),
+        ("leastconn", Self::LeastConnections),
+        ("least_conn", Self::LeastConnections),
+        ("least_time", Self::LeastResponseTime),
+    ];
 }
 
 /// Which flows are remembered.

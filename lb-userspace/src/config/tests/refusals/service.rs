@@ -136,6 +136,14 @@ fn a_misspelt_algorithm_is_refused() {
 }
 
 #[test]
+fn an_algorithm_by_the_name_that_another_balancer_has_is_told_its_name() {
+    assert_snapshot!(refusal_with(r#""maglev""#, r#""wlc""#), @r#"
+    lb.toml:22: service "crm-web": algorithm "wlc" is not known
+        did you mean "least-connections"?
+    "#);
+}
+
+#[test]
 fn an_unknown_forwarding_mode_is_refused() {
     assert_snapshot!(refusal_with(r#""ipip""#, r#""vxlan""#), @r#"
     lb.toml:51: service "dns": forwarding "vxlan" is not known
