@@ -7,7 +7,7 @@ use crate::NetU16;
 
 /// Requests, of both families: the number that ICMP has in headers of IPv4.
 pub const REQUEST: u8 = ICMP;
-/// Replies, of both families: a number that nobody speaks.
+/// Replies, of both families. Packets whose own protocol has this number are none of ours: only TCP, UDP and ICMP are parsed.
 pub const REPLY: u8 = REQUEST | IS_REPLY;
 
 /// Not in the number of any protocol that flows have.

@@ -4,7 +4,7 @@
 //! [`VERSION`], which names the folder of the pins.
 
 /// Version of the map layout.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 
 /// Lets the daemon map an array into its memory (`BPF_F_MMAPABLE` of linux/bpf.h).
 pub const MMAPABLE: u32 = 1 << 10;

@@ -12,7 +12,8 @@
 //!
 //! | what | how |
 //! |---|---|
-//! | counters, turns | per CPU |
+//! | counters, turns, what is handed over to `translate` | per CPU |
+//! | since when clients wait | by plain stores of every packet of a timed flow |
 //! | entries of the flow table, words of the indices of translated flows, states of their records | by compare-and-swap |
 //! | other parts of such a record | by plain stores of whoever has claimed its place; the way back and what was acknowledged by every packet of the flow |
 //! | connections of backends | by atomic additions |
@@ -33,6 +34,7 @@ use lb_common::Verdict;
 mod affinity;
 mod flow;
 mod forward;
+mod hand_over;
 mod maps;
 mod nat;
 mod parse;
@@ -64,7 +66,7 @@ fn process(ctx: &mut XdpContext) -> Result<Verdict, Verdict> {
     let service = match service::find(&packet.flow) {
         Ok(service) if !service.nat.is_in_use() => service,
         Err(verdict) if !nat::may_be_reply(&packet) => return Err(verdict),
-        found => return Err(maps::go_on_in_translate(ctx, &packet, found.ok())),
+        found => return Err(hand_over::go_on_in_translate(ctx, &packet, found.ok())),
     };
     let hash = packet.flow.hash(maps::hash_key());
     let backend = flow::backend_of(ctx, &mut packet, service, hash)?;

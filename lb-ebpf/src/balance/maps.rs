@@ -7,13 +7,13 @@ use aya_ebpf::{
     btf_maps::{self, ArrayOfMaps},
     helpers::generated::{bpf_check_mtu, bpf_get_smp_processor_id, bpf_ktime_get_coarse_ns},
     macros::{btf_map, map},
-    maps::{Array, DevMap, HashMap, LruHashMap, PerCpuArray, ProgramArray},
+    maps::{Array, DevMap, HashMap, LruHashMap, PerCpuArray},
     programs::XdpContext,
 };
 use lb_common::{
     Address, AffinityClient, AffinityEntry, BackendId, BackendRow, Condition, Connections, Directory, FlowEntry,
     FlowTables, FlowTime, HashKey, MacAddress, NetU16, NetU32, QuicServer, Ring, RowIndex, Scheduler, ServerOf,
-    Service, ServiceId, SlotWord, Tracking, Traffic, Verdict, VirtualRouter,
+    ServiceId, SlotWord, Tracking, Traffic, Verdict, VirtualRouter,
     flow_table::{self, Bucket},
     layout::{self, INNER_MAP, MMAPABLE},
     mac_word,
@@ -29,8 +29,6 @@ pub use self::{
     },
     nat::{MapRecord, NatBucket, nat_bits, nat_bucket, nat_record, nat_source, nat_wait, virtual_address},
 };
-
-use crate::parse::Packet;
 
 mod affinity;
 mod connections;
@@ -98,11 +96,6 @@ static NAT_TABLE: Array<NatTable> = Array::pinned(1, MMAPABLE);
 static NAT_SOURCES: Array<NatSource> = Array::pinned(layout::NAT_SOURCES, 0);
 #[map]
 static VIRTUAL_ADDRESSES: Array<Address> = Array::pinned(layout::MAX_SERVICES, 0);
-#[map]
-static PROGRAMS: ProgramArray = ProgramArray::pinned(1, 0);
-/// What the program that translates goes on with, on this CPU.
-#[map]
-static HANDED_OVER: PerCpuArray<HandedOver> = PerCpuArray::with_max_entries(1, 0);
 #[map]
 static QUIC_SERVERS: HashMap<QuicServer, BackendId> = HashMap::pinned(BackendId::COUNT, NO_PREALLOC);
 #[map]
@@ -325,38 +318,6 @@ pub fn now() -> FlowTime {
     }
     // SAFETY: the helper takes nothing and returns a number.
     FlowTime(unsafe { bpf_ktime_get_coarse_ns() })
-}
-
-/// What the program that translates goes on with.
-pub struct HandedOver {
-    pub packet: Packet,
-    /// The service of the packet; one that does not exist if it is for none.
-    pub service: Service,
-}
-
-/// Goes on in the program that translates. It returns only if that is not there, with what becomes of the packet then.
-#[inline(always)]
-pub fn go_on_in_translate(ctx: &XdpContext, packet: &Packet, service: Option<&Service>) -> Verdict {
-    if let Some(place) = HANDED_OVER.get_ptr_mut(0) {
-        // SAFETY: the place belongs to this CPU, and XDP programs do not interrupt each other on one CPU.
-        unsafe {
-            (*place).packet = *packet;
-            (*place).service.id = ServiceId::default();
-            if let Some(service) = service {
-                (*place).service = *service;
-            }
-        }
-    }
-    // SAFETY: the program takes the same context, and nothing of this one is needed any more.
-    unsafe { PROGRAMS.tail_call(ctx, 0) };
-    Verdict::DropInternal
-}
-
-/// What [`go_on_in_translate`] has handed over to this run of the program.
-#[inline(always)]
-pub fn handed_over() -> Option<&'static HandedOver> {
-    // SAFETY: as there; nobody writes before the next packet.
-    HANDED_OVER.get_ptr(0).map(|place| unsafe { &*place })
 }
 
 /// Whether the interface `ifindex` takes an IP packet of `len` bytes.

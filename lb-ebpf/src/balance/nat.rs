@@ -15,7 +15,8 @@ use self::{
     table::{FORWARD, REVERSE},
 };
 use crate::{
-    maps::{self, HandedOver, MapRecord},
+    hand_over::{self, HandedOver},
+    maps::{self, MapRecord},
     parse::Packet,
     reset,
 };
@@ -80,7 +81,7 @@ pub fn may_be_reply(packet: &Packet) -> bool {
 /// A packet from a client to a service that translates, or one for no service that may be the reply of a backend.
 #[inline(always)]
 pub fn process(ctx: &mut XdpContext) -> Result<Verdict, Verdict> {
-    let HandedOver { packet, service } = maps::handed_over().ok_or(Verdict::DropInternal)?;
+    let HandedOver { packet, service } = hand_over::handed_over().ok_or(Verdict::DropInternal)?;
     let mut packet = *packet;
     if !packet.flow.ipv4 && packet.flow.source.is_mapped() {
         // As a source it would be taken for that IPv4 address, and be sent what it never asked for.

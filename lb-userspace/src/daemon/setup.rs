@@ -94,11 +94,15 @@ pub(super) async fn start(options: Options) -> anyhow::Result<(Daemon, Events)> 
     executor.run(effects, &core).await?;
     report_nat_table(&executor.dataplane, config.node.nat_table);
     let attachments = attach(&mut executor.dataplane, &config)?;
-    if let Some(before) = executor.dataplane.take_in_clients()? {
-        log::info!(
+    match executor.dataplane.take_in_clients() {
+        Ok(None) => {}
+        Ok(Some(before)) => log::info!(
             "the table of clients had room for {before} before, and has for {} now; its clients keep their servers",
             config.node.affinity_table
-        );
+        ),
+        Err(error) => {
+            log::error!("some clients of the last moments may get other servers: {:#}", anyhow::Error::from(error));
+        }
     }
     // What cannot be announced is logged, and the rest goes on.
     let _ = executor.run(announcements, &core).await;

@@ -28,6 +28,17 @@ enum Shortage {
 impl Shortage {
     const ALL: [Self; 5] = [Self::NatTable, Self::Ports, Self::Connections, Self::Refused, Self::FlowTable];
 
+    /// What it is that ran out.
+    const fn name(self) -> &'static str {
+        match self {
+            Self::NatTable => "room in the table of translated flows",
+            Self::Ports => "source ports",
+            Self::Connections => "backends with less than their max_connections",
+            Self::Refused => "room for new connections that on_full = \"reset\" refuses",
+            Self::FlowTable => "room in the flow table",
+        }
+    }
+
     fn describe(self, count: u64) -> String {
         match self {
             Self::NatTable => format!(
@@ -35,16 +46,18 @@ impl Shortage {
                  raise nat_table in [node], or shorten the timeouts of the services that translate"
             ),
             Self::Ports => format!(
-                "{count} packets of new flows were dropped in the last minute, since no source port was free (`lbctl stats` shows which \
-                 source is used up); add sources or ports in [service.nat], or shorten time_wait_timeout"
+                "{count} packets of new flows were dropped in the last minute, since no source port was free: with full-nat add sources or ports \
+                 in [service.nat] (`lbctl stats` shows what is used up); with nat the client has another flow from the same port to the \
+                 same backend, by another virtual IP"
             ),
             Self::Connections => format!(
                 "{count} packets of new flows were dropped in the last minute, since all backends of their service have their \
-                 max_connections (`lbctl backend list` shows who)"
+                 max_connections (`lbctl backend list` shows who): raise them, or add backends"
             ),
             Self::Refused => format!(
-                "{count} new connections were answered with a reset in the last minute, as on_full says, since there was no source port, no \
-                 room in the table of translated flows, or no backend with room (`lbctl stats`, `lbctl backend list`)"
+                "{count} new connections were answered with a reset in the last minute, as on_full says, since there was no backend with room \
+                 (`lbctl backend list`: raise max_connections, or add backends), no source port, or no room in the table of translated flows \
+                 (`lbctl stats`: add sources, or raise nat_table)"
             ),
             Self::FlowTable => format!(
                 "{count} flows were not remembered in the last minute, since the flow table had no room for them; raise flow_table in [node]"
@@ -118,7 +131,7 @@ impl Daemon {
                     log::warn!("{problem}");
                 }
                 for shortage in over {
-                    log::info!("this is over for a minute: {shortage:?} ran out");
+                    log::info!("no shortage for a minute of {}", shortage.name());
                 }
             }
             Err(error) => log::error!("cannot read the counters: {error}"),

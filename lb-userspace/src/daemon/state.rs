@@ -226,16 +226,26 @@ impl StateDir {
 enum ReadError {
     #[error("cannot read {}", path.display())]
     Io { path: PathBuf, source: io::Error },
-    #[error("{} is damaged; restart lbd, which puts it aside and goes on without (packets go on meanwhile)", path.display())]
+    #[error(
+        "{} is damaged: any change with lbctl writes it anew from what lbd knows; without one, the next start of lbd puts it aside",
+        path.display()
+    )]
     Damaged { path: PathBuf, source: serde_json::Error },
+    #[error(
+        "{} says what this lbd does not know: another version has written it. Start that one, or move the file away: then the changes that \
+         were made with lbctl are not in force",
+        path.display()
+    )]
+    Unknown { path: PathBuf, source: serde_json::Error },
 }
 
 /// Reads a list; without the file it is empty.
 fn read<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>, ReadError> {
     match fs::read(path) {
-        Ok(json) => {
-            serde_json::from_slice(&json).map_err(|source| ReadError::Damaged { path: path.to_owned(), source })
-        }
+        Ok(json) => serde_json::from_slice(&json).map_err(|source| {
+            let path = path.to_owned();
+            if source.is_data() { ReadError::Unknown { path, source } } else { ReadError::Damaged { path, source } }
+        }),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
         Err(source) => Err(ReadError::Io { path: path.to_owned(), source }),
     }
@@ -407,13 +417,24 @@ mod tests {
     }
 
     #[test]
+    fn a_file_that_another_version_has_written_stays_where_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = StateDir::open(folder.path()).unwrap();
+        fs::write(folder.path().join("changes.json"), "{}").unwrap();
+        state.set_damaged_aside().unwrap();
+        let refused = format!("{:#}", state.merge(vec![service()]).unwrap_err());
+        assert!(refused.contains("another version") && refused.contains("expected a sequence"), "{refused}");
+        assert_eq!(state.problems(), Vec::<String>::new());
+    }
+
+    #[test]
     fn damaged_files_are_put_aside_and_told_of_until_they_are_removed() {
         let folder = tempfile::tempdir().unwrap();
         let state = StateDir::open(folder.path()).unwrap();
         state.save([(&DesiredService::as_declared(service()), Memory::default())].into_iter()).unwrap();
         state.set_damaged_aside().unwrap();
         assert_eq!((state.problems(), state.memories().unwrap().len()), (Vec::new(), 1), "nothing is wrong with it");
-        for damage in ["[{\"declared\":", "", "{}"] {
+        for damage in ["[{\"declared\":", ""] {
             fs::write(folder.path().join("changes.json"), damage).unwrap();
             fs::write(folder.path().join("declared.json"), damage).unwrap();
             assert!(state.memories().is_err() && state.merge(vec![service()]).is_err());
@@ -423,11 +444,11 @@ mod tests {
         }
         let kept = |name: &str| fs::read_to_string(folder.path().join(name)).unwrap();
         assert_eq!(kept("changes.damaged-1"), "[{\"declared\":");
-        assert_eq!(["changes.damaged-2", "declared.damaged-3"].map(kept), ["", "{}"]);
-        assert_eq!(state.problems().len(), 6);
+        assert_eq!(["changes.damaged-2", "declared.damaged-2"].map(kept), ["", ""]);
+        assert_eq!(state.problems().len(), 4);
         assert!(state.problems()[0].contains("changes.damaged-1"));
         fs::remove_file(folder.path().join("changes.damaged-1")).unwrap();
-        assert_eq!(state.problems().len(), 5);
+        assert_eq!(state.problems().len(), 3);
     }
 
     #[test]

@@ -65,6 +65,7 @@ impl Dataplane {
     /// and no packet misses both; a change of mode detaches it first.
     pub fn attach(&mut self, interface: &config::Interface) -> Result<Attachment, DataplaneError> {
         let ifindex = interface_index(&interface.name)?;
+        self.programs.keep();
         let modes: &[AttachMode] = match interface.xdp {
             config::XdpMode::Auto => &AttachMode::ALL,
             config::XdpMode::Native => &[AttachMode::Native],
@@ -103,6 +104,7 @@ impl Dataplane {
                 detach(&pin)?;
             }
         }
+        self.programs.unpin_others()?;
         migrate::finish(&self.pins)
     }
 

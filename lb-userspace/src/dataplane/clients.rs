@@ -76,8 +76,10 @@ impl AffinityClients {
         let room = self.size()? as usize;
         let mut map = self.map()?;
         for (client, entry) in &clients[clients.len().saturating_sub(room)..] {
-            if get(&map, client)?.is_none_or(|known| known.seen < entry.seen) {
-                map.insert(client, entry, 0).map_err(map_error)?;
+            match get(&map, client)? {
+                None => insert_if_missing(&mut map, client, entry)?,
+                Some(known) if known.seen < entry.seen => map.insert(client, entry, 0).map_err(map_error)?,
+                Some(_) => {}
             }
         }
         Ok(())
@@ -134,6 +136,19 @@ fn get(
         Ok(entry) => Ok(Some(entry)),
         Err(error) if is_missing(&error) => Ok(None),
         Err(error) => Err(map_error(error)),
+    }
+}
+
+/// Puts a client of which nothing is known; a packet that was faster knows better.
+fn insert_if_missing(
+    map: &mut HashMap<MapData, AffinityClient, AffinityEntry>,
+    client: &AffinityClient,
+    entry: &AffinityEntry,
+) -> Result<(), DataplaneError> {
+    const NOEXIST: u64 = 1;
+    match map.insert(client, entry, NOEXIST) {
+        Err(MapError::SyscallError(error)) if error.io_error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        inserted => inserted.map_err(map_error),
     }
 }
 

@@ -112,6 +112,16 @@ pub enum DataplaneError {
         /// The folder.
         path: PathBuf,
     },
+    /// An earlier daemon left maps whose layout is not read.
+    #[error(
+        "{} was left by an lbd in development, whose maps this one does not read; `lbd unload` removes it, and cuts the connections of \
+         services that translate",
+        path.display()
+    )]
+    UnknownLayout {
+        /// The folder of its pins.
+        path: PathBuf,
+    },
     /// The place for pins is not on a bpf file system.
     #[error("{} is not on a bpf file system; mount one: mount -t bpf bpf /sys/fs/bpf", path.display())]
     NotBpffs {

@@ -16,9 +16,16 @@ pub use self::downgrade::{Downgraded, downgrade};
 use self::folder::Folder;
 use super::{DataplaneError, Pins};
 
+/// A layout that only versions in development had. What they left is not read.
+const UNRELEASED: u32 = 4;
+
 /// Makes the folder of this layout from that of the layout before, if there is one; whether there was. The older folder stays
 /// until [`finish`].
 pub(super) fn upgrade(pins: &Pins) -> Result<bool, DataplaneError> {
+    let unreleased = Folder::of(pins, UNRELEASED);
+    if unreleased.is_whole() {
+        return Err(DataplaneError::UnknownLayout { path: unreleased.path().to_owned() });
+    }
     let (old, new) = (Folder::of(pins, v3::VERSION), Folder::current(pins));
     if !old.is_whole() {
         old.remove_maps()?;
@@ -58,9 +65,12 @@ fn remove_stranger(old: &Folder) -> Result<(), DataplaneError> {
 
 /// The folders of older layouts, for those who remove all.
 pub(super) fn remove_older(pins: &Pins) -> Result<(), DataplaneError> {
-    let old = Folder::of(pins, v3::VERSION);
-    old.detach_links()?;
-    old.remove()
+    for version in [v3::VERSION, UNRELEASED] {
+        let old = Folder::of(pins, version);
+        old.detach_links()?;
+        old.remove()?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

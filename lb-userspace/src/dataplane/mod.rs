@@ -15,6 +15,7 @@ mod migrate;
 mod nat;
 pub mod object;
 mod pins;
+mod programs;
 mod virtual_macs;
 mod words;
 
@@ -22,7 +23,7 @@ use std::{path::Path, sync::Arc};
 
 use aya::{
     Ebpf, EbpfLoader,
-    maps::{Array, Map, MapData, ProgramArray},
+    maps::{Array, Map, MapData},
     programs::Xdp,
 };
 use lb_common::{
@@ -45,7 +46,10 @@ pub use pins::Pins;
 pub use virtual_macs::VirtualMacs;
 pub use words::Words;
 
-use self::flow_tables::{Places, flow_table_pins};
+use self::{
+    flow_tables::{Places, flow_table_pins},
+    programs::Programs,
+};
 
 /// How much the eBPF programs log. Off, the verifier removes the logging code, so it costs nothing.
 pub type LogLevel = Option<log::Level>;
@@ -60,8 +64,7 @@ pub struct Dataplane {
     pins: Pins,
     /// The table of clients that the program of before goes on to use, where this one has another.
     clients_before: Option<AffinityClients>,
-    /// Kept, since without its pin and without anybody who has it open its places are emptied.
-    _programs: ProgramArray<MapData>,
+    programs: Programs,
 }
 
 impl Dataplane {
@@ -101,10 +104,10 @@ impl Dataplane {
             .load(object::BALANCE)
             .map_err(DataplaneError::Load)?;
         program_of(&mut ebpf, names::BALANCE)?.load().map_err(DataplaneError::Verify)?;
-        let programs = put_translate(&mut ebpf)?;
+        let programs = Programs::put(&mut ebpf, &pins.maps())?;
         let maps = Maps::take_from(&mut ebpf)?;
         let nat = open_nat(&mut ebpf, &pins, maps.connections())?;
-        Ok(Self { ebpf, maps, nat, pins, clients_before, _programs: programs })
+        Ok(Self { ebpf, maps, nat, pins, clients_before, programs })
     }
 
     /// Takes in the clients that have come to the program of before since this one was loaded, when it is attached everywhere. Where the
@@ -152,17 +155,6 @@ fn take_outer(ebpf: &mut Ebpf, name: &'static str) -> Result<MapData, DataplaneE
         Some(Map::ArrayOfMaps(outer)) => Ok(outer),
         _ => Err(DataplaneError::Missing { name }),
     }
-}
-
-/// Lets packets of services that translate find their program.
-fn put_translate(ebpf: &mut Ebpf) -> Result<ProgramArray<MapData>, DataplaneError> {
-    let mut programs: ProgramArray<MapData> = maps::take(ebpf, names::PROGRAMS)?;
-    let translate = program_of(ebpf, names::TRANSLATE)?;
-    translate.load().map_err(DataplaneError::Verify)?;
-    let program = translate.fd().map_err(DataplaneError::Verify)?;
-    let name = names::PROGRAMS;
-    programs.set(0, program, 0).map_err(|source| DataplaneError::Map { name, source })?;
-    Ok(programs)
 }
 
 fn program_of<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut Xdp, DataplaneError> {

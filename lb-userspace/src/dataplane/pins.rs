@@ -1,7 +1,7 @@
 //! The folder of pins: what is in it outlives the daemon.
 //!
 //! ```text
-//! <pins>/v4/              one folder per version of the map layout
+//! <pins>/v5/              one folder per version of the map layout
 //!     SLOTS, ROWS, …      the maps
 //!     links/native-3      the program on interface number 3, in native mode
 //! ```

@@ -37,7 +37,19 @@ pub(crate) struct Balanced {
 impl Balanced {
     /// With the lab's own services.
     pub(crate) fn start(builder: Builder) -> Result<Self> {
+        Self::in_lab(builder.build()?)
+    }
+
+    /// The same, with a service that translates addresses.
+    pub(crate) fn with_nat(builder: Builder) -> Result<Self> {
         let lab = builder.build()?;
+        lab.each_balancer()
+            .try_for_each(|balancer| balancer.write_config(&lb_tests::lab::config::config_with_nat(balancer)))?;
+        Self::in_lab(lab)
+    }
+
+    /// Starts everything in a lab, with the configuration that it has.
+    fn in_lab(lab: Lab) -> Result<Self> {
         let servers = lab.start_servers()?;
         let decaps = lab.start_decaps()?;
         let lbd = lab.start_lbd()?;

@@ -1,7 +1,11 @@
 //! `lbd` ends and starts again, with requests going on: the datapath needs no daemon.
 
 use anyhow::{Result, ensure};
-use lb_tests::lab::{Lab, Limit, Load, config::services, require_root, unique_name};
+use lb_tests::lab::{
+    Lab, Limit, Load,
+    config::{nat_service, services},
+    require_root, unique_name,
+};
 use nix::sys::signal::Signal;
 
 use crate::{
@@ -14,10 +18,10 @@ fn no_request_is_lost_when_lbd_is_killed_and_started_again_under_load() -> Resul
     if !require_root() {
         return Ok(());
     }
-    let mut balanced = Balanced::start(Lab::builder(&unique_name("killed")).backends(3))?;
+    let mut balanced = Balanced::with_nat(Lab::builder(&unique_name("killed")).backends(3))?;
     let start = |lab: &Lab| -> Result<Vec<_>> {
         let load = |url: String| lab.start_load(&Load { rate: Some(100), ..Load::new(url, Limit::None) });
-        services().into_iter().map(|service| load(service.url())).collect()
+        services().into_iter().chain([nat_service()]).map(|service| load(service.url())).collect()
     };
     let retransmissions = balanced.lab.syn_retransmissions()?;
     let loads = start(&balanced.lab)?;

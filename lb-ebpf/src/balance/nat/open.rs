@@ -106,11 +106,14 @@ fn assign_source(
         if hash.0 == NO_MORE {
             break;
         }
+        let word = ReverseWord::new(hash, index).to_bits();
+        let mut claimed = table::claim(REVERSE, hash, word);
         // Where the client's port is kept there is no other one.
-        if attempt >= SECOND_HAND_ATTEMPTS || record.get().source == NatRecord::NO_SOURCE {
-            end_closed(hash, now);
+        let is_second_hand = attempt >= SECOND_HAND_ATTEMPTS || record.get().source == NatRecord::NO_SOURCE;
+        if is_second_hand && matches!(claimed, Claimed::Taken) && end_closed(hash, now) {
+            claimed = table::claim(REVERSE, hash, word);
         }
-        match table::claim(REVERSE, hash, ReverseWord::new(hash, index).to_bits()) {
+        match claimed {
             Claimed::At(reverse) => {
                 record.update(|record| record.reverse = reverse);
                 return Ok(());
@@ -122,14 +125,10 @@ fn assign_source(
     Err(refusal)
 }
 
-/// Ends the connection whose replies have this hash, if its port may be another's.
+/// Ends the connection whose replies have this hash, if its port may be another's; whether it is over.
 #[inline(always)]
-fn end_closed(hash: FlowHash, now: FlowTime) {
-    if let Some((index, record)) = table::find(REVERSE, hash)
-        && record.state().leaves_port(now)
-    {
-        table::end(index);
-    }
+fn end_closed(hash: FlowHash, now: FlowTime) -> bool {
+    table::find(REVERSE, hash).is_some_and(|(index, _)| table::end_closed(index, now))
 }
 
 const NO_MORE: u64 = 0;

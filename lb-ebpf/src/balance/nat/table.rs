@@ -5,7 +5,7 @@
 //! other: all that is on the stack at a time has to fit 512 bytes.
 
 use lb_common::{
-    FlowHash,
+    FlowHash, FlowTime,
     flow_table::WAYS,
     nat::{
         Claim, Index, RecordIndex, ReverseWord, Ways as _, claim as claim_in, find as find_in, forward_word, likely_way,
@@ -78,8 +78,17 @@ pub fn withdraw(index: u32, at: RecordIndex, word: u64) {
 /// Ends a flow: its keys are nobody's from now on, and the daemon frees its place.
 #[inline(always)]
 pub fn end(record: RecordIndex) {
-    nat_end(record.0);
+    nat_end(record.0, ANY);
 }
+
+/// The same of one whose port may be another's at this time. Whether it is over.
+#[inline(always)]
+pub fn end_closed(record: RecordIndex, now: FlowTime) -> bool {
+    nat_end(record.0, now.0) != 0
+}
+
+/// No time: whatever the flow does.
+const ANY: u64 = 0;
 
 #[inline(always)]
 fn bucket_at(index: u32, at: RecordIndex, unknown: u64) -> Option<NatBucket> {
@@ -146,12 +155,12 @@ extern "C" fn nat_claim(index: u32, hash: u64, word: u64) -> u32 {
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn nat_end(record: u32) -> u32 {
+extern "C" fn nat_end(record: u32, closed_at: u64) -> u32 {
     let index = RecordIndex(record);
     let Some(known) = maps::nat_record(index) else { return 0 };
     for _ in 0..ATTEMPTS {
         let state = known.state();
-        if !state.phase().is_alive() {
+        if !state.phase().is_alive() || closed_at != ANY && !state.leaves_port(FlowTime(closed_at)) {
             return 0;
         }
         if known.replace_state(state, state.over()) {

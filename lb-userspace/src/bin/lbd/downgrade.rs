@@ -16,7 +16,9 @@ pub(crate) fn run(pins: &Path) -> anyhow::Result<()> {
             "there are no maps of this lbd below {}: an older one finds what it has left, if anything",
             pins.display()
         ),
-        Downgraded::Refused { translating, scheduled } => bail!("{}", refusal(&translating, &scheduled)),
+        Downgraded::Refused { translating, scheduled, others } => {
+            bail!("{}", refusal(&translating, &scheduled, &others))
+        }
         Downgraded::Done { by_source } => {
             if by_source > 0 {
                 log::warn!(
@@ -31,10 +33,15 @@ pub(crate) fn run(pins: &Path) -> anyhow::Result<()> {
 }
 
 /// Why it cannot be done, and what to do.
-fn refusal(translating: &[ServiceEntry], scheduled: &[ServiceEntry]) -> String {
+fn refusal(translating: &[ServiceEntry], scheduled: &[ServiceEntry], others: &[ServiceEntry]) -> String {
     let reasons = [
         (translating, "translate addresses", "another forwarding than nat and full-nat"),
         (scheduled, "have another algorithm than maglev", "algorithm = \"maglev\""),
+        (
+            others,
+            "balance pings, have affinity or one_packet",
+            "neither protocol = \"icmp\" nor [service.affinity] nor one_packet",
+        ),
     ];
     let reasons = reasons.into_iter().filter(|(services, ..)| !services.is_empty());
     let (what, instead): (Vec<_>, Vec<_>) = reasons
@@ -53,7 +60,11 @@ fn refusal(translating: &[ServiceEntry], scheduled: &[ServiceEntry]) -> String {
 
 /// What the maps know of a service: its address, port and protocol.
 fn name(ServiceEntry { key, .. }: &ServiceEntry) -> String {
-    let protocol = if key.protocol == 6 { "tcp" } else { "udp" };
+    let protocol = match key.protocol {
+        6 => "tcp",
+        17 => "udp",
+        _ => return format!("{}/icmp", key.address.to_ip()),
+    };
     match (key.address.to_ip(), key.port.get()) {
         (address, 0) => format!("{address} (all ports)/{protocol}"),
         (address, port) => format!("{}/{protocol}", SocketAddr::new(address, port)),
@@ -64,7 +75,7 @@ fn name(ServiceEntry { key, .. }: &ServiceEntry) -> String {
 mod tests {
     use std::net::Ipv4Addr;
 
-    use lb_common::{NetU16, Service, ServiceKey};
+    use lb_common::{NetU16, Service, ServiceKey, echo};
 
     use super::*;
 
@@ -76,12 +87,14 @@ mod tests {
         };
         let (web, dns, all) = (service(1, 80, 6), service(1, 53, 17), service(2, 0, 6));
         assert_eq!(
-            refusal(&[all], &[web, dns]),
+            refusal(&[all], &[web, dns], &[]),
             "the older lbd cannot do what these services do, nor read what this one has written down of them: 192.0.2.2 (all ports)/tcp \
              translate addresses; 192.0.2.1:80/tcp, 192.0.2.1:53/udp have another algorithm than maglev. Start this one again, give them \
              another forwarding than nat and full-nat, and algorithm = \"maglev\" in the configuration file, `lbctl reload`, end it, and \
              run this command again"
         );
-        assert!(!refusal(&[], &[web]).contains("forwarding"));
+        assert!(!refusal(&[], &[web], &[]).contains("forwarding"));
+        let pings = refusal(&[], &[], &[service(3, 0, echo::REQUEST)]);
+        assert!(pings.contains("192.0.2.3/icmp balance pings"), "{pings}");
     }
 }

@@ -112,7 +112,7 @@ impl Word for Algorithm {
         Self::LeastResponseTime,
     ];
 
-    /// The names that ipvsadm, HAProxy and nginx have.
+    /// The names that ipvsadm, `HAProxy` and nginx have.
     const ELSEWHERE: &'static [(&'static str, Self)] = &[
         ("mh", Self::Maglev),
         ("sh", Self::SourceHash),

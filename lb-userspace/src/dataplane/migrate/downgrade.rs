@@ -1,7 +1,7 @@
 use std::sync::atomic::Ordering;
 
 use lb_common::{
-    Directory, HashInput, HashInputs, Scheduler, ServiceEntry,
+    Affinity, Directory, HashInput, HashInputs, Policy, Scheduler, ServiceEntry, echo,
     layout::{self, names},
 };
 
@@ -18,6 +18,8 @@ pub enum Downgraded {
         translating: Vec<ServiceEntry>,
         /// They have another algorithm than `maglev`.
         scheduled: Vec<ServiceEntry>,
+        /// They balance pings, keep clients at their servers, or have datagrams that stand for themselves.
+        others: Vec<ServiceEntry>,
     },
     /// It is done.
     Done {
@@ -37,18 +39,26 @@ pub fn downgrade(pins: &Pins) -> Result<Downgraded, DataplaneError> {
         return Ok(Downgraded::NothingThere);
     }
     let services = services(&new)?;
-    let schedulers = schedulers(&new)?;
-    let is_scheduled = |entry: &ServiceEntry| {
-        let word = |words: &Mapped| words.words64()[entry.service.id.get() as usize].load(Ordering::Relaxed);
-        // One that has not begun yet has its turns already.
-        schedulers.as_ref().is_some_and(|words| Scheduler::from_bits(word(words)).turns() > 0)
-            || entry.service.hash.now() != HashInput::FLOW
+    let (schedulers, affinities) = (words(&new, names::SCHEDULERS)?, words(&new, names::AFFINITIES)?);
+    let word = |words: &Option<Mapped>, entry: &ServiceEntry| {
+        let number = entry.service.id.get() as usize;
+        words.as_ref().map_or(0, |words| words.words64()[number].load(Ordering::Relaxed))
     };
     let translates = |entry: &ServiceEntry| entry.service.nat.is_in_use();
-    let translating: Vec<_> = services.iter().copied().filter(translates).collect();
-    let scheduled: Vec<_> = services.iter().copied().filter(is_scheduled).collect();
-    if !translating.is_empty() || !scheduled.is_empty() {
-        return Ok(Downgraded::Refused { translating, scheduled });
+    let is_scheduled = |entry: &ServiceEntry| {
+        let scheduler = Scheduler::from_bits(word(&schedulers, entry));
+        // One that has not begun yet has its turns already, and one without weights has none.
+        scheduler.policy() != Policy::SLOT || scheduler.turns() > 0 || entry.service.hash.now() != HashInput::FLOW
+    };
+    let is_other = |entry: &ServiceEntry| {
+        entry.key.protocol == echo::REQUEST
+            || entry.service.datagrams.are_single()
+            || Affinity::from_bits(word(&affinities, entry)).is_in_use()
+    };
+    let of = |is: &dyn Fn(&ServiceEntry) -> bool| services.iter().copied().filter(is).collect::<Vec<_>>();
+    let (translating, scheduled, others) = (of(&translates), of(&is_scheduled), of(&is_other));
+    if ![&translating, &scheduled, &others].iter().all(|services| services.is_empty()) {
+        return Ok(Downgraded::Refused { translating, scheduled, others });
     }
     let by_source = services.iter().filter(|entry| entry.service.hash != HashInputs::default()).count();
     if old.is_whole() && !new.has_same(&old, names::SLOTS)? {
@@ -67,10 +77,10 @@ pub fn downgrade(pins: &Pins) -> Result<Downgraded, DataplaneError> {
     Ok(Downgraded::Done { by_source })
 }
 
-/// A daemon that has died before it loaded its program has made none.
-fn schedulers(folder: &Folder) -> Result<Option<Mapped>, DataplaneError> {
-    let len = layout::MAX_SERVICES as usize * size_of::<Scheduler>();
-    folder.has(names::SCHEDULERS).then(|| folder.mapped(names::SCHEDULERS, len)).transpose()
+/// A word for each service. A daemon that has died before it loaded its program has made none.
+fn words(folder: &Folder, name: &'static str) -> Result<Option<Mapped>, DataplaneError> {
+    let len = layout::MAX_SERVICES as usize * size_of::<u64>();
+    folder.has(name).then(|| folder.mapped(name, len)).transpose()
 }
 
 fn services(folder: &Folder) -> Result<Vec<ServiceEntry>, DataplaneError> {

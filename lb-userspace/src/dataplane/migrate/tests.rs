@@ -10,9 +10,9 @@ use std::{
 
 use aya::maps::{Array, Map, PerCpuArray, PerCpuValues};
 use lb_common::{
-    BackendId, BackendRow, Directory, Encapsulation, FlowHash, FlowState, HashInput, HashInputs, HashKey, NatMode,
-    NetU16, Policy, QuicIds, RowIndex, Scheduler, Service, ServiceEntry, ServiceId, ServiceKey, SlotWord, Traffic,
-    Verdict,
+    BackendId, BackendRow, Datagrams, Directory, Encapsulation, FlowHash, FlowState, HashInput, HashInputs, HashKey,
+    NatMode, NetU16, Policy, QuicIds, RowIndex, Scheduler, Service, ServiceEntry, ServiceId, ServiceKey, SlotWord,
+    Traffic, Verdict, echo,
     flow_table::{BucketBits, MIN_BUCKET_BITS},
     layout,
 };
@@ -275,22 +275,27 @@ fn after_a_downgrade_an_older_lbd_finds_what_it_knows_and_the_program_in_its_lin
 #[test]
 fn nothing_is_downgraded_while_services_do_what_the_older_layout_cannot() {
     with_maps("refused", |root| {
-        let mut services = [1, 2, 3, 4].map(|number| service(number, QuicIds::NONE));
+        let mut services = [1, 2, 3, 4, 5, 6, 7].map(|number| service(number, QuicIds::NONE));
         services[1].service.nat = NatMode::BOTH;
         services[2].service.hash = HashInputs::new(HashInput::source(24).unwrap());
+        services[5].key.protocol = echo::REQUEST;
+        services[6].service.datagrams = Datagrams::SINGLE;
         let mut dataplane = root.load();
         dataplane.maps.store_services(&services, &[]).unwrap();
-        // It chooses later.
+        // It chooses later; and all weights are zero.
         dataplane.maps.store_scheduler(services[3].service.id, Scheduler::new(Policy::SLOT, 9, 2));
+        dataplane.maps.store_scheduler(services[4].service.id, Scheduler::new(Policy::LEAST, 9, 0));
         drop(dataplane);
         let before = root.names(NOW);
-        let (translating, scheduled) = (vec![services[1]], vec![services[2], services[3]]);
         let downgraded = downgrade(&root.pins()).unwrap();
-        let Downgraded::Refused { translating: found, scheduled: mut others } = downgraded else {
+        let Downgraded::Refused { translating, mut scheduled, mut others } = downgraded else {
             panic!("{downgraded:?}");
         };
+        scheduled.sort_by_key(|entry| entry.service.id);
         others.sort_by_key(|entry| entry.service.id);
-        assert_eq!((found, others), (translating, scheduled));
+        assert_eq!(translating, services[1..2]);
+        assert_eq!(scheduled, services[2..5]);
+        assert_eq!(others, services[5..]);
         assert_eq!(root.names(NOW), before);
         assert!(!root.old().is_whole());
     });
@@ -424,5 +429,45 @@ fn an_unload_takes_the_program_of_an_older_lbd_off() {
         // There would be no place for a second program.
         assert!(!attach(&mut root.load())[0].taken_over);
         fs::remove_file(&link).unwrap();
+    });
+}
+
+#[test]
+fn what_an_lbd_in_development_left_is_not_read_and_goes_with_all_the_rest() {
+    with_maps("unreleased", |root| {
+        let folder = |version: u32| root.0.join(format!("v{version}"));
+        fs::rename(folder(NOW), folder(UNRELEASED)).unwrap();
+        let Err(refused) = Dataplane::load(&root.0, HashKey::default(), layout::AFFINITY_CLIENTS, None) else {
+            panic!("it was read")
+        };
+        assert!(refused.to_string().contains("lbd unload"), "{refused}");
+        root.pins().remove().unwrap();
+        assert!(!folder(UNRELEASED).exists());
+    });
+}
+
+#[test]
+fn the_programs_of_a_load_stay_as_long_as_one_may_be_attached() {
+    with_maps("programs", |root| {
+        let programs = || -> Vec<String> {
+            root.names(NOW).into_iter().filter(|name| name.starts_with(names::PROGRAMS)).collect()
+        };
+        let first = programs();
+        assert_eq!(first.len(), 1, "{first:?}");
+        // A start that fails before anything is attached.
+        drop(root.load());
+        assert_eq!(programs(), first);
+        // One that is ended in the middle.
+        let mut second = root.load();
+        attach(&mut second);
+        drop(second);
+        assert_eq!(programs().len(), 2);
+        let mut third = root.load();
+        let attachments = attach(&mut third);
+        third.detach_all_but(&attachments).unwrap();
+        let last = programs();
+        assert!(last.len() == 1 && last != first, "{last:?}");
+        drop(third);
+        assert_eq!(programs(), last);
     });
 }
