@@ -13,12 +13,14 @@ use super::*;
 
 mod affinity;
 mod icmp;
+mod json;
 mod latency;
 mod nat;
 mod one_packet;
 mod refusals;
 mod tracking;
 mod vrrp;
+mod weights;
 
 /// A file that uses every section, and nearly every key.
 const SAMPLE: &str = r#"
@@ -372,47 +374,6 @@ fn the_services_of_the_sample_are_read_in_full() {
 }
 
 #[test]
-fn the_key_is_neither_printed_nor_serialized() {
-    let node = config(SAMPLE).node;
-    assert!(format!("{node:?}").contains("hash_key: Some((hidden))"));
-    let json = serde_json::to_value(&node).unwrap();
-    assert_eq!(json["hash_key"], "(hidden)");
-}
-
-#[test]
-fn a_service_survives_the_way_through_json() {
-    for service in config(SAMPLE).services {
-        let json = serde_json::to_string(&service).unwrap();
-        assert_eq!(serde_json::from_str::<Service>(&json).unwrap(), service);
-    }
-}
-
-#[test]
-fn a_service_that_an_earlier_version_wrote_down_is_as_it_was() {
-    let service = config(SAMPLE).services.swap_remove(0);
-    let mut json = serde_json::to_value(&service).unwrap();
-    for key in ["tracking", "on_death", "idle_timeout", "drain_timeout", "slow_start", "quic"] {
-        assert!(json.as_object_mut().unwrap().remove(key).is_some(), "{key}");
-    }
-    for backend in json["backends"].as_array_mut().unwrap() {
-        assert!(backend.as_object_mut().unwrap().remove("server_id").is_some());
-    }
-    assert_eq!(serde_json::from_value::<Service>(json).unwrap(), service);
-}
-
-#[test]
-fn json_has_the_words_of_the_file() {
-    let json = serde_json::to_value(config(SAMPLE)).unwrap();
-    assert_eq!(json["interfaces"][0]["xdp"], "native");
-    let service = &json["services"][0];
-    for key in ["protocol", "algorithm", "forwarding"] {
-        let word = service[key].as_str().unwrap();
-        assert!(SAMPLE.contains(&format!("{key} = {word:?}")), "{key} is {word:?}");
-    }
-    assert_eq!(json["services"][1]["health"]["kind"]["http"]["method"], "HEAD");
-}
-
-#[test]
 fn no_port_and_port_0_are_all_ports() {
     for address in ["192.168.1.10", "192.168.1.10:0", "192.168.1.10:*"] {
         assert_eq!(config(&service("a", address)).services[0].port, 0, "{address}");
@@ -451,56 +412,6 @@ fn a_status_may_be_a_number() {
 }
 
 #[test]
-fn a_backend_from_the_command_line_meets_the_rules_of_the_file() {
-    let service = &config(SAMPLE).services[0];
-    let verdict = |address: &str| {
-        Backend::parse(None, address, Backend::DEFAULT_WEIGHT)
-            .and_then(|backend| service.check_backend(&backend))
-            .map_or_else(|problem| problem.to_string(), |()| "accepted".to_owned())
-    };
-    assert_snapshot!(verdict("192.168.1.102:80"), @"accepted");
-    assert_snapshot!(verdict("crm.example.com"), @r#"
-    "crm.example.com" is not an IP address
-        write the address, as in "10.0.0.1" or "2001:db8::1", or with the service's port, as in "10.0.0.1:80" or "[2001:db8::1]:80"
-    "#);
-    assert_snapshot!(verdict("192.168.1.102:8080"), @r#"
-    port 8080 is not the service's, and l2-dsr does not translate ports
-        write port 80, or the address alone, or forwarding = "full-nat" in the service
-    "#);
-    assert_snapshot!(verdict("2001:db8::3"), @r#"
-    2001:db8::3 is not of the address family of 192.168.1.10, and l2-dsr leaves packets as they are
-        write an address of the same family, or forwarding = "ipip", "gue" or "full-nat" in the service
-    "#);
-    assert_snapshot!(verdict("192.168.1.100"), @r#"
-    192.168.1.100 is the address of backend "192.168.1.100" already
-        write each backend of "crm-web" once, with a greater weight for a greater share
-    "#);
-}
-
-#[test]
-fn a_backend_from_json_meets_the_rules_of_the_file() {
-    let service = &config(SAMPLE).services[0];
-    let backend = Backend {
-        name: "a b".to_owned(),
-        address: ip("192.168.1.102"),
-        port: None,
-        weight: 1,
-        max_connections: None,
-        server_id: None,
-    };
-    let problem = service.check_backend(&backend).unwrap_err();
-    assert_snapshot!(problem.message, @r#""a b" is not a name"#);
-}
-
-#[test]
-fn a_backend_from_json_may_have_at_least_one_connection() {
-    let service = &config(SAMPLE).services[0];
-    let backend = Backend::parse(None, "192.168.1.102", 1).unwrap();
-    let problem = service.check_backend(&Backend { max_connections: Some(0), ..backend }).unwrap_err();
-    assert_snapshot!(problem.message, @"max_connections 0 is out of range");
-}
-
-#[test]
 fn gue_goes_to_its_own_port_or_to_the_one_that_is_written() {
     let port = |keys: &str| config(&sample_with("forwarding = \"ipip\"", keys)).services[1].gue_port();
     assert_eq!(port("forwarding = \"gue\""), Some(6080));
@@ -512,50 +423,6 @@ fn gue_goes_to_its_own_port_or_to_the_one_that_is_written() {
 fn a_file_that_cannot_be_read_is_named() {
     let error = Config::load(Path::new("/nonexistent/lb.toml")).unwrap_err();
     assert_snapshot!(error, @"cannot read the configuration file /nonexistent/lb.toml");
-}
-
-/// So many services, with these keys.
-fn many_services(count: u16, keys: &str) -> String {
-    let service = |index: u16| {
-        let [high, low] = index.to_be_bytes();
-        service(&format!("s{index}"), &format!("10.1.{high}.{low}:80")) + keys + "\n"
-    };
-    (0..count).map(service).collect()
-}
-
-#[test]
-fn services_whose_slots_find_no_room_are_refused() {
-    for (count, keys) in [(4096, ""), (2048, "algorithm = \"random\""), (64, "slots = 65536")] {
-        config(&many_services(count, keys));
-    }
-    assert_snapshot!(refusal(&many_services(4097, "")), @r#"
-    lb.toml:24577: service "s4096": there is no room for its slots and turns: it takes 1 of 4096 pages of memory, and the services above take 4096
-        remove this one and those below, move them to another node, or write a smaller slots where it is large
-    "#);
-    assert_snapshot!(refusal(&many_services(2050, "algorithm = \"random\"")), @r#"
-    lb.toml:12289: service "s2048": there is no room for its slots and turns: it takes 2 of 4096 pages of memory, and the services above take 4096
-        remove this one and those below, move them to another node, or write a smaller slots where it is large
-    "#);
-    assert_snapshot!(refusal(&many_services(65, "slots = 65536")), @r#"
-    lb.toml:385: service "s64": there is no room for its slots and turns: it takes 64 of 4096 pages of memory, and the services above take 4096
-        remove this one and those below, move them to another node, or write a smaller slots where it is large
-    "#);
-}
-
-#[test]
-fn more_backends_than_a_node_carries_are_refused() {
-    let mut text = String::new();
-    for index in 0..=u16::try_from(MAX_BACKENDS).unwrap() {
-        let [high, low] = index.to_be_bytes();
-        if low == 0 {
-            text += &service(&format!("s{high}"), &format!("10.1.0.{high}:80"));
-        }
-        writeln!(text, "[[service.backend]]\naddress = \"10.2.{high}.{low}\"").unwrap();
-    }
-    assert_snapshot!(refusal(&text), @r#"
-    lb.toml:66175: service "s127", backend #256: there are more than 32767 backends in all
-        remove this one and those below, or move them to another node
-    "#);
 }
 
 #[test]
@@ -598,20 +465,5 @@ proptest! {
                 prop_assert!((1..=lines).contains(&error.line), "{}", error);
             }
         }
-    }
-}
-
-#[test]
-fn weights_that_mean_nothing_are_warned_of() {
-    let with = |algorithm: &str, weight: u32| {
-        let text = format!(
-            "[[interface]]\nname = \"eth0\"\n[[service]]\nname = \"web\"\naddress = \"192.0.2.1:80\"\nprotocol = \"tcp\"\n\
-             forwarding = \"ipip\"\nalgorithm = {algorithm:?}\n[[service.backend]]\naddress = \"10.0.0.1\"\nweight = {weight}\n"
-        );
-        Config::parse("lb.toml", &text).unwrap().warnings()
-    };
-    assert!(with("round-robin", 2)[0].contains("write \"weighted-round-robin\""));
-    for silent in [with("round-robin", 1), with("round-robin", 0), with("weighted-round-robin", 2)] {
-        assert_eq!(silent, [""; 0]);
     }
 }

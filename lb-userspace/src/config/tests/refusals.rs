@@ -8,6 +8,7 @@ mod backend;
 mod health;
 mod interface;
 mod node;
+mod room;
 mod service;
 mod vrrp;
 
