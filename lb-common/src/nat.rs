@@ -81,10 +81,16 @@ impl NatSource {
     }
 }
 
-/// Where the search for a port begins, for a flow with this hash at this time: a client that has found none searches elsewhere when it
-/// comes again.
+/// What says which port is tried at an attempt, for a flow with this hash at this time.
+///
+/// At first it is the flow alone: a client that opens a connection by the port of one that it has closed gets the source of that one,
+/// and its backend, which may remember it yet, sees that the time stamps go on (RFC 6191). Then it is the time, too: a client that
+/// has found no port searches elsewhere when it comes again.
 #[inline(always)]
-pub const fn search_of(flow: FlowHash, now: FlowTime) -> FlowHash {
+pub const fn search_of(flow: FlowHash, attempt: u32, now: FlowTime) -> FlowHash {
+    if attempt == 0 {
+        return flow;
+    }
     // 2^64 divided by the golden ratio spreads the time to where ports and steps are taken from.
     FlowHash(flow.0 ^ (now.0 >> SEARCH_SHIFT).wrapping_mul(0x9e37_79b9_7f4a_7c15))
 }

@@ -19,6 +19,18 @@ pub trait Ways {
     fn veil(&self, value: usize) -> usize {
         value
     }
+
+    /// The first way but for this one that holds the key of `word`; [`WAYS`] if none does.
+    #[inline(always)]
+    fn way_of(&self, index: Index, word: u64, except: usize) -> usize {
+        let mut found = WAYS;
+        for way in (0..WAYS).rev() {
+            if index.is_same(self.load(way), word) && way != except {
+                found = way;
+            }
+        }
+        self.veil(found)
+    }
 }
 
 /// Which bits of a word are the key.
@@ -115,13 +127,7 @@ pub fn find<B: Ways>(index: Index, bucket: &B, word: u64) -> Option<(usize, u64)
     if index.is_same(there, word) {
         return Some((likely, there));
     }
-    let mut found = WAYS;
-    for way in (0..WAYS).rev() {
-        if index.is_same(bucket.load(way), word) {
-            found = way;
-        }
-        found = bucket.veil(found);
-    }
+    let found = bucket.way_of(index, word, WAYS);
     if found >= WAYS {
         return None;
     }
@@ -162,24 +168,11 @@ pub fn claim<B: Ways>(index: Index, buckets: [&B; 2], word: u64) -> Claim {
 /// Above all places in two buckets.
 const NOWHERE: usize = 2 * WAYS;
 
+/// The lowest place but `except` that holds the key of `word`, counted through both buckets.
 #[inline(always)]
-fn load<B: Ways>([first, second]: [&B; 2], place: usize) -> u64 {
-    let bucket = if place < WAYS { first } else { second };
-    bucket.load(place % WAYS)
-}
-
-/// The lowest place but `except` that holds the key of `word`.
-#[inline(always)]
-fn place_of<B: Ways>(index: Index, buckets: [&B; 2], word: u64, except: usize) -> usize {
-    let [first, _] = buckets;
-    let mut found = NOWHERE;
-    for place in (0..NOWHERE).rev() {
-        if place != except && index.is_same(load(buckets, place), word) {
-            found = place;
-        }
-        found = first.veil(found);
-    }
-    found
+fn place_of<B: Ways>(index: Index, [first, second]: [&B; 2], word: u64, except: usize) -> usize {
+    let found = first.way_of(index, word, except);
+    if found < WAYS { found } else { WAYS + second.way_of(index, word, except.wrapping_sub(WAYS)) }
 }
 
 /// What is free in a bucket: how many ways, and one of them. In one number, for the verifier of eBPF programs: as [`Ways::veil`].

@@ -4,7 +4,7 @@ use core::hint::black_box;
 
 use aya_ebpf::programs::XdpContext;
 use lb_common::{
-    BackendRow, Condition, Encapsulation, FlowHash, NetU16, NetU32, Service, Tracking, Verdict,
+    BackendRow, Condition, Encapsulation, FlowHash, NetU32, Service, Tracking, Verdict,
     nat::{Event, NatRecord, NatTarget, Side},
 };
 use lb_ebpf::tcp::RST;
@@ -56,7 +56,7 @@ impl Known {
             NatRecord::NO_SOURCE => Some(&known.client),
             number => maps::nat_source(number).map(|source| &source.address),
         };
-        packet.flow.ports == ports(target.port_for(service_port), known.source_port)
+        packet.flow.ports == NetU32::from_halves(target.port_for(service_port), known.source_port)
             && packet.flow.source.matches(self.row.address)
             && to.is_some_and(|to| packet.flow.destination.matches(*to))
     }
@@ -83,12 +83,12 @@ pub fn may_be_reply(packet: &Packet) -> bool {
 pub fn process(ctx: &mut XdpContext) -> Result<Verdict, Verdict> {
     let HandedOver { packet, service } = hand_over::handed_over().ok_or(Verdict::DropInternal)?;
     let mut packet = *packet;
+    packet.bound();
     if !packet.flow.ipv4 && packet.flow.source.is_mapped() {
         // As a source it would be taken for that IPv4 address, and be sent what it never asked for.
         return Err(Verdict::PassNoService);
     }
     let hash = packet.flow.hash(maps::hash_key());
-    packet.veil_all(hash.0);
     // It is read where it lies from here on: what the compiler would keep of it, too, is on the stack, which is small.
     let packet = black_box(&packet);
     let segment = Segment::read(ctx, packet);
@@ -176,10 +176,4 @@ fn refusal(service: &Service, verdict: Verdict) -> Refusal {
         return Refusal::Reset(verdict);
     }
     Refusal::Verdict(verdict)
-}
-
-/// Source port and destination port as they stand in a packet.
-#[inline(always)]
-fn ports(source: NetU16, destination: NetU16) -> NetU32 {
-    NetU32::new(u32::from(source.get()) << 16 | u32::from(destination.get()))
 }

@@ -35,17 +35,18 @@ impl Packet {
     /// checked once, and not once for each way to parse a packet.
     #[inline(always)]
     pub fn veil(&mut self, unknown: u64) {
-        self.ip_offset = veil(self.ip_offset as u64, unknown) as usize & 0x1f;
-        self.l4_offset = veil(self.l4_offset as u64, unknown) as usize & 0x3fff;
-        self.ip_len = veil(self.ip_len.into(), unknown) as u32 & 0x1_ffff;
+        self.ip_offset = veil(self.ip_offset as u64, unknown) as usize;
+        self.l4_offset = veil(self.l4_offset as u64, unknown) as usize;
+        self.ip_len = veil(self.ip_len.into(), unknown) as u32;
+        self.bound();
     }
 
-    /// The same, and family and protocol are unknown, too.
+    /// The same packet where the verifier knows nothing of it: how large its parts can be.
     #[inline(always)]
-    pub fn veil_all(&mut self, unknown: u64) {
-        self.veil(unknown);
-        self.flow.ipv4 = veil(self.flow.ipv4.into(), unknown) & 1 == 1;
-        self.flow.protocol = veil(self.flow.protocol.into(), unknown) as u8;
+    pub const fn bound(&mut self) {
+        self.ip_offset &= 0x1f;
+        self.l4_offset &= 0x3fff;
+        self.ip_len &= 0x1_ffff;
     }
 }
 
@@ -166,8 +167,7 @@ fn transport(ctx: &XdpContext, number: u8, offset: usize, end: usize, ipv4: bool
     let header_len = match number {
         TCP => TcpHdr::LEN,
         UDP => UdpHdr::LEN,
-        echo::ICMP if ipv4 => return icmp(ctx, offset, end, ipv4),
-        echo::ICMPV6 if !ipv4 => return icmp(ctx, offset, end, ipv4),
+        icmp if icmp == echo::in_header(echo::REQUEST, ipv4) => return self::icmp(ctx, offset, end, ipv4),
         _ => return Err(Verdict::PassOtherProtocol),
     };
     if offset + header_len > end {

@@ -2,7 +2,7 @@
 
 use aya_ebpf::programs::XdpContext;
 use lb_common::{
-    BackendId, Flow, FlowHash, FlowTime, NetU16, Service, Tracking, Verdict, echo,
+    BackendId, Flow, FlowHash, FlowTime, NetU16, NetU32, Service, Tracking, Verdict, echo,
     nat::{
         NatRecord, NatState, NatTarget, Neighbour, PORT_ATTEMPTS, Phase, RecordIndex, ReverseWord,
         SECOND_HAND_ATTEMPTS, forward_word, search_of,
@@ -15,7 +15,7 @@ use network_types::{
 };
 
 use super::{
-    TCP, ports,
+    TCP,
     segment::Segment,
     table::{self, Claimed, FORWARD, REVERSE},
     timing,
@@ -71,7 +71,7 @@ pub fn open(
         (TCP, false) => Phase::SIGHTED,
         _ => Phase::UNREPLIED,
     };
-    record.replace_state(NatState::FREE, NatState::new(backend, phase, maps::now()).timed(is_timed));
+    record.replace_state(NatState::FREE, NatState::new(backend, phase, segment.now).timed(is_timed));
     maps::count_tracking(Tracking::Translated);
     Ok(record)
 }
@@ -148,7 +148,7 @@ extern "C" fn nat_reply(index: u32, backend: u32, protocol: u32, attempt: u32, n
     let mut reply = Flow {
         source: row.address,
         destination: known.client,
-        ports: ports(target.port_for(service_port), client_port),
+        ports: NetU32::from_halves(target.port_for(service_port), client_port),
         protocol: echo::of_replies(protocol as u8),
         ipv4: row.address.is_mapped(),
     };
@@ -159,12 +159,12 @@ extern "C" fn nat_reply(index: u32, backend: u32, protocol: u32, attempt: u32, n
             return NO_MORE;
         }
     } else {
-        let search = search_of(FlowHash(known.hash), FlowTime(now));
+        let search = search_of(FlowHash(known.hash), attempt, FlowTime(now));
         let number = target.source_at(search, attempt);
         let Some(source) = maps::nat_source(number) else { return NO_MORE };
         chosen = (number, source.port(search, attempt));
         reply.destination = source.address;
-        reply.ports = ports(target.port_for(service_port), chosen.1);
+        reply.ports = NetU32::from_halves(target.port_for(service_port), chosen.1);
     }
     record.update(|record| (record.source, record.source_port) = chosen);
     reply.hash(maps::hash_key()).0

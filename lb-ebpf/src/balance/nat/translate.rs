@@ -22,7 +22,7 @@ use network_types::{
     vlan::VlanHdr,
 };
 
-use super::{Known, TCP, ports};
+use super::{Known, TCP};
 use crate::{
     maps::{self, MapRecord},
     parse::Packet,
@@ -100,7 +100,7 @@ fn to_backend<'a>(packet: &'a Packet, flow: &Known) -> Option<Way<'a>> {
             number => &maps::nat_source(number)?.address,
         },
         destination: &row.address,
-        ports: ports(known.source_port, target.port_for(packet.flow.destination_port())),
+        ports: NetU32::from_halves(known.source_port, target.port_for(packet.flow.destination_port())),
         macs: row.macs(),
         vlan: row.vlan,
         ifindex: row.egress_ifindex,
@@ -117,7 +117,7 @@ fn to_client(record: MapRecord) -> Option<Way<'static>> {
     Some(Way {
         source: maps::virtual_address(known.service)?,
         destination: &known.client,
-        ports: ports(service_port, client_port),
+        ports: NetU32::from_halves(service_port, client_port),
         macs: [start, NetU32::from_halves(end, own.0), own.1],
         vlan: known.neighbour.vlan(),
         ifindex: known.ifindex,

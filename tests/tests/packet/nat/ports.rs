@@ -155,6 +155,19 @@ fn where_ports_are_short_that_of_a_closed_connection_is_given_to_another() {
 }
 
 #[test]
+fn a_client_that_uses_its_port_again_has_the_same_source_whatever_others_have_meanwhile() {
+    for (client, backend) in FAMILIES {
+        let Some(mut scene) = Scene::new(Setup { ports: 6000, ..Setup::full(client, backend) }) else { return };
+        let sources: Vec<_> = (1000..1010).map(|port| open_and_close(&mut scene, port)).collect();
+        for (again, (port, source)) in (1..).zip((1000..1010).zip(sources)) {
+            scene.balancer.set_time(NOW + again * SECOND);
+            scene.establish(3000 + port);
+            assert_eq!(scene.source_of(&scene.request_from(IpNumber::TCP, port).with_flags(SYN, 1, 0)), source);
+        }
+    }
+}
+
+#[test]
 fn a_client_that_has_found_no_port_finds_one_when_it_comes_again() {
     let ports = 400;
     let Some(mut scene) = Scene::new(Setup { ports, ..Setup::full(Family::V4, Family::V4) }) else { return };
