@@ -154,9 +154,10 @@ impl Daemon {
                 let services = by_number.get(&client.scope).into_iter().flatten();
                 for shown in services.filter_map(|scope| scope.view(client, entry, now)) {
                     view.total += 1;
-                    if view.clients.len() < limit {
-                        view.clients.push(shown);
-                    }
+                    view.clients.push(shown);
+                }
+                if view.clients.len() > SPARE + limit {
+                    keep_latest(&mut view.clients, limit);
                 }
             };
             let found = match wanted {
@@ -165,6 +166,7 @@ impl Daemon {
                 }),
                 None => known.for_each(&mut add),
             };
+            keep_latest(&mut view.clients, limit);
             view.clients.sort_by(|one, other| {
                 (&one.service, one.last_flow, &one.client).cmp(&(&other.service, other.last_flow, &other.client))
             });
@@ -181,18 +183,33 @@ impl Daemon {
         let mut forgotten = Vec::new();
         for client in keys(&meant, address) {
             let Some(entry) = known.get(&client).map_err(failed)? else { continue };
-            forgotten.extend(all.iter().filter_map(|scope| scope.view(&client, &entry, flow_time())));
-            known.forget(&client).map_err(failed)?;
+            known.forget(&client).map_err(|error| {
+                Refusal::Failed(format!("cannot forget {address}: {:#}", anyhow::Error::from(error)))
+            })?;
+            let views = all.iter().filter_map(|scope| scope.view(&client, &entry, flow_time()));
+            for view in views {
+                let ClientView { service, client, server, .. } = &view;
+                log::info!("{service}: {client} is forgotten by lbctl, whose server was {server}");
+                forgotten.push(view);
+            }
         }
         if forgotten.is_empty() {
             return Err(Refusal::NotFound(format!(
                 "no service knows a server of {address}; `lbctl affinity list` shows the clients that are known"
             )));
         }
-        for ClientView { service, client, server, .. } in &forgotten {
-            log::info!("{service}: {client} is forgotten by lbctl, whose server was {server}");
-        }
         Ok(forgotten)
+    }
+}
+
+/// How many clients more than are wanted are gathered before those that came last are picked out.
+const SPARE: usize = 4096;
+
+/// Leaves so many: those whose last flow came last.
+fn keep_latest(clients: &mut Vec<ClientView>, limit: usize) {
+    if clients.len() > limit {
+        clients.select_nth_unstable_by_key(limit, |client| client.last_flow);
+        clients.truncate(limit);
     }
 }
 
