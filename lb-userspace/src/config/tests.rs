@@ -1,6 +1,5 @@
 //! Whole files in, types or messages out.
 
-use std::fmt::Write;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;

@@ -14,9 +14,7 @@ impl Core {
         let services = self.services.iter().map(|state| &state.desired);
         services.flat_map(|service| lost(service, desired.iter().find(|other| other.key() == service.key()))).collect()
     }
-}
 
-impl Core {
     /// What becomes other than it is when `desired` become the services, in sentences.
     pub fn changed_by(&self, desired: &[DesiredService]) -> Vec<String> {
         let before = |service: &DesiredService| {

@@ -430,19 +430,10 @@ fn read_source_prefix(table: &mut Table<'_>, algorithm: Algorithm, address: Opti
     Some(prefix)
 }
 
-/// The name of a protocol without connections.
-fn unconnected(protocol: Option<Protocol>) -> Option<&'static str> {
-    match protocol? {
-        Protocol::Tcp => None,
-        Protocol::Udp => Some("UDP"),
-        Protocol::Icmp => Some("ICMP"),
-    }
-}
-
 fn read_on_full(table: &mut Table<'_>, protocol: Option<Protocol>) -> OnFull {
     let on_full = table.word("on_full").unwrap_or_default();
-    if let Some(other) = unconnected(protocol).filter(|_| on_full == OnFull::Reset) {
-        let what = format!("on_full = \"reset\" does not apply to {other}");
+    if let Some(other) = protocol.filter(|protocol| *protocol != Protocol::Tcp && on_full == OnFull::Reset) {
+        let what = format!("on_full = \"reset\" does not apply to {}", other.title());
         let problem = Problem::new(what, "remove it, or write \"drop\"");
         table.reject("on_full", problem);
     }
@@ -490,13 +481,8 @@ fn read_quic(table: &mut Table<'_>, protocol: Option<Protocol>, forwarding: Opti
         table.reject("quic", Problem::new(what, help));
         return None;
     }
-    let other = match protocol {
-        Some(Protocol::Tcp) => Some("TCP"),
-        Some(Protocol::Icmp) => Some("ICMP"),
-        Some(Protocol::Udp) | None => None,
-    };
-    if let Some(other) = other.filter(|_| table.has("quic")) {
-        let what = format!("[service.quic] does not apply to {other}");
+    if let Some(other) = protocol.filter(|protocol| *protocol != Protocol::Udp && table.has("quic")) {
+        let what = format!("[service.quic] does not apply to {}", other.title());
         table.reject("quic", Problem::new(what, "remove it, or write protocol = \"udp\""));
         return None;
     }

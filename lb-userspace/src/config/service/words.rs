@@ -28,6 +28,15 @@ impl Protocol {
             Self::Icmp => echo::REQUEST,
         }
     }
+
+    /// Its name in a sentence.
+    pub(super) const fn title(self) -> &'static str {
+        match self {
+            Self::Tcp => "TCP",
+            Self::Udp => "UDP",
+            Self::Icmp => "ICMP",
+        }
+    }
 }
 
 impl fmt::Display for Protocol {

@@ -214,17 +214,23 @@ fn a_request_of_the_backend_is_no_reply_and_passes() {
 
 #[test]
 fn flows_of_udp_are_none_of_icmp_and_the_other_way_round() {
+    let (mut met, mut all) = (0, 0);
     for mut scene in scenes() {
+        all += 1;
         let echo = scene.source_of(&scene.echo(IDENTIFIER));
         let datagram = scene.source_of(&scene.request(IpNumber::UDP));
         let request = scene.echo(IDENTIFIER);
-        if echo.port() != datagram.port() {
+        if echo.port() == datagram.port() {
+            // By chance: then it is the answer of the ping.
+            met += 1;
+        } else {
             let reply = scene.echo_reply(&request, datagram);
             assert_passes("a reply to a datagram", &mut scene, &reply);
         }
         let reply = scene.reply(IpNumber::UDP, echo);
         assert_passes("a datagram to an identifier", &mut scene, &reply);
     }
+    assert!(all == 0 || met < all, "no scene has shown anything");
 }
 
 #[test]
