@@ -16,6 +16,11 @@
 //! state changes, by compare-and-swap, until it says that the flow is over; the daemon frees the place when no packet can have it in
 //! its hands any more.
 //!
+//! A SYN after the end of a connection makes the next one in the same record, since it is the same client's, from the same port to the same
+//! service. It may get another backend, and so another word of the reverse index. The word before stays where it is, and leads to a
+//! record that does not lead back: so the port is held, for this client, until its backend has forgotten the connection. The daemon frees
+//! such words; where ports are short a new flow takes one over.
+//!
 //! Where the latencies of backends decide, a third array of words, as large as an index, holds since when the client of the record at the
 //! same place waits for an answer, in nanoseconds; zero: it does not. The state of a flow says whether anybody looks there
 //! ([`NatState::is_timed`]), so other flows do not pay for it.

@@ -12,7 +12,7 @@ use network_types::ip::IpProto;
 
 use self::{
     segment::Segment,
-    table::{FORWARD, REVERSE},
+    table::{FORWARD, Place, REVERSE},
 };
 use crate::{
     hand_over::{self, HandedOver},
@@ -129,25 +129,33 @@ fn request(
         let backend = open::choose(packet, service, hash, true).map_err(|verdict| refusal(service, verdict))?;
         (hash, chosen) = (hash.of_backend(backend), Some(backend));
     }
-    let mut was_lost = false;
+    let (mut was_lost, mut closed) = (false, table::NOWHERE);
     if let Some((index, record)) = table::find(FORWARD, hash) {
         match Known::of(record).filter(|flow| flow.row.condition == Condition::SERVING) {
-            Some(flow) if !segment.begins_another(flow.record) && segment.follow(flow.record, Side::Client) => {
+            Some(flow) if segment.begins_another(flow.record) => closed = index,
+            Some(flow) if segment.follow(flow.record, Side::Client) => {
                 open::learn_way_back(ctx, neighbour, flow.record);
                 return Ok(flow);
             }
-            Some(_) => {}
-            None => {
-                was_lost = true;
-                maps::count_tracking(Tracking::Rescheduled);
+            known => {
+                if known.is_none() {
+                    was_lost = true;
+                    maps::count_tracking(Tracking::Rescheduled);
+                }
+                table::end(index);
             }
         }
-        table::end(index);
     }
     if packet.flow.protocol == TCP {
         refuse_unknown(segment, was_lost || service.nat.translates_source())?;
     }
-    let opened = open::open(ctx, packet, service, hash, segment, neighbour, chosen);
+    let opened = (|| {
+        let backend = match chosen {
+            Some(backend) => backend,
+            None => open::choose(packet, service, hash, open::opens(packet, segment))?,
+        };
+        open::open(ctx, packet, service, &Place::claim(hash, closed)?, segment, neighbour, backend)
+    })();
     let record = opened.map_err(|verdict| refusal(service, verdict))?;
     Known::of(record).ok_or(Refusal::Verdict(Verdict::DropInternal))
 }

@@ -2,6 +2,7 @@
 //! ends those that are over, and it alone frees their places.
 
 mod census;
+mod held;
 mod table;
 #[cfg(test)]
 mod tests;

@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use lb_tests::lab::{
-    Lab, Node, Server, require_root, require_root_and, set_sysctl,
+    Lab, Limit, Load, Node, Server, require_root, require_root_and, set_sysctl,
     topology::{virtual_ipv4, virtual_ipv6},
     unique_name, wait_for,
 };
@@ -211,6 +211,32 @@ fn connections_outlive_a_restart_a_drain_and_a_removal() -> Result<()> {
     check("when b1 is removed")?;
     let flows = lbctl(&lab, &["backend", "list"])?;
     println!("{flows}");
+    Ok(())
+}
+
+/// A backend remembers a closed connection for a minute, and makes whoever opens another one on the same four numbers wait for a second
+/// if the time stamps do not go on.
+#[test]
+fn clients_that_use_their_ports_again_do_not_wait_for_each_others_closed_connections() -> Result<()> {
+    const REQUESTS: u64 = 9000;
+    if !require_root() {
+        return Ok(());
+    }
+    let lab = Lab::builder(&unique_name("nat-reuse")).backends(3).build()?;
+    let to = SocketAddr::from((virtual_ipv4(0), 80));
+    let web = Service { forwarding: "full-nat", ..Service::new("web", &to.to_string()) };
+    let web = lab.backends().iter().fold(web, |web, node| web.backend(node.name(), node.ipv4(), 1));
+    let balanced = Balanced::with(lab, &[web.scheduled("least-connections").checked()])?;
+    let lab = &balanced.lab;
+    // Each comes again after three seconds, and has another backend two times of three.
+    lab.node("client").namespace().inside(|| set_sysctl("net/ipv4/ip_local_port_range", "20000 23999"))?;
+    let before = lab.syn_retransmissions()?;
+    let load = Load::new(format!("http://{to}/"), Limit::Requests(REQUESTS));
+    lab.load(&Load { rate: Some(1300), ..load })?.ensure_all_answered()?;
+    let repeated = lab.syn_retransmissions()? - before;
+    println!("{repeated} of {REQUESTS} connections waited");
+    // Were the port of a closed connection given to the next that asks, twice as many at least would wait.
+    ensure!(repeated <= REQUESTS / 1000, "{repeated} of {REQUESTS} connections waited");
     Ok(())
 }
 

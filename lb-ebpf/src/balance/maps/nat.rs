@@ -106,7 +106,8 @@ impl MapRecord {
     #[inline(always)]
     pub fn get(self) -> &'static NatRecord {
         // SAFETY: the record lies in a map that lives as long as the program; whoever writes the rest of it has claimed its
-        // place, and nobody reads it before it is alive.
+        // place, and nobody reads it before it is alive. Who had it in hand when its connection gave way to the next one of the same
+        // client may read the source of either: so the last segment of a closed connection may go astray.
         unsafe { &*self.0 }
     }
 

@@ -5,7 +5,7 @@ use lb_common::{
     BackendId, Flow, FlowHash, FlowTime, NetU16, NetU32, Service, Tracking, Verdict, echo,
     nat::{
         NatRecord, NatState, NatTarget, Neighbour, PORT_ATTEMPTS, Phase, RecordIndex, ReverseWord,
-        SECOND_HAND_ATTEMPTS, forward_word, search_of,
+        SECOND_HAND_ATTEMPTS, search_of,
     },
 };
 use lb_ebpf::packet::read;
@@ -17,7 +17,7 @@ use network_types::{
 use super::{
     TCP,
     segment::Segment,
-    table::{self, Claimed, FORWARD, REVERSE},
+    table::{self, Claimed, Place, REVERSE},
     timing,
 };
 use crate::{
@@ -26,32 +26,21 @@ use crate::{
     parse::Packet,
 };
 
-/// The record of a flow that had none, of the backend that was `chosen`, if one was. A segment that does not open its connection is
-/// of one that was made elsewhere.
+/// A flow of `backend` in its place. A segment that does not open its connection is of one that was made elsewhere.
 #[inline(always)]
 pub fn open(
     ctx: &XdpContext,
     packet: &Packet,
     service: &Service,
-    hash: FlowHash,
+    place: &Place,
     segment: &Segment,
     neighbour: Neighbour,
-    chosen: Option<BackendId>,
+    backend: BackendId,
 ) -> Result<MapRecord, Verdict> {
-    let opens = packet.flow.protocol != TCP || segment.opens();
-    let backend = match chosen {
-        Some(backend) => backend,
-        None => choose(packet, service, hash, opens)?,
-    };
-    let word = forward_word(hash);
-    let index = match table::claim(FORWARD, hash, word) {
-        Claimed::At(index) => index,
-        Claimed::Taken => return Err(Verdict::DropNatRace),
-        Claimed::Full => return Err(Verdict::DropNatFull),
-    };
-    let record = maps::nat_record(index).ok_or(Verdict::DropInternal)?;
+    let opens = opens(packet, segment);
+    let record = place.record;
     record.update(|record| {
-        record.hash = hash.0;
+        record.hash = place.hash.0;
         record.client = packet.flow.source;
         record.ports = packet.flow.ports;
         record.service = service.id.get() as u16;
@@ -62,8 +51,8 @@ pub fn open(
         timing::begin(record, opens || segment.event.has_data());
     }
     learn_way_back(ctx, neighbour, record);
-    if let Err(verdict) = assign_source(index, record, backend, packet.flow.protocol, segment.now) {
-        table::withdraw(FORWARD, index, word);
+    if let Err(verdict) = assign_source(record, backend, packet.flow.protocol, segment.now) {
+        place.give_back();
         return Err(verdict);
     }
     let phase = match (packet.flow.protocol, opens) {
@@ -74,6 +63,12 @@ pub fn open(
     record.replace_state(NatState::FREE, NatState::new(backend, phase, segment.now).timed(is_timed));
     maps::count_tracking(Tracking::Translated);
     Ok(record)
+}
+
+/// Whether a packet opens its flow.
+#[inline(always)]
+pub fn opens(packet: &Packet, segment: &Segment) -> bool {
+    packet.flow.protocol != TCP || segment.opens()
 }
 
 /// Who gets a new flow: the one that the scheduler chooses, and of a connection that was made elsewhere the owner of the slot.
@@ -93,27 +88,17 @@ pub fn choose(packet: &Packet, service: &Service, hash: FlowHash, opens: bool) -
 
 /// Finds a source for the flow of a record that is not yet alive, and writes it there: one whose replies nobody else gets.
 #[inline(always)]
-fn assign_source(
-    index: RecordIndex,
-    record: MapRecord,
-    backend: BackendId,
-    protocol: u8,
-    now: FlowTime,
-) -> Result<(), Verdict> {
+fn assign_source(record: MapRecord, backend: BackendId, protocol: u8, now: FlowTime) -> Result<(), Verdict> {
+    let index = record.index();
     let mut refusal = Verdict::DropNoPort;
     for attempt in 0..PORT_ATTEMPTS {
         let hash = FlowHash(nat_reply(index.0, backend.get(), protocol.into(), attempt, now.0));
         if hash.0 == NO_MORE {
             break;
         }
-        let word = ReverseWord::new(hash, index).to_bits();
-        let mut claimed = table::claim(REVERSE, hash, word);
         // Where the client's port is kept there is no other one.
         let is_second_hand = attempt >= SECOND_HAND_ATTEMPTS || record.get().source == NatRecord::NO_SOURCE;
-        if is_second_hand && matches!(claimed, Claimed::Taken) && end_closed(hash, now) {
-            claimed = table::claim(REVERSE, hash, word);
-        }
-        match claimed {
+        match claim_source(index, hash, is_second_hand, now) {
             Claimed::At(reverse) => {
                 record.update(|record| record.reverse = reverse);
                 return Ok(());
@@ -123,6 +108,17 @@ fn assign_source(
         }
     }
     Err(refusal)
+}
+
+/// Claims the source whose replies have this hash for the flow of a record: if nobody has it, or has it any more.
+#[inline(always)]
+fn claim_source(index: RecordIndex, hash: FlowHash, is_second_hand: bool, now: FlowTime) -> Claimed {
+    let word = ReverseWord::new(hash, index).to_bits();
+    match table::claim(REVERSE, hash, word) {
+        Claimed::Taken if is_second_hand && end_closed(hash, now) => table::claim(REVERSE, hash, word),
+        Claimed::Taken => table::adopt(hash, word, is_second_hand),
+        claimed => claimed,
+    }
 }
 
 /// Ends the connection whose replies have this hash, if its port may be another's; whether it is over.

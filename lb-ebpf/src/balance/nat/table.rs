@@ -5,10 +5,11 @@
 //! other: all that is on the stack at a time has to fit 512 bytes.
 
 use lb_common::{
-    FlowHash, FlowTime,
+    FlowHash, FlowTime, Verdict,
     flow_table::WAYS,
     nat::{
-        Claim, Index, RecordIndex, ReverseWord, Ways as _, claim as claim_in, find as find_in, forward_word, likely_way,
+        Claim, Index, NatState, RecordIndex, ReverseWord, Ways as _, claim as claim_in, find as find_in, forward_word,
+        likely_way,
     },
 };
 
@@ -22,6 +23,8 @@ pub const REVERSE: u32 = 1;
 /// How often an end is tried when packets change the flow at the same time.
 const ATTEMPTS: usize = 4;
 
+/// No record. Not an `Option`: what that does not hold the compiler may copy all the same, and the verifier refuses that.
+pub const NOWHERE: RecordIndex = RecordIndex(NONE);
 /// No record, or no place.
 const NONE: u32 = u32::MAX;
 const TAKEN: u32 = u32::MAX - 1;
@@ -67,11 +70,55 @@ pub fn claim(index: u32, hash: FlowHash, word: u64) -> Claimed {
     }
 }
 
-/// Gives a place back whose record never was alive.
+/// Claims `word` of the reverse index where somebody has its key, but not as the port of a flow: if it is held for the client of the
+/// same record, or for another and `is_second_hand` will do. It is the record's then.
 #[inline(always)]
-pub fn withdraw(index: u32, at: RecordIndex, word: u64) {
-    if let Some(bucket) = bucket_at(index, at, word) {
-        bucket.replace(at.0 as usize % WAYS, word, Index::FREE);
+pub fn adopt(hash: FlowHash, word: u64, is_second_hand: bool) -> Claimed {
+    match nat_adopt(hash.0, word, is_second_hand.into()) {
+        TAKEN => Claimed::Taken,
+        place => Claimed::At(RecordIndex(place)),
+    }
+}
+
+/// Where the record of a new flow is made.
+pub struct Place {
+    pub record: MapRecord,
+    pub hash: FlowHash,
+    was_alive: bool,
+}
+
+impl Place {
+    /// For a flow whose packets have this hash: that of the connection which they belonged to, if one is `closed`, else a free one.
+    ///
+    /// Of the connection that gives way nothing is left then but its word in the reverse index: its backend remembers it for a while,
+    /// so the port is held for the same client until the daemon sees that it has been for long enough.
+    #[inline(always)]
+    pub fn claim(hash: FlowHash, closed: RecordIndex) -> Result<Self, Verdict> {
+        if let Some(record) = maps::nat_record(closed) {
+            let state = record.state();
+            let gives_way = state.phase().gives_way() && record.replace_state(state, NatState::FREE);
+            return if gives_way { Ok(Self { record, hash, was_alive: true }) } else { Err(Verdict::DropNatRace) };
+        }
+        match claim(FORWARD, hash, forward_word(hash)) {
+            Claimed::At(index) => {
+                let record = maps::nat_record(index).ok_or(Verdict::DropInternal)?;
+                Ok(Self { record, hash, was_alive: false })
+            }
+            Claimed::Taken => Err(Verdict::DropNatRace),
+            Claimed::Full => Err(Verdict::DropNatFull),
+        }
+    }
+
+    /// Gives it back: no flow has come of it. The daemon frees it if packets may have the connection before in their hands.
+    #[inline(always)]
+    pub fn give_back(&self) {
+        let at = self.record.index();
+        if self.was_alive {
+            self.record.replace_state(NatState::FREE, NatState::FREE.over());
+            bury(FORWARD, at, at);
+        } else if let Some(bucket) = bucket_at(FORWARD, at, self.hash.0) {
+            bucket.replace(at.0 as usize % WAYS, forward_word(self.hash), Index::FREE);
+        }
     }
 }
 
@@ -151,6 +198,39 @@ extern "C" fn nat_claim(index: u32, hash: u64, word: u64) -> u32 {
         Claim::Taken => TAKEN,
         Claim::Full => NONE,
     }
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn nat_adopt(hash: u64, word: u64, is_second_hand: u32) -> u32 {
+    let flow = FlowHash(hash);
+    let Some((at, found)) = maps::nat_bits().and_then(|bits| place_of(REVERSE, bits.buckets_of(flow), word)) else {
+        return TAKEN;
+    };
+    let record_of = |word| maps::nat_record(ReverseWord::from_bits(word).record());
+    let (Some(bucket), Some(own), Some(other)) = (bucket_at(REVERSE, at, hash), record_of(word), record_of(found))
+    else {
+        return TAKEN;
+    };
+    let is_own = found == word;
+    // Nobody's: it is the port of the record that it leads to, or of one that is being made.
+    if !is_own && (is_second_hand == 0 || !other.state().phase().is_alive() || other.reverse() == at) {
+        return TAKEN;
+    }
+    // Two may adopt it at once: whose it was, and another. The one says so in its record and then takes the word, the other takes it
+    // and then looks at the record: at least one of them sees the other.
+    if is_own {
+        own.update(|record| record.reverse = at);
+    }
+    let way = at.0 as usize % WAYS;
+    if !bucket.replace(way, found, word) {
+        return TAKEN;
+    }
+    if !is_own && other.reverse() == at {
+        bucket.replace(way, word, found);
+        return TAKEN;
+    }
+    at.0
 }
 
 #[unsafe(no_mangle)]

@@ -37,12 +37,14 @@ const OPENING_WITH_LIMITS: Duration = Duration::from_secs(10);
 
 /// Counts all flows, and ends those that are over. Not for the main loop: it waits for packets that are on their way.
 pub fn sweep_nat(table: &NatTable, words: &Words, subjects: &[Subject], clock: impl Fn() -> FlowTime) -> NatSweep {
-    let lifetimes = Lifetimes::new(subjects, is_pressed(table));
+    let is_pressed = is_pressed(table);
+    let lifetimes = Lifetimes::new(subjects, is_pressed);
     let (mut found, mut over, now) = (NatSweep::default(), Vec::new(), clock());
-    let mut taken = 0;
+    let (mut taken, mut ports_in_use) = (0, vec![false; table.places()]);
     for at in table.taken_places() {
         let state = table.state(at);
         taken += 1;
+        ports_in_use[table.record(at).reverse.0 as usize] = true;
         if state.phase() == Phase::FREE {
             // It is being made.
             continue;
@@ -64,9 +66,17 @@ pub fn sweep_nat(table: &NatTable, words: &Words, subjects: &[Subject], clock: i
             table.free(*at);
         }
     }
-    table.set_taken(taken - found.freed);
+    let held = table.sweep_held_ports(&ports_in_use, port_lifetime(subjects, is_pressed), now);
     found.usage.taken = taken - found.freed;
+    table.set_taken(found.usage.taken + held);
     found
+}
+
+/// How long a port is held whose connection has given way: as long as a closed connection of any service.
+fn port_lifetime(subjects: &[Subject], is_pressed: bool) -> u64 {
+    let timeouts = subjects.iter().filter_map(|subject| subject.nat);
+    let lifetimes = timeouts.map(|timeouts| of_phase(Phase::TIME_WAIT, Duration::ZERO, &timeouts, is_pressed));
+    lifetimes.max().unwrap_or(0)
 }
 
 /// Whether the table is so full that new flows soon find no room.

@@ -2,17 +2,18 @@ use std::{
     io,
     os::fd::AsFd,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
 };
 
 use lb_common::{
-    FlowHash, ServiceId,
+    FlowHash, FlowTime, ServiceId,
     flow_table::{BucketBits, ConnectionCounter as _, WAYS},
     nat::{Index, NatRecord, NatState, RecordIndex, ReverseWord, forward_word},
 };
 
+use super::held::HeldPorts;
 use crate::dataplane::{Connections, mapped::Mapped, maps::wait_for_packets};
 
 /// The table, mapped into memory.
@@ -22,8 +23,9 @@ pub struct NatTable {
     reverse: Mapped,
     records: Mapped,
     bits: BucketBits,
-    /// How many places were taken at the end of the last sweep.
+    /// How many places of the fuller index were taken at the end of the last sweep.
     taken: AtomicU64,
+    held: Mutex<HeldPorts>,
     /// Whoever changes a state counts it here.
     connections: Arc<Connections>,
 }
@@ -44,6 +46,7 @@ impl NatTable {
             records: Mapped::new(records, table)?,
             bits,
             taken: AtomicU64::new(0),
+            held: Mutex::default(),
             connections,
         })
     }
@@ -58,6 +61,7 @@ impl NatTable {
             records: Mapped::anonymous(table)?,
             bits,
             taken: AtomicU64::new(0),
+            held: Mutex::default(),
             connections,
         })
     }
@@ -76,13 +80,23 @@ impl NatTable {
         self.bits
     }
 
-    /// How many of its places were taken when it was swept last.
+    /// How many places each index has.
+    pub(super) fn places(&self) -> usize {
+        self.reverse.words64().len()
+    }
+
+    /// How many places of the fuller index were taken when it was swept last.
     pub fn taken(&self) -> u64 {
         self.taken.load(Ordering::Relaxed)
     }
 
     pub(super) fn set_taken(&self, taken: u64) {
         self.taken.store(taken, Ordering::Relaxed);
+    }
+
+    /// Frees ports that are nobody's for long enough: see [`HeldPorts::sweep`].
+    pub(super) fn sweep_held_ports(&self, in_use: &[bool], lifetime: u64, now: FlowTime) -> u64 {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner).sweep(self, in_use, lifetime, now)
     }
 
     /// All flows that are alive, while they may change.
@@ -110,6 +124,28 @@ impl NatTable {
             let places = (first..).zip(words).take(ways);
             places.filter(|(_, word)| *word != Index::FREE).map(|(place, _)| RecordIndex(place))
         })
+    }
+
+    /// By place in the reverse index, whether a word stands there that leads to a record.
+    pub(super) fn reverse_places(&self) -> impl Iterator<Item = bool> {
+        self.reverse.words64().iter().map(|word| leads_to_record(word.load(Ordering::Relaxed)))
+    }
+
+    /// Frees a place in the reverse index, if its word leads to a record that does not lead back; whether it did.
+    pub(super) fn release(&self, place: RecordIndex) -> bool {
+        let word = &self.reverse.words64()[place.0 as usize];
+        let present = word.load(Ordering::SeqCst);
+        let leads_back = || self.record(ReverseWord::from_bits(present).record()).reverse == place;
+        let replace = |old, new| word.compare_exchange(old, new, Ordering::SeqCst, Ordering::SeqCst).is_ok();
+        if !leads_to_record(present) || leads_back() || !replace(present, Index::FREE) {
+            return false;
+        }
+        // Its client may take it again at this moment: the datapath says so in the record first, and then takes the word.
+        let was_taken = leads_back();
+        if was_taken {
+            replace(Index::FREE, present);
+        }
+        !was_taken
     }
 
     /// A record, as it stands at this moment.
@@ -206,6 +242,10 @@ impl NatTable {
     fn state_word(&self, at: RecordIndex) -> &AtomicU64 {
         &self.records.words64()[at.0 as usize * (size_of::<NatRecord>() / WORD)]
     }
+}
+
+const fn leads_to_record(reverse: u64) -> bool {
+    reverse != Index::FREE && reverse != Index::OVER
 }
 
 /// Bytes of an index, and of the records.

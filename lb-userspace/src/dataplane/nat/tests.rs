@@ -23,6 +23,10 @@ fn backend(number: u32) -> BackendId {
     BackendId::truncate(number)
 }
 
+fn hash(seed: u64) -> FlowHash {
+    FlowHash(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15))
+}
+
 /// A table, and two backends with rows, of which the service has the first.
 struct World {
     table: NatTable,
@@ -49,27 +53,44 @@ impl World {
 
     /// Makes a flow as the datapath does.
     fn open(&self, number: u64, owner: u32, phase: Phase, idle: u64) -> RecordIndex {
-        let [flow, reply] = [number, !number].map(|seed| FlowHash(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15)));
-        let place = |index: Index, hash: FlowHash, word: u64| {
-            let buckets = self.table.bits().buckets_of(hash);
-            match claim(index, self.table.pair(index, buckets), word) {
-                Claim::At(place) => {
-                    let place = u32::try_from(place).unwrap();
-                    RecordIndex(buckets[place as usize / 8] * 8 + place % 8)
-                }
-                other => panic!("{other:?}"),
-            }
-        };
-        let at = place(Index::FORWARD, flow, forward_word(flow));
-        let reverse = place(Index::REVERSE, reply, ReverseWord::new(reply, at).to_bits());
+        let [flow, reply] = [number, !number].map(hash);
+        let at = self.claim(Index::FORWARD, flow, forward_word(flow));
+        let reverse = self.claim(Index::REVERSE, reply, ReverseWord::new(reply, at).to_bits());
         let state = NatState::new(backend(owner), phase, FlowTime(NOW - idle * SECOND));
         let client = Ipv4Addr::LOCALHOST.into();
         self.table.write(at, NatRecord { state, hash: flow.0, client, reverse, ..NatRecord::default() });
         at
     }
 
+    fn claim(&self, index: Index, hash: FlowHash, word: u64) -> RecordIndex {
+        let buckets = self.table.bits().buckets_of(hash);
+        match claim(index, self.table.pair(index, buckets), word) {
+            Claim::At(place) => {
+                let place = u32::try_from(place).unwrap();
+                RecordIndex(buckets[place as usize / 8] * 8 + place % 8)
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Gives the record of a flow another port, as the datapath does when its client uses its own again. The one that it had.
+    fn use_again(&self, at: RecordIndex, number: u64) -> RecordIndex {
+        let (record, reply) = (self.table.record(at), hash(number));
+        let reverse = self.claim(Index::REVERSE, reply, ReverseWord::new(reply, at).to_bits());
+        self.table.write(at, NatRecord { reverse, ..record });
+        record.reverse
+    }
+
+    fn is_taken(&self, port: RecordIndex) -> bool {
+        self.table.reverse_places().nth(port.0 as usize).unwrap()
+    }
+
     fn sweep(&self) -> NatSweep {
-        sweep_nat(&self.table, &self.words, &self.subjects, || FlowTime(NOW))
+        self.sweep_after(0)
+    }
+
+    fn sweep_after(&self, seconds: u64) -> NatSweep {
+        sweep_nat(&self.table, &self.words, &self.subjects, || FlowTime(NOW + seconds * SECOND))
     }
 }
 
@@ -153,6 +174,53 @@ fn of_a_flow_that_is_over_nothing_is_left_in_either_index() {
     // The place and the keys can be had again.
     assert_eq!(world.open(1, 1, Phase::OPENING, 0), at);
     assert_eq!(world.table.taken(), 1, "as of the sweep");
+}
+
+#[test]
+fn the_port_of_a_connection_whose_client_has_opened_another_is_held_until_the_backend_has_forgotten_it() {
+    let time_wait = NatTimeouts::default().time_wait.as_secs();
+    let world = World::new();
+    let at = world.open(1, 1, Phase::ESTABLISHED, 0);
+    let port = world.use_again(at, 100);
+    for seconds in [0, 1, time_wait - 1] {
+        world.sweep_after(seconds);
+        assert!(world.is_taken(port), "after {seconds} s");
+        assert_eq!((world.table.taken(), world.sweep_after(seconds).usage.taken), (2, 1), "two places, one flow");
+    }
+    // In the middle of a round.
+    let later = world.use_again(at, 101);
+    world.sweep_after(time_wait);
+    assert!(!world.is_taken(port) && world.is_taken(later));
+    world.sweep_after(2 * time_wait - 1);
+    assert!(world.is_taken(later));
+    world.sweep_after(2 * time_wait);
+    assert!(!world.is_taken(later) && world.is_taken(world.table.record(at).reverse), "that is in use");
+}
+
+#[test]
+fn a_port_that_its_client_has_again_is_not_freed() {
+    let world = World::new();
+    let at = world.open(1, 1, Phase::ESTABLISHED, 0);
+    let port = world.use_again(at, 100);
+    assert!((0..2).all(|seconds| world.sweep_after(seconds).freed == 0));
+    let other = world.table.record(at).reverse;
+    world.table.write(at, NatRecord { reverse: port, ..world.table.record(at) });
+    assert!(!world.table.release(port));
+    world.sweep_after(60);
+    world.sweep_after(120);
+    assert!(world.is_taken(port) && !world.is_taken(other));
+}
+
+#[test]
+fn when_the_table_fills_up_ports_are_held_for_a_shorter_time() {
+    let world = World::new();
+    let at = world.open(1, 1, Phase::ESTABLISHED, 0);
+    let port = world.use_again(at, 100);
+    for (seconds, is_held) in [(0, true), (4, true), (5, false)] {
+        world.table.set_taken(world.table.bits().entries() / 4 * 3 + 1);
+        world.sweep_after(seconds);
+        assert_eq!(world.is_taken(port), is_held, "after {seconds} s");
+    }
 }
 
 #[test]

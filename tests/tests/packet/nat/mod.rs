@@ -10,5 +10,6 @@ mod latencies;
 mod one_packet;
 mod phases;
 mod ports;
+mod reuse;
 mod scene;
 mod strangers;

@@ -19,7 +19,7 @@ use crate::{
     world::{BACKEND, Family},
 };
 
-const FAMILIES: [(Family, Family); 4] =
+pub(super) const FAMILIES: [(Family, Family); 4] =
     [(Family::V4, Family::V4), (Family::V6, Family::V6), (Family::V4, Family::V6), (Family::V6, Family::V4)];
 
 #[test]
@@ -122,10 +122,10 @@ fn a_full_table_refuses_new_flows_and_keeps_the_others() {
     }
 }
 
-const SECOND: u64 = 1_000_000_000;
+pub(super) const SECOND: u64 = 1_000_000_000;
 
 /// Opens a connection and has both sides close it.
-fn open_and_close(scene: &mut Scene, port: u16) -> SocketAddr {
+pub(super) fn open_and_close(scene: &mut Scene, port: u16) -> SocketAddr {
     let source = scene.establish(port);
     scene.send(&scene.request_from(IpNumber::TCP, port).with_flags(FIN | ACK, 0x1234_5679, 5001));
     scene.answer(&scene.reply(IpNumber::TCP, source).with_flags(FIN | ACK, 5001, 0x1234_567a));
@@ -151,19 +151,6 @@ fn where_ports_are_short_that_of_a_closed_connection_is_given_to_another() {
         assert_eq!(outcome.verdicts, [(Verdict::DropNoPort, 1)]);
         let data = scene.request_from(IpNumber::TCP, 1001).with_flags(ACK, 0x1234_5679, 5001);
         assert_eq!(scene.source_of(&data), lasting);
-    }
-}
-
-#[test]
-fn a_client_that_uses_its_port_again_has_the_same_source_whatever_others_have_meanwhile() {
-    for (client, backend) in FAMILIES {
-        let Some(mut scene) = Scene::new(Setup { ports: 6000, ..Setup::full(client, backend) }) else { return };
-        let sources: Vec<_> = (1000..1010).map(|port| open_and_close(&mut scene, port)).collect();
-        for (again, (port, source)) in (1..).zip((1000..1010).zip(sources)) {
-            scene.balancer.set_time(NOW + again * SECOND);
-            scene.establish(3000 + port);
-            assert_eq!(scene.source_of(&scene.request_from(IpNumber::TCP, port).with_flags(SYN, 1, 0)), source);
-        }
     }
 }
 

@@ -145,10 +145,20 @@ impl Scene {
     pub(super) fn move_to_another_backend(&mut self) -> BackendId {
         let other = self.add_second();
         self.setup.port += 1;
-        for slot in 0..layout::MIN_SLOTS {
-            self.balancer.maps().store_slot(&self.service, slot, SlotWord::stable(other));
-        }
+        self.give_slots_to(other);
         other
+    }
+
+    /// And back.
+    pub(super) fn move_back(&mut self) {
+        self.setup.port -= 1;
+        self.give_slots_to(BACKEND);
+    }
+
+    fn give_slots_to(&mut self, owner: BackendId) {
+        for slot in 0..layout::MIN_SLOTS {
+            self.balancer.maps().store_slot(&self.service, slot, SlotWord::stable(owner));
+        }
     }
 
     /// Lets the service, and its first backend, translate in another way.
