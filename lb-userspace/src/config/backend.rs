@@ -116,7 +116,7 @@ impl Backend {
     /// Checks the rules that hold in every service, for a backend that was not read by [`Backend::parse`].
     pub(super) fn check(&self) -> Result<(), Problem> {
         backend_name(&self.name)?;
-        text::reachable_address(self.address)?;
+        text::global_address(self.address)?;
         if let Some(limit) = self.max_connections
             && !(1..=MAX_CONNECTIONS).contains(&limit)
         {
@@ -170,7 +170,7 @@ fn backend_address(text: &str) -> Result<(IpAddr, Option<u16>), Problem> {
         Problem::new(format!("{text:?} {what}"), help)
     };
     let (address, port) = text::address_and_port(text).ok_or_else(|| wrong("is not an IP address"))?;
-    let address = text::reachable_address(address)?;
+    let address = text::global_address(address)?;
     let port = match port {
         None => None,
         Some(digits) => {

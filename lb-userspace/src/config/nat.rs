@@ -4,7 +4,7 @@ use std::{fmt, net::IpAddr, ops::RangeInclusive, str::FromStr, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use super::{error::Problem, table::Table, text};
+use super::{error::Problem, service::Protocol, table::Table, text};
 
 /// How addresses and ports are translated.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -57,18 +57,29 @@ const TIMEOUTS: RangeInclusive<Duration> = Duration::from_secs(2)..=Duration::fr
 const MAX_SOURCES: usize = 64;
 
 impl Nat {
-    pub(super) fn read(mut table: Table<'_>) -> Self {
+    /// Reads the section of a service with `protocol`, which is unknown if it could not be read.
+    pub(super) fn read(mut table: Table<'_>, protocol: Option<Protocol>) -> Self {
+        use Protocol::{Icmp, Tcp, Udp};
         let default = NatTimeouts::default();
         let sources = read_sources(&mut table, "sources");
         let ports = table.text("ports", Ports::from_str);
-        let mut timeout = |key, default| table.text(key, text::duration(TIMEOUTS)).unwrap_or(default);
+        let mut timeout = |key, of, default| {
+            if let Some(other) = protocol.filter(|other| table.has(key) && *other != of) {
+                let (of, other) = (of.title(), other.title());
+                table.reject(
+                    key,
+                    Problem::new(format!("{key} is for {of}, and the service's flows are {other}"), "remove it"),
+                );
+            }
+            table.text(key, text::duration(TIMEOUTS)).unwrap_or(default)
+        };
         let timeouts = NatTimeouts {
-            opening: timeout("opening_timeout", default.opening),
-            half_closed: timeout("half_closed_timeout", default.half_closed),
-            time_wait: timeout("time_wait_timeout", default.time_wait),
-            reset: timeout("reset_timeout", default.reset),
-            unreplied: timeout("unreplied_timeout", default.unreplied),
-            icmp: timeout("icmp_timeout", default.icmp),
+            opening: timeout("opening_timeout", Tcp, default.opening),
+            half_closed: timeout("half_closed_timeout", Tcp, default.half_closed),
+            time_wait: timeout("time_wait_timeout", Tcp, default.time_wait),
+            reset: timeout("reset_timeout", Tcp, default.reset),
+            unreplied: timeout("unreplied_timeout", Udp, default.unreplied),
+            icmp: timeout("icmp_timeout", Icmp, default.icmp),
         };
         table.finish();
         Self { sources, ports, timeouts }
@@ -98,7 +109,7 @@ fn source(text: &str) -> Result<IpAddr, Problem> {
             "write an address of this node, or one that VRRP brings to it, as in \"10.0.0.5\"",
         )
     })?;
-    text::reachable_address(address)
+    text::global_address(address)
 }
 
 /// A range of ports, in host byte order.

@@ -82,6 +82,18 @@ pub(super) fn reachable_address(address: IpAddr) -> Result<IpAddr, Problem> {
     Ok(address)
 }
 
+/// The same of one that needs no interface to be known by.
+pub(super) fn global_address(address: IpAddr) -> Result<IpAddr, Problem> {
+    let address = reachable_address(address)?;
+    if matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local()) {
+        return Err(Problem::new(
+            format!("{address} is a link-local address, and nothing says on which interface"),
+            "write a global or a unique local address (RFC 4193) of that host",
+        ));
+    }
+    Ok(address)
+}
+
 /// An address, and the text of a port where there is one: `10.0.0.1`, `10.0.0.1:80`, `[2001:db8::1]:80`.
 ///
 /// Without brackets an IPv6 address takes the whole text: nothing tells its last group from a port.

@@ -62,7 +62,26 @@ pub(super) fn warnings(config: &Config) -> Vec<String> {
             });
         }
     }
-    warnings.into_values().collect()
+    warnings
+        .into_values()
+        .chain(config.services.iter().filter_map(|service| unused_sources(service, &config.node)))
+        .collect()
+}
+
+/// The node's sources, where a service goes by them and they are not of its backends' family.
+fn unused_sources(service: &Service, node: &Node) -> Option<String> {
+    let goes_by_them = service.forwarding == Forwarding::FullNat && service.nat.sources.is_empty();
+    if !goes_by_them || node.nat_sources.is_empty() {
+        return None;
+    }
+    let has_source = |address: &IpAddr| node.nat_sources.iter().any(|source| source.is_ipv4() == address.is_ipv4());
+    let backend = service.backends.iter().find(|backend| !has_source(&backend.address))?;
+    let family = if backend.address.is_ipv4() { "IPv4" } else { "IPv6" };
+    Some(format!(
+        "service {:?}: [node] nat_sources has no {family} address, and backend {:?} needs one: its flows have the address of the \
+         interface to it",
+        service.name, backend.name
+    ))
 }
 
 impl Service {

@@ -146,7 +146,7 @@ fn exit_codes_tell_usage_configuration_and_an_lbd_that_is_away_apart() -> Result
     let path = file.to_str().context("a path in ASCII")?;
     // A file, the exit code of `lbd check`, and what it says.
     let cases = [
-        (Some(good.clone()), 0, "valid, 1 interfaces, 1 services, 0 VRRP instances"),
+        (Some(good.clone()), 0, "valid, 1 interface, 1 service, 0 VRRP instances"),
         (Some(good.replace("weight = 10", "weight = -1")), 3, "other.toml:"),
         (Some(good.replace("forwarding", "forewarding")), 3, "forewarding"),
         (Some(good.replace("\"l2-dsr\"", "\"nat\"")), 3, "nat"),

@@ -109,13 +109,9 @@ async fn run(command: Command) -> anyhow::Result<()> {
                 log::warn!("{warning}");
             }
             let Config { services, interfaces, vrrp, .. } = loaded;
-            println!(
-                "{}: valid, {} interfaces, {} services, {} VRRP instances",
-                config.display(),
-                interfaces.len(),
-                services.len(),
-                vrrp.len()
-            );
+            let parts = [(interfaces.len(), "interface"), (services.len(), "service"), (vrrp.len(), "VRRP instance")];
+            let counted = parts.map(|(count, noun)| format!("{count} {noun}{}", if count == 1 { "" } else { "s" }));
+            println!("{}: valid, {}", config.display(), counted.join(", "));
             Ok(())
         }
         Command::Unload { pins: Some(pins), .. } => daemon::unload(&pins, None).await,

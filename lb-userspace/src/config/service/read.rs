@@ -65,7 +65,7 @@ impl Service {
             .map_or_else(default_drain_timeout, |DrainTimeout(timeout)| timeout);
         let slow_start = table.text("slow_start", text::duration(SLOW_STARTS));
         let quic = read_quic(&mut table, protocol, forwarding);
-        let nat = read_nat(&mut table, forwarding);
+        let nat = read_nat(&mut table, forwarding, protocol);
         if let Some(name) = name.as_ref().filter(|_| forwarding.is_some_and(Forwarding::translates)) {
             let key = if table.has("nat") { "nat" } else { "forwarding" };
             tally.translating.insert(name.clone(), table.place(key));
@@ -227,9 +227,9 @@ fn read_one_packet(
     false
 }
 
-/// Reads `[service.nat]`. `forwarding` is unknown if it could not be read.
-fn read_nat(table: &mut Table<'_>, forwarding: Option<Forwarding>) -> Nat {
-    let nat = table.table("nat", "[service.nat]", "translation").map(Nat::read);
+/// Reads `[service.nat]`. `forwarding` and `protocol` are unknown if they could not be read.
+fn read_nat(table: &mut Table<'_>, forwarding: Option<Forwarding>, protocol: Option<Protocol>) -> Nat {
+    let nat = table.table("nat", "[service.nat]", "translation").map(|table| Nat::read(table, protocol));
     let reject = |what: &str, help: &str| table.reject("nat", Problem::new(what, help));
     match (&nat, forwarding) {
         (Some(_), Some(other)) if !other.translates() => reject(

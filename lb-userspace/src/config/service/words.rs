@@ -30,7 +30,7 @@ impl Protocol {
     }
 
     /// Its name in a sentence.
-    pub(super) const fn title(self) -> &'static str {
+    pub(in crate::config) const fn title(self) -> &'static str {
         match self {
             Self::Tcp => "TCP",
             Self::Udp => "UDP",

@@ -3,7 +3,7 @@
 use insta::assert_snapshot;
 
 use super::{config, refusal};
-use crate::config::{Nat, NatTimeouts, Ports, Tracking};
+use crate::config::{Config, Nat, NatTimeouts, Ports, Tracking};
 
 /// A service with these keys, sections and backends.
 fn file(forwarding: &str, keys: &str, backends: &[&str]) -> String {
@@ -20,7 +20,7 @@ fn file(forwarding: &str, keys: &str, backends: &[&str]) -> String {
 fn a_section_is_read_in_full() {
     let keys = "[service.nat]\nsources = [\"10.0.0.5\", \"2001:db8::5\"]\nports = \"20000-29999\"\n\
                 opening_timeout = \"10s\"\nhalf_closed_timeout = \"20s\"\ntime_wait_timeout = \"30s\"\n\
-                reset_timeout = \"5s\"\nunreplied_timeout = \"15s\"\nicmp_timeout = \"90s\"";
+                reset_timeout = \"5s\"";
     let service = config(&file("full-nat", keys, &["10.0.0.1:8080"])).services.remove(0);
     let seconds = std::time::Duration::from_secs;
     let expected = Nat {
@@ -31,12 +31,64 @@ fn a_section_is_read_in_full() {
             half_closed: seconds(20),
             time_wait: seconds(30),
             reset: seconds(5),
-            unreplied: seconds(15),
-            icmp: seconds(90),
+            ..NatTimeouts::default()
         },
     };
     assert_eq!(service.nat, expected);
     assert_eq!(service.tracking, Tracking::Always, "replies are known by their flows");
+}
+
+#[test]
+fn a_timeout_is_read_where_it_is_of_the_services_protocol_and_refused_elsewhere() {
+    let of = |protocol: &str, key: &str| {
+        let port = if protocol == "icmp" { "" } else { ":80" };
+        let file = file("full-nat", &format!("[service.nat]\n{key} = \"17s\""), &["10.0.0.1"]);
+        let file = file.replace("\"tcp\"", &format!("{protocol:?}")).replace(":80", port);
+        Config::parse("lb.toml", &file).map(|config| config.services[0].nat.timeouts)
+    };
+    for (key, protocol) in [
+        ("opening_timeout", "tcp"),
+        ("half_closed_timeout", "tcp"),
+        ("time_wait_timeout", "tcp"),
+        ("reset_timeout", "tcp"),
+        ("unreplied_timeout", "udp"),
+        ("icmp_timeout", "icmp"),
+    ] {
+        for other in ["tcp", "udp", "icmp"] {
+            let read = of(other, key);
+            assert_eq!(read.is_ok(), other == protocol, "{key} with {other}: {read:?}");
+        }
+        assert_ne!(of(protocol, key).unwrap(), NatTimeouts::default(), "{key}");
+    }
+    assert_snapshot!(of("udp", "time_wait_timeout").unwrap_err(), @r#"
+    lb.toml:9: service "web", translation: time_wait_timeout is for TCP, and the service's flows are UDP
+        remove it
+    "#);
+}
+
+#[test]
+fn a_source_of_one_interface_only_is_refused() {
+    assert_snapshot!(refusal(&file("full-nat", "[service.nat]\nsources = [\"fe80::5\"]", &["2001:db8::1"])), @r#"
+    lb.toml:9: service "web", translation: sources #1 fe80::5 is a link-local address, and nothing says on which interface
+        write a global or a unique local address (RFC 4193) of that host
+    "#);
+}
+
+#[test]
+fn sources_of_the_node_that_a_service_cannot_use_are_warned_of() {
+    let with = |sources: &str, forwarding: &str, keys: &str| {
+        let file = file(forwarding, keys, &["10.0.0.1", "10.0.0.2"]);
+        config(&format!("[node]\nnat_sources = {sources}\n{file}")).warnings().join("\n")
+    };
+    assert_snapshot!(with("[\"2001:db8::5\"]", "full-nat", ""), @r#"service "web": [node] nat_sources has no IPv4 address, and backend "10.0.0.1" needs one: its flows have the address of the interface to it"#);
+    for (sources, forwarding, keys) in [
+        ("[\"2001:db8::5\", \"10.0.0.5\"]", "full-nat", ""),
+        ("[\"2001:db8::5\"]", "nat", ""),
+        ("[\"2001:db8::5\"]", "full-nat", "[service.nat]\nsources = [\"10.0.0.5\"]"),
+        ("[]", "full-nat", ""),
+    ] {
+        assert_eq!(with(sources, forwarding, keys), "", "{sources} {forwarding} {keys}");
+    }
 }
 
 #[test]

@@ -5,6 +5,15 @@ use insta::assert_snapshot;
 use super::super::{Backend, config, refusal, refusal_with, service};
 
 #[test]
+fn a_link_local_address_is_refused() {
+    let file = refusal_with(r#"address = "192.168.1.100""#, r#"address = "fe80::1""#);
+    assert_snapshot!(file, @r#"
+    lb.toml:39: service "crm-web", backend #1: address fe80::1 is a link-local address, and nothing says on which interface
+        write a global or a unique local address (RFC 4193) of that host
+    "#);
+}
+
+#[test]
 fn a_weight_out_of_range_is_refused() {
     assert_snapshot!(refusal_with("weight = 5", "weight = 70000"), @r#"
     lb.toml:40: service "crm-web", backend "192.168.1.100": weight 70000 is out of range
