@@ -80,6 +80,37 @@ impl Node {
         table.finish();
         node
     }
+
+    /// The keys whose values are others in `other`.
+    pub fn differences(&self, other: &Self) -> Vec<&'static str> {
+        let Self {
+            name,
+            socket,
+            pins,
+            state,
+            hash_key,
+            tunnel_source,
+            tunnel_source_v6,
+            flow_table,
+            nat_table,
+            affinity_table,
+            nat_sources,
+        } = self;
+        let keys = [
+            ("name", *name == other.name),
+            ("socket", *socket == other.socket),
+            ("pins", *pins == other.pins),
+            ("state", *state == other.state),
+            ("hash_key", *hash_key == other.hash_key),
+            ("tunnel_source", *tunnel_source == other.tunnel_source),
+            ("tunnel_source_v6", *tunnel_source_v6 == other.tunnel_source_v6),
+            ("flow_table", *flow_table == other.flow_table),
+            ("nat_table", *nat_table == other.nat_table),
+            ("affinity_table", *affinity_table == other.affinity_table),
+            ("nat_sources", *nat_sources == other.nat_sources),
+        ];
+        keys.into_iter().filter(|(_, is_same)| !is_same).map(|(key, _)| key).collect()
+    }
 }
 
 fn flow_table(text: &str) -> Result<BucketBits, Problem> {

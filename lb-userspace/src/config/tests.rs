@@ -240,6 +240,15 @@ fn the_node_of_the_sample_is_read_in_full() {
 }
 
 #[test]
+fn the_keys_of_the_node_that_have_changed_are_named() {
+    let of = |keys: &str| config(&format!("[node]\n{keys}")).node;
+    let keys = "name = \"a\"\nhash_key = \"000102030405060708090a0b0c0d0e0f\"\nnat_table = \"256K\"";
+    assert_eq!(of(keys).differences(&of(keys)), [""; 0]);
+    let other = keys.replace("0f\"", "0e\"").replace("256K", "512K");
+    assert_eq!(of(keys).differences(&of(&other)), ["hash_key", "nat_table"]);
+}
+
+#[test]
 fn the_interfaces_of_the_sample_are_read_in_full() {
     let expected = [
         Interface { name: "eth0".to_owned(), xdp: XdpMode::Native, gateway: Some(Gateway::Mac([2, 0, 0, 0, 0, 1])) },

@@ -253,16 +253,16 @@ impl Daemon {
     /// What cannot change while the daemon runs.
     fn check_reload(&self, config: &Config) -> Result<(), Refusal> {
         let node = config::Node { flow_table: config.node.flow_table, ..self.config.node.clone() };
-        for (section, same) in
-            [("[node]", config.node == node), ("[[interface]]", config.interfaces == self.config.interfaces)]
-        {
-            if !same {
-                return Err(Refusal::Failed(format!(
-                    "{section} has changed, which a reload cannot take in; restart lbd (packets go on meanwhile)"
-                )));
-            }
-        }
-        Ok(())
+        let changed = if config.node != node {
+            format!("{} in [node]", config.node.differences(&node).join(", "))
+        } else if config.interfaces != self.config.interfaces {
+            "[[interface]]".to_owned()
+        } else {
+            return Ok(());
+        };
+        Err(Refusal::Failed(format!(
+            "{changed} has changed, which a reload cannot take in; restart lbd (packets go on meanwhile)"
+        )))
     }
 
     /// Carries out effects that nobody waits for. The executor logs what fails, and a later event tries again.

@@ -373,7 +373,7 @@ fn a_reload_of_an_invalid_file_changes_nothing() -> Result<()> {
             "lb.toml:",
         ),
         ("no TOML", "[[service".to_owned(), 3, "lb.toml:1"),
-        ("another node", good.replace("name = \"lb\"", "name = \"other\""), 1, "[node] has changed"),
+        ("another node", good.replace("name = \"lb\"", "name = \"other\""), 1, "name in [node] has changed"),
         ("another interface", good.replace("xdp = \"native\"", "xdp = \"auto\""), 1, "[[interface]] has changed"),
     ];
     for (case, file, code, expected) in cases {
