@@ -22,7 +22,7 @@ pub(super) fn draw(sample: &Sample<'_>, lab: &Lab) -> String {
         "backend",
         "requests",
         "share",
-        "weight",
+        "by its weight",
         "packets",
         "state",
     ]);
@@ -50,8 +50,8 @@ pub(super) fn draw(sample: &Sample<'_>, lab: &Lab) -> String {
                 count.to_string(),
                 percent(count, answered),
                 match service.scheduler {
-                    // Who has which share depends on who is how fast.
-                    Some(_) => "–".to_owned(),
+                    // Who has which share depends on who has how many connections, or is how fast, at each moment.
+                    Some(scheduler) => first(format!("– ({scheduler})")),
                     None => format!("{:.0} %", 100.0 * expected(lab.backends().len(), number)),
                 },
                 known(packets.to_string()),
