@@ -12,24 +12,26 @@
 //! elsewhere in the two buckets, too: of two that claim the same key at the same time, at least one sees the other. So keys are
 //! unique, and with those of the reverse index so are source ports.
 //!
-//! A record is written by whoever has claimed its forward word, then its [`NatState`] makes it a flow. From then on only the
+//! A record is written by whoever has claimed its forward word, or has made the state of a closed connection free; then its [`NatState`] makes it a flow. From then on only the
 //! state changes, by compare-and-swap, until it says that the flow is over; the daemon frees the place when no packet can have it in
 //! its hands any more.
 //!
 //! A SYN after the end of a connection makes the next one in the same record, since it is the same client's, from the same port to the same
 //! service. It may get another backend, and so another word of the reverse index. The word before stays where it is, and leads to a
 //! record that does not lead back: so the port is held, for this client, until its backend has forgotten the connection. The daemon frees
-//! such words; where ports are short a new flow takes one over.
+//! such words after a while; where ports are short a new flow takes one over.
 //!
 //! Where the latencies of backends decide, a third array of words, as large as an index, holds since when the client of the record at the
 //! same place waits for an answer, in nanoseconds; zero: it does not. The state of a flow says whether anybody looks there
 //! ([`NatState::is_timed`]), so other flows do not pay for it.
 
+mod hold;
 mod index;
 mod phase;
 mod record;
 mod turn;
 
+pub use hold::{Holder, adopt, release};
 pub use index::{Claim, Index, ReverseWord, Ways, claim, find, forward_word, likely_way};
 pub use phase::{Event, Phase, Side};
 pub use record::{NatRecord, NatState, Neighbour, RecordIndex};
@@ -41,7 +43,7 @@ use crate::{Address, FlowHash, FlowTime, NetU16, NetU32, OuterHeader, flow_table
 pub const MAX_BUCKET_BITS: u32 = 21;
 /// How many ports are tried for a new flow before it is refused.
 pub const PORT_ATTEMPTS: u32 = 16;
-/// From which attempt on ports will do whose connection has ended: see [`NatState::leaves_port`].
+/// From which attempt on ports will do that are held, or whose connection has ended: see [`NatState::leaves_port`].
 pub const SECOND_HAND_ATTEMPTS: u32 = 8;
 
 /// How large the table is; zero: there is none.

@@ -4,7 +4,7 @@ use core::hint::black_box;
 
 use aya_ebpf::programs::XdpContext;
 use lb_common::{
-    BackendRow, Condition, Encapsulation, FlowHash, NetU32, Service, Tracking, Verdict,
+    BackendId, BackendRow, Condition, Encapsulation, FlowHash, NetU32, Service, Tracking, Verdict,
     nat::{Event, NatRecord, NatTarget, Side},
 };
 use lb_ebpf::tcp::RST;
@@ -36,11 +36,11 @@ struct Known {
 }
 
 impl Known {
-    /// The flow of a record, unless its backend has no row or one that it was not made for: of a service that is no more, or that
+    /// The flow of `backend` in a record, unless that has no row or one that the flow was not made for: of a service that is no more, or that
     /// translates otherwise by now.
     #[inline(always)]
-    fn of(record: MapRecord) -> Option<Self> {
-        let row = maps::row(record.state().backend())?;
+    fn of(record: MapRecord, backend: BackendId) -> Option<Self> {
+        let row = maps::row(backend)?;
         let has_source = record.get().source != NatRecord::NO_SOURCE;
         let is_its =
             row.encapsulation == Encapsulation::TRANSLATED && (NatTarget::of(&row.outer).sources != 0) == has_source;
@@ -107,7 +107,7 @@ pub fn process(ctx: &mut XdpContext) -> Result<Verdict, Verdict> {
 /// The flow of a backend's packet.
 #[inline(always)]
 fn reply(packet: &Packet, hash: FlowHash, segment: &Segment) -> Result<Known, Refusal> {
-    let found = table::find(REVERSE, hash).and_then(|(_, record)| Known::of(record));
+    let found = table::find(REVERSE, hash).and_then(|(_, record)| Known::of(record, record.state().backend()));
     found
         .filter(|flow| flow.has_reply(packet) && segment.follow(flow.record, Side::Backend))
         .ok_or(Refusal::Verdict(Verdict::PassNoService))
@@ -131,33 +131,39 @@ fn request(
     }
     let (mut was_lost, mut closed) = (false, table::NOWHERE);
     if let Some((index, record)) = table::find(FORWARD, hash) {
-        match Known::of(record).filter(|flow| flow.row.condition == Condition::SERVING) {
+        let backend = record.state().backend();
+        if backend == BackendId::NONE {
+            // Another packet makes the client's next connection there.
+            return Err(Refusal::Verdict(Verdict::DropNatRace));
+        }
+        match Known::of(record, backend).filter(|flow| flow.row.condition == Condition::SERVING) {
             Some(flow) if segment.begins_another(flow.record) => closed = index,
             Some(flow) if segment.follow(flow.record, Side::Client) => {
                 open::learn_way_back(ctx, neighbour, flow.record);
                 return Ok(flow);
             }
-            known => {
-                if known.is_none() {
-                    was_lost = true;
-                    maps::count_tracking(Tracking::Rescheduled);
-                }
-                table::end(index);
+            // It has ended since.
+            Some(_) => {}
+            None => {
+                was_lost = true;
+                maps::count_tracking(Tracking::Rescheduled);
+                table::end(index, backend);
             }
         }
     }
     if packet.flow.protocol == TCP {
         refuse_unknown(segment, was_lost || service.nat.translates_source())?;
     }
-    let opened = (|| {
-        let backend = match chosen {
-            Some(backend) => backend,
-            None => open::choose(packet, service, hash, open::opens(packet, segment))?,
-        };
-        open::open(ctx, packet, service, &Place::claim(hash, closed)?, segment, neighbour, backend)
-    })();
+    let backend = if let Some(backend) = chosen {
+        backend
+    } else {
+        let opens = open::opens(packet, segment);
+        open::choose(packet, service, hash, opens).map_err(|verdict| refusal(service, verdict))?
+    };
+    let opened = Place::claim(hash, closed)
+        .and_then(|place| open::open(ctx, packet, service, &place, segment, neighbour, backend));
     let record = opened.map_err(|verdict| refusal(service, verdict))?;
-    Known::of(record).ok_or(Refusal::Verdict(Verdict::DropInternal))
+    Known::of(record, backend).ok_or(Refusal::Verdict(Verdict::DropInternal))
 }
 
 /// Whether a segment that belongs to no flow has to be refused: if it opens no connection, and no other one can have it.

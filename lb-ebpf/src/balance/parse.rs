@@ -41,7 +41,7 @@ impl Packet {
         self.bound();
     }
 
-    /// The same packet where the verifier knows nothing of it: how large its parts can be.
+    /// Says to the verifier how large the parts can be; for a packet that comes out of a map.
     #[inline(always)]
     pub const fn bound(&mut self) {
         self.ip_offset &= 0x1f;
@@ -167,7 +167,7 @@ fn transport(ctx: &XdpContext, number: u8, offset: usize, end: usize, ipv4: bool
     let header_len = match number {
         TCP => TcpHdr::LEN,
         UDP => UdpHdr::LEN,
-        icmp if icmp == echo::in_header(echo::REQUEST, ipv4) => return self::icmp(ctx, offset, end, ipv4),
+        _ if number == echo::in_header(echo::REQUEST, ipv4) => return icmp(ctx, offset, end, ipv4),
         _ => return Err(Verdict::PassOtherProtocol),
     };
     if offset + header_len > end {

@@ -86,6 +86,9 @@ pub struct NatView {
     pub size: u64,
     /// How many it holds, as of the last census; absent before the first one of this `lbd`.
     pub flows: Option<u64>,
+    /// How many source ports are held besides, of closed connections whose clients have opened others by the same port.
+    #[serde(default)]
+    pub held: u64,
     /// The sources, with `full-nat`.
     pub sources: Vec<SourceView>,
 }

@@ -82,13 +82,13 @@ pub(super) fn reachable_address(address: IpAddr) -> Result<IpAddr, Problem> {
     Ok(address)
 }
 
-/// The same of one that needs no interface to be known by.
+/// The same, but no link-local address: nothing says by which interface that is reached.
 pub(super) fn global_address(address: IpAddr) -> Result<IpAddr, Problem> {
     let address = reachable_address(address)?;
     if matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local()) {
         return Err(Problem::new(
-            format!("{address} is a link-local address, and nothing says on which interface"),
-            "write a global or a unique local address (RFC 4193) of that host",
+            format!("{address} is a link-local address, and nothing says by which interface it is reached"),
+            "write a global or a unique local address (RFC 4193)",
         ));
     }
     Ok(address)

@@ -156,7 +156,7 @@ impl Daemon {
                     view.total += 1;
                     view.clients.push(shown);
                 }
-                if view.clients.len() > SPARE + limit {
+                if view.clients.len() > limit.saturating_add(SPARE) {
                     keep_latest(&mut view.clients, limit);
                 }
             };

@@ -261,7 +261,7 @@ impl Daemon {
             return Ok(());
         };
         Err(Refusal::Failed(format!(
-            "{changed} has changed, which a reload cannot take in; restart lbd (packets go on meanwhile)"
+            "a reload cannot take in what has changed: {changed}; restart lbd (packets go on meanwhile)"
         )))
     }
 

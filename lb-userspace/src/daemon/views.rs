@@ -93,7 +93,12 @@ impl Daemon {
         let table = self.executor.dataplane.nat.table()?;
         let usage = self.census.nat.as_ref();
         let sources = self.core.source_views(usage.map_or(&HashMap::new(), |usage| &usage.ports));
-        Some(NatView { size: table.bits().entries(), flows: usage.map(|usage| usage.taken), sources })
+        Some(NatView {
+            size: table.bits().entries(),
+            flows: usage.map(|usage| usage.taken),
+            held: usage.map_or(0, |usage| usage.held),
+            sources,
+        })
     }
 
     /// What decides whether this node is fit to hold virtual addresses.

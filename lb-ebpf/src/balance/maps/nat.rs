@@ -5,7 +5,7 @@ use core::intrinsics::{AtomicOrdering, atomic_cxchg};
 use lb_common::{
     Address, FlowEntry, FlowTime,
     flow_table::{Bucket, BucketBits, WAYS},
-    nat::{NatRecord, NatSource, NatState, RecordIndex, Ways},
+    nat::{Holder, NatRecord, NatSource, NatState, RecordIndex, Ways},
 };
 
 use super::{
@@ -76,13 +76,6 @@ impl MapRecord {
         load(unsafe { &raw const (*self.0).hash })
     }
 
-    /// The place in the reverse index, as it is at this moment.
-    #[inline(always)]
-    pub fn reverse(self) -> RecordIndex {
-        // SAFETY: as for `state`.
-        load(unsafe { &raw const (*self.0).reverse })
-    }
-
     /// Compare-and-swap of the state; whether it was `old`. Whoever makes the change counts it: so the numbers of active connections
     /// are exact.
     #[inline(always)]
@@ -116,6 +109,19 @@ impl MapRecord {
     pub fn update(self, write: impl FnOnce(&mut NatRecord)) {
         // SAFETY: as for `get`; nothing that is read at the same time has to fit to what is written.
         write(unsafe { &mut *self.0 });
+    }
+}
+
+impl Holder for MapRecord {
+    #[inline(always)]
+    fn reverse(&self) -> RecordIndex {
+        // SAFETY: as for `state`.
+        load(unsafe { &raw const (*self.0).reverse })
+    }
+
+    #[inline(always)]
+    fn is_alive(&self) -> bool {
+        self.state().phase().is_alive()
     }
 }
 

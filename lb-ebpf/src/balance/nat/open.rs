@@ -110,7 +110,8 @@ fn assign_source(record: MapRecord, backend: BackendId, protocol: u8, now: FlowT
     Err(refusal)
 }
 
-/// Claims the source whose replies have this hash for the flow of a record: if nobody has it, or has it any more.
+/// Claims for a record the source whose replies have this hash: a free one, one that is held for it, or, second hand, one that is held for
+/// another or whose connection is closed.
 #[inline(always)]
 fn claim_source(index: RecordIndex, hash: FlowHash, is_second_hand: bool, now: FlowTime) -> Claimed {
     let word = ReverseWord::new(hash, index).to_bits();

@@ -5,11 +5,11 @@
 //! other: all that is on the stack at a time has to fit 512 bytes.
 
 use lb_common::{
-    FlowHash, FlowTime, Verdict,
+    BackendId, FlowHash, FlowTime, Verdict,
     flow_table::WAYS,
     nat::{
-        Claim, Index, NatState, RecordIndex, ReverseWord, Ways as _, claim as claim_in, find as find_in, forward_word,
-        likely_way,
+        Claim, Holder as _, Index, NatState, RecordIndex, ReverseWord, Ways as _, adopt as adopt_in, claim as claim_in,
+        find as find_in, forward_word, likely_way,
     },
 };
 
@@ -70,8 +70,7 @@ pub fn claim(index: u32, hash: FlowHash, word: u64) -> Claimed {
     }
 }
 
-/// Claims `word` of the reverse index where somebody has its key, but not as the port of a flow: if it is held for the client of the
-/// same record, or for another and `is_second_hand` will do. It is the record's then.
+/// Takes a port over that is held: for this record, or for another if `is_second_hand` will do. [`Claimed::Taken`] if a flow has it.
 #[inline(always)]
 pub fn adopt(hash: FlowHash, word: u64, is_second_hand: bool) -> Claimed {
     match nat_adopt(hash.0, word, is_second_hand.into()) {
@@ -88,16 +87,18 @@ pub struct Place {
 }
 
 impl Place {
-    /// For a flow whose packets have this hash: that of the connection which they belonged to, if one is `closed`, else a free one.
+    /// The place for a flow whose packets have this hash: that of its `closed` connection, or a free one if that is [`NOWHERE`].
     ///
-    /// Of the connection that gives way nothing is left then but its word in the reverse index: its backend remembers it for a while,
-    /// so the port is held for the same client until the daemon sees that it has been for long enough.
+    /// Of the closed connection nothing is left then but its word in the reverse index, which holds its port: its backend remembers it
+    /// for a while.
     #[inline(always)]
     pub fn claim(hash: FlowHash, closed: RecordIndex) -> Result<Self, Verdict> {
         if let Some(record) = maps::nat_record(closed) {
             let state = record.state();
-            let gives_way = state.phase().gives_way() && record.replace_state(state, NatState::FREE);
-            return if gives_way { Ok(Self { record, hash, was_alive: true }) } else { Err(Verdict::DropNatRace) };
+            if state.phase().gives_way() && record.replace_state(state, NatState::FREE) {
+                return Ok(Self { record, hash, was_alive: true });
+            }
+            // Somebody else has ended it, or makes the next one there.
         }
         match claim(FORWARD, hash, forward_word(hash)) {
             Claimed::At(index) => {
@@ -122,20 +123,23 @@ impl Place {
     }
 }
 
-/// Ends a flow: its keys are nobody's from now on, and the daemon frees its place.
+/// Ends a flow of `backend`, which it is no more if its record has another one by now. Its keys are nobody's from then on, and the daemon
+/// frees its place.
 #[inline(always)]
-pub fn end(record: RecordIndex) {
-    nat_end(record.0, ANY);
+pub fn end(record: RecordIndex, backend: BackendId) {
+    nat_end(record.0, backend.get(), ANY_TIME);
 }
 
 /// The same of one whose port may be another's at this time. Whether it is over.
 #[inline(always)]
 pub fn end_closed(record: RecordIndex, now: FlowTime) -> bool {
-    nat_end(record.0, now.0) != 0
+    nat_end(record.0, ANY_BACKEND, now.0) != 0
 }
 
 /// No time: whatever the flow does.
-const ANY: u64 = 0;
+const ANY_TIME: u64 = 0;
+/// No backend: whichever the flow has.
+const ANY_BACKEND: u32 = BackendId::NONE.get();
 
 #[inline(always)]
 fn bucket_at(index: u32, at: RecordIndex, unknown: u64) -> Option<NatBucket> {
@@ -164,7 +168,7 @@ extern "C" fn nat_find(index: u32, hash: u64) -> u32 {
     let record = if index == FORWARD { at } else { ReverseWord::from_bits(found).record() };
     let Some(known) = maps::nat_record(record) else { return NONE };
     // Between the look at the word and this one, the place may have been given back and claimed anew. In this order: what is alive
-    // stays this flow's for as long as a packet has it in its hands.
+    // stays this client's for as long as a packet has it in its hands.
     let is_alive = known.state().phase().is_alive();
     let is_it = if index == FORWARD { known.hash() == hash } else { known.reverse() == at };
     if is_alive && is_it { record.0 } else { NONE }
@@ -208,39 +212,24 @@ extern "C" fn nat_adopt(hash: u64, word: u64, is_second_hand: u32) -> u32 {
         return TAKEN;
     };
     let record_of = |word| maps::nat_record(ReverseWord::from_bits(word).record());
-    let (Some(bucket), Some(own), Some(other)) = (bucket_at(REVERSE, at, hash), record_of(word), record_of(found))
+    let (Some(bucket), Some(own), Some(holder)) = (bucket_at(REVERSE, at, hash), record_of(word), record_of(found))
     else {
         return TAKEN;
     };
-    let is_own = found == word;
-    // Nobody's: it is the port of the record that it leads to, or of one that is being made.
-    if !is_own && (is_second_hand == 0 || !other.state().phase().is_alive() || other.reverse() == at) {
-        return TAKEN;
-    }
-    // Two may adopt it at once: whose it was, and another. The one says so in its record and then takes the word, the other takes it
-    // and then looks at the record: at least one of them sees the other.
-    if is_own {
-        own.update(|record| record.reverse = at);
-    }
-    let way = at.0 as usize % WAYS;
-    if !bucket.replace(way, found, word) {
-        return TAKEN;
-    }
-    if !is_own && other.reverse() == at {
-        bucket.replace(way, word, found);
-        return TAKEN;
-    }
-    at.0
+    let say_so = || own.update(|record| record.reverse = at);
+    if adopt_in(&bucket, at, [found, word], &holder, is_second_hand != 0, say_so) { at.0 } else { TAKEN }
 }
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn nat_end(record: u32, closed_at: u64) -> u32 {
+extern "C" fn nat_end(record: u32, backend: u32, closed_at: u64) -> u32 {
     let index = RecordIndex(record);
     let Some(known) = maps::nat_record(index) else { return 0 };
     for _ in 0..ATTEMPTS {
         let state = known.state();
-        if !state.phase().is_alive() || closed_at != ANY && !state.leaves_port(FlowTime(closed_at)) {
+        let is_it = backend == ANY_BACKEND || backend == state.backend().get();
+        let is_to_end = closed_at == ANY_TIME || state.leaves_port(FlowTime(closed_at));
+        if !(state.phase().is_alive() && is_it && is_to_end) {
             return 0;
         }
         if known.replace_state(state, state.over()) {
@@ -258,5 +247,8 @@ fn bury(index: u32, at: RecordIndex, record: RecordIndex) {
     let Some(bucket) = bucket_at(index, at, u64::from(record.0)) else { return };
     let way = at.0 as usize % WAYS;
     let word = bucket.load(way);
-    bucket.replace(way, word, Index::OVER);
+    // Of the reverse index, a record may say what it has not got.
+    if index == FORWARD || ReverseWord::from_bits(word).record().0 == record.0 {
+        bucket.replace(way, word, Index::OVER);
+    }
 }

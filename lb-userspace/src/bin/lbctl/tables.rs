@@ -54,7 +54,7 @@ pub(crate) fn status(status: &StatusView) -> String {
     });
     if let Some(nat) = &status.nat {
         lines.push(match nat.flows {
-            Some(flows) => format!("nat table      {flows} of {} entries in use", nat.size),
+            Some(flows) => format!("nat table      {flows} of {} entries in use{}", nat.size, held_ports(nat)),
             None => format!("nat table      {} entries; those in use are not counted yet", nat.size),
         });
         let used = |source: &&SourceView| source.fullest.as_ref().map_or(0, |fullest| fullest.used);
@@ -202,10 +202,15 @@ pub(crate) fn stats(stats: &StatsView) -> String {
     tables.filter(|table| !table.is_empty()).map(|table| render(&table)).collect::<Vec<_>>().join("\n\n")
 }
 
+fn held_ports(nat: &NatView) -> String {
+    if nat.held == 0 { String::new() } else { format!(", {} held", counted(nat.held, "port")) }
+}
+
 fn nat_table(nat: &NatView) -> Table {
     let mut table = table(&["NAT TABLE", "FLOWS"]);
     table.add_row(["size".to_owned(), nat.size.to_string()]);
     table.add_row(["in use".to_owned(), nat.flows.map_or("not counted yet".to_owned(), |flows| flows.to_string())]);
+    table.add_row(["ports held besides".to_owned(), nat.held.to_string()]);
     table
 }
 

@@ -69,8 +69,8 @@ fn a_timeout_is_read_where_it_is_of_the_services_protocol_and_refused_elsewhere(
 #[test]
 fn a_source_of_one_interface_only_is_refused() {
     assert_snapshot!(refusal(&file("full-nat", "[service.nat]\nsources = [\"fe80::5\"]", &["2001:db8::1"])), @r#"
-    lb.toml:9: service "web", translation: sources #1 fe80::5 is a link-local address, and nothing says on which interface
-        write a global or a unique local address (RFC 4193) of that host
+    lb.toml:9: service "web", translation: sources #1 fe80::5 is a link-local address, and nothing says by which interface it is reached
+        write a global or a unique local address (RFC 4193)
     "#);
 }
 

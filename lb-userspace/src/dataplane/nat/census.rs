@@ -37,8 +37,8 @@ const OPENING_WITH_LIMITS: Duration = Duration::from_secs(10);
 
 /// Counts all flows, and ends those that are over. Not for the main loop: it waits for packets that are on their way.
 pub fn sweep_nat(table: &NatTable, words: &Words, subjects: &[Subject], clock: impl Fn() -> FlowTime) -> NatSweep {
-    let is_pressed = is_pressed(table);
-    let lifetimes = Lifetimes::new(subjects, is_pressed);
+    let mut held = table.sweeping();
+    let lifetimes = Lifetimes::new(subjects, is_pressed(table, table.taken()));
     let (mut found, mut over, now) = (NatSweep::default(), Vec::new(), clock());
     let (mut taken, mut ports_in_use) = (0, vec![false; table.places()]);
     for at in table.taken_places() {
@@ -66,9 +66,11 @@ pub fn sweep_nat(table: &NatTable, words: &Words, subjects: &[Subject], clock: i
             table.free(*at);
         }
     }
-    let held = table.sweep_held_ports(&ports_in_use, port_lifetime(subjects, is_pressed), now);
+    let port_lifetime = port_lifetime(subjects, is_pressed(table, table.taken() + held.count()));
+    held.sweep(table, &ports_in_use, port_lifetime, now);
+    found.usage.held = held.count();
     found.usage.taken = taken - found.freed;
-    table.set_taken(found.usage.taken + held);
+    table.set_taken(found.usage.taken);
     found
 }
 
@@ -79,9 +81,9 @@ fn port_lifetime(subjects: &[Subject], is_pressed: bool) -> u64 {
     lifetimes.max().unwrap_or(0)
 }
 
-/// Whether the table is so full that new flows soon find no room.
-fn is_pressed(table: &NatTable) -> bool {
-    table.taken() > table.bits().entries() / 4 * 3
+/// Whether an index with so many words is so full that new flows soon find no room.
+fn is_pressed(table: &NatTable, words: u64) -> bool {
+    words > table.bits().entries() / 4 * 3
 }
 
 /// Ends a flow if it is over. A packet may bring it back to life first.

@@ -9,32 +9,37 @@ use lb_common::{FlowTime, nat::RecordIndex};
 
 use super::NatTable;
 
-/// Which ports have been held for how long: in rounds, so that it takes a bit for each place.
+/// Which ports have been held for how long, as far as sweeps see: in rounds, so that one flag for each place is enough.
 #[derive(Debug, Default)]
 pub(super) struct HeldPorts {
     /// Those that were held when the round began, and are yet.
     since_then: Vec<bool>,
     began: Option<FlowTime>,
+    /// How many were held after the last sweep.
+    count: u64,
 }
 
 impl HeldPorts {
-    /// Frees ports that are held, of all but those `in_use`, for `lifetime`, in nanoseconds, at least, and at most twice as long. How
-    /// many are held.
-    pub(super) fn sweep(&mut self, table: &NatTable, in_use: &[bool], lifetime: u64, now: FlowTime) -> u64 {
+    /// How many were held after the last sweep.
+    pub(super) const fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// Frees ports that have been held for `lifetime` (nanoseconds), and for twice that at most. `in_use` says which places are the ports
+    /// of flows.
+    pub(super) fn sweep(&mut self, table: &NatTable, in_use: &[bool], lifetime: u64, now: FlowTime) {
         let held: Vec<bool> =
             table.reverse_places().zip(in_use).map(|(is_taken, in_use)| is_taken && !in_use).collect();
-        let is_new_round = self.began.is_none_or(|began| now.0.saturating_sub(began.0) >= lifetime);
+        self.count = held.iter().filter(|is_held| **is_held).count() as u64;
         self.since_then.resize(held.len(), false);
-        for (then, now) in self.since_then.iter_mut().zip(&held) {
-            *then &= now;
+        for (since_then, is_held) in self.since_then.iter_mut().zip(&held) {
+            *since_then &= is_held;
         }
-        let mut count = held.iter().filter(|held| **held).count() as u64;
-        if is_new_round {
-            let old = mem::replace(&mut self.since_then, held);
+        if self.began.is_none_or(|began| now.0.saturating_sub(began.0) >= lifetime) {
             self.began = Some(now);
+            let old = mem::replace(&mut self.since_then, held);
             let places = (0..).map(RecordIndex).zip(old).filter_map(|(place, is_old)| is_old.then_some(place));
-            count -= places.filter(|place| table.release(*place)).count() as u64;
+            self.count -= places.filter(|place| table.release(*place)).count() as u64;
         }
-        count
     }
 }

@@ -2,15 +2,15 @@ use std::{
     io,
     os::fd::AsFd,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
 };
 
 use lb_common::{
-    FlowHash, FlowTime, ServiceId,
+    FlowHash, ServiceId,
     flow_table::{BucketBits, ConnectionCounter as _, WAYS},
-    nat::{Index, NatRecord, NatState, RecordIndex, ReverseWord, forward_word},
+    nat::{Holder, Index, NatRecord, NatState, RecordIndex, ReverseWord, forward_word, release},
 };
 
 use super::held::HeldPorts;
@@ -23,9 +23,9 @@ pub struct NatTable {
     reverse: Mapped,
     records: Mapped,
     bits: BucketBits,
-    /// How many places of the fuller index were taken at the end of the last sweep.
+    /// How many places were taken at the end of the last sweep.
     taken: AtomicU64,
-    held: Mutex<HeldPorts>,
+    sweeping: Mutex<HeldPorts>,
     /// Whoever changes a state counts it here.
     connections: Arc<Connections>,
 }
@@ -46,7 +46,7 @@ impl NatTable {
             records: Mapped::new(records, table)?,
             bits,
             taken: AtomicU64::new(0),
-            held: Mutex::default(),
+            sweeping: Mutex::default(),
             connections,
         })
     }
@@ -61,7 +61,7 @@ impl NatTable {
             records: Mapped::anonymous(table)?,
             bits,
             taken: AtomicU64::new(0),
-            held: Mutex::default(),
+            sweeping: Mutex::default(),
             connections,
         })
     }
@@ -85,7 +85,7 @@ impl NatTable {
         self.reverse.words64().len()
     }
 
-    /// How many places of the fuller index were taken when it was swept last.
+    /// How many of its places were taken when it was swept last.
     pub fn taken(&self) -> u64 {
         self.taken.load(Ordering::Relaxed)
     }
@@ -94,9 +94,9 @@ impl NatTable {
         self.taken.store(taken, Ordering::Relaxed);
     }
 
-    /// Frees ports that are nobody's for long enough: see [`HeldPorts::sweep`].
-    pub(super) fn sweep_held_ports(&self, in_use: &[bool], lifetime: u64, now: FlowTime) -> u64 {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner).sweep(self, in_use, lifetime, now)
+    /// Whoever sweeps has this until the end: of two, one would free what the other has freed, and a packet has taken since.
+    pub(super) fn sweeping(&self) -> MutexGuard<'_, HeldPorts> {
+        self.sweeping.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// All flows that are alive, while they may change.
@@ -133,19 +133,11 @@ impl NatTable {
 
     /// Frees a place in the reverse index, if its word leads to a record that does not lead back; whether it did.
     pub(super) fn release(&self, place: RecordIndex) -> bool {
-        let word = &self.reverse.words64()[place.0 as usize];
-        let present = word.load(Ordering::SeqCst);
-        let leads_back = || self.record(ReverseWord::from_bits(present).record()).reverse == place;
-        let replace = |old, new| word.compare_exchange(old, new, Ordering::SeqCst, Ordering::SeqCst).is_ok();
-        if !leads_to_record(present) || leads_back() || !replace(present, Index::FREE) {
-            return false;
-        }
-        // Its client may take it again at this moment: the datapath says so in the record first, and then takes the word.
-        let was_taken = leads_back();
-        if was_taken {
-            replace(Index::FREE, present);
-        }
-        !was_taken
+        let buckets: &[[AtomicU64; WAYS]] = self.reverse.words64().as_chunks().0;
+        let bucket = &buckets[place.0 as usize / WAYS];
+        let word = bucket[place.0 as usize % WAYS].load(Ordering::SeqCst);
+        let holder = PlacedRecord { table: self, at: ReverseWord::from_bits(word).record() };
+        leads_to_record(word) && release(bucket, place, word, &holder)
     }
 
     /// A record, as it stands at this moment.
@@ -241,6 +233,22 @@ impl NatTable {
 
     fn state_word(&self, at: RecordIndex) -> &AtomicU64 {
         &self.records.words64()[at.0 as usize * (size_of::<NatRecord>() / WORD)]
+    }
+}
+
+/// A record where it stands.
+struct PlacedRecord<'a> {
+    table: &'a NatTable,
+    at: RecordIndex,
+}
+
+impl Holder for PlacedRecord<'_> {
+    fn reverse(&self) -> RecordIndex {
+        self.table.record(self.at).reverse
+    }
+
+    fn is_alive(&self) -> bool {
+        self.table.state(self.at).phase().is_alive()
     }
 }
 

@@ -54,31 +54,42 @@ impl World {
     /// Makes a flow as the datapath does.
     fn open(&self, number: u64, owner: u32, phase: Phase, idle: u64) -> RecordIndex {
         let [flow, reply] = [number, !number].map(hash);
-        let at = self.claim(Index::FORWARD, flow, forward_word(flow));
-        let reverse = self.claim(Index::REVERSE, reply, ReverseWord::new(reply, at).to_bits());
+        let at = self.claim(Index::FORWARD, flow, forward_word(flow)).unwrap();
+        let reverse = self.claim(Index::REVERSE, reply, ReverseWord::new(reply, at).to_bits()).unwrap();
         let state = NatState::new(backend(owner), phase, FlowTime(NOW - idle * SECOND));
         let client = Ipv4Addr::LOCALHOST.into();
         self.table.write(at, NatRecord { state, hash: flow.0, client, reverse, ..NatRecord::default() });
         at
     }
 
-    fn claim(&self, index: Index, hash: FlowHash, word: u64) -> RecordIndex {
+    /// Where the word got a place, if there was room.
+    fn claim(&self, index: Index, hash: FlowHash, word: u64) -> Option<RecordIndex> {
         let buckets = self.table.bits().buckets_of(hash);
         match claim(index, self.table.pair(index, buckets), word) {
             Claim::At(place) => {
                 let place = u32::try_from(place).unwrap();
-                RecordIndex(buckets[place as usize / 8] * 8 + place % 8)
+                Some(RecordIndex(buckets[place as usize / 8] * 8 + place % 8))
             }
-            other => panic!("{other:?}"),
+            Claim::Full => None,
+            Claim::Taken => panic!("two have the same hash"),
         }
     }
 
     /// Gives the record of a flow another port, as the datapath does when its client uses its own again. The one that it had.
     fn use_again(&self, at: RecordIndex, number: u64) -> RecordIndex {
+        let before = self.table.record(at).reverse;
+        assert!(self.try_use_again(at, number), "there is no room");
+        before
+    }
+
+    /// The same, if there is room.
+    fn try_use_again(&self, at: RecordIndex, number: u64) -> bool {
         let (record, reply) = (self.table.record(at), hash(number));
-        let reverse = self.claim(Index::REVERSE, reply, ReverseWord::new(reply, at).to_bits());
-        self.table.write(at, NatRecord { reverse, ..record });
-        record.reverse
+        let claimed = self.claim(Index::REVERSE, reply, ReverseWord::new(reply, at).to_bits());
+        if let Some(reverse) = claimed {
+            self.table.write(at, NatRecord { reverse, ..record });
+        }
+        claimed.is_some()
     }
 
     fn is_taken(&self, port: RecordIndex) -> bool {
@@ -185,7 +196,8 @@ fn the_port_of_a_connection_whose_client_has_opened_another_is_held_until_the_ba
     for seconds in [0, 1, time_wait - 1] {
         world.sweep_after(seconds);
         assert!(world.is_taken(port), "after {seconds} s");
-        assert_eq!((world.table.taken(), world.sweep_after(seconds).usage.taken), (2, 1), "two places, one flow");
+        let usage = world.sweep_after(seconds).usage;
+        assert_eq!((usage.taken, usage.held), (1, 1), "two places, one flow");
     }
     // In the middle of a round.
     let later = world.use_again(at, 101);
@@ -212,15 +224,64 @@ fn a_port_that_its_client_has_again_is_not_freed() {
 }
 
 #[test]
-fn when_the_table_fills_up_ports_are_held_for_a_shorter_time() {
+fn a_port_that_was_in_use_meanwhile_is_held_anew() {
     let world = World::new();
     let at = world.open(1, 1, Phase::ESTABLISHED, 0);
     let port = world.use_again(at, 100);
-    for (seconds, is_held) in [(0, true), (4, true), (5, false)] {
-        world.table.set_taken(world.table.bits().entries() / 4 * 3 + 1);
+    world.sweep_after(0);
+    let held = world.table.record(at);
+    world.table.write(at, NatRecord { reverse: port, ..held });
+    world.sweep_after(10);
+    world.table.write(at, held);
+    for (seconds, is_held) in [(20, true), (60, true), (119, true), (120, false)] {
         world.sweep_after(seconds);
         assert_eq!(world.is_taken(port), is_held, "after {seconds} s");
     }
+}
+
+#[test]
+fn a_port_is_held_though_the_flow_after_is_over_and_its_place_free() {
+    let world = World::new();
+    let at = world.open(1, 1, Phase::RESET, 1000);
+    let port = world.use_again(at, 100);
+    for (seconds, is_held) in [(0, true), (59, true), (60, false)] {
+        world.sweep_after(seconds);
+        assert_eq!((world.is_taken(port), world.table.taken_places().count()), (is_held, 0), "after {seconds} s");
+    }
+}
+
+#[test]
+fn a_port_is_held_for_as_long_as_the_service_that_waits_longest_says() {
+    let mut world = World::new();
+    let minutes = |minutes| NatTimeouts { time_wait: Duration::from_mins(minutes), ..NatTimeouts::default() };
+    let subject =
+        |nat| Subject { nat, service: Service::default(), backends: Vec::new(), slots: None, ..world.subjects[0] };
+    let others = [None, Some(minutes(2)), Some(minutes(1))].map(subject);
+    world.subjects.extend(others);
+    let at = world.open(1, 1, Phase::ESTABLISHED, 0);
+    let port = world.use_again(at, 100);
+    for (seconds, is_held) in [(0, true), (119, true), (120, false)] {
+        world.sweep_after(seconds);
+        assert_eq!(world.is_taken(port), is_held, "after {seconds} s");
+    }
+}
+
+/// A port that is held is not so dear that flows end sooner for it.
+#[test]
+fn when_the_table_fills_up_with_held_ports_they_are_held_for_a_shorter_time_and_flows_live_on() {
+    let world = World::new();
+    let at = world.open(1, 1, Phase::ESTABLISHED, 0);
+    let closed = world.open(2, 1, Phase::TIME_WAIT, 0);
+    let entries = world.table.bits().entries();
+    let first = world.use_again(at, 100);
+    // Some find no room.
+    let many = (101..).map_while(|number| (number < entries * 4 / 5 + 100).then(|| world.try_use_again(at, number)));
+    assert!(many.filter(|port| *port).count() as u64 > entries / 4 * 3);
+    world.sweep_after(0);
+    assert!(world.is_taken(first));
+    let found = world.sweep_after(7);
+    assert!(!world.is_taken(first) && found.usage.held == 0, "{}", found.usage.held);
+    assert!(world.table.taken_places().any(|place| place == closed));
 }
 
 #[test]

@@ -14,6 +14,8 @@ use crate::model::Replies;
 pub struct NatUsage {
     /// How many places are taken.
     pub taken: u64,
+    /// How many ports are held, of connections whose clients have opened others.
+    pub held: u64,
     /// Whether backends answer.
     pub replies: HashMap<BackendId, Replies>,
     /// How many flows of each backend have each source, by its number.

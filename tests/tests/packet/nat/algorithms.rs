@@ -38,7 +38,7 @@ impl Scene {
     }
 
     /// How many connections both backends have, as they are counted.
-    fn active(&mut self) -> [u32; 2] {
+    pub(super) fn active(&mut self) -> [u32; 2] {
         let connections = self.balancer.maps().connections();
         [BACKEND, SECOND].map(|backend| connections.tally(backend).active())
     }

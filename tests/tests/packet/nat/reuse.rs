@@ -1,10 +1,11 @@
 //! Clients that open a connection by the port of one that is closed. The backend remembers that one for a minute, and takes another on
 //! the same four numbers only if its time stamps go on (RFC 6191): those of the same client do.
 
-use std::{collections::HashSet, net::SocketAddr};
+use std::{collections::HashSet, net::SocketAddr, time::Duration};
 
 use etherparse::IpNumber;
 use lb_common::{Verdict, nat::Phase};
+use lb_userspace::dataplane::NatUsage;
 
 use super::{
     ports::{FAMILIES, SECOND, open_and_close},
@@ -14,7 +15,7 @@ use crate::{
     fixture::NOW,
     packet::{
         Packet,
-        flags::{ACK, SYN},
+        flags::{ACK, RST, SYN},
     },
     world::Family,
 };
@@ -24,14 +25,14 @@ fn syn(scene: &Scene, port: u16) -> Packet {
 }
 
 #[test]
-fn a_client_that_uses_its_port_again_has_the_same_source_whatever_others_have_meanwhile() {
+fn the_search_for_a_port_begins_at_the_same_one_at_whatever_time() {
     for (client, backend) in FAMILIES {
         let Some(mut scene) = Scene::new(Setup { ports: 6000, ..Setup::full(client, backend) }) else { return };
         let sources: Vec<_> = (1000..1010).map(|port| open_and_close(&mut scene, port)).collect();
         for (again, (port, source)) in (1..).zip((1000..1010).zip(sources)) {
             scene.balancer.set_time(NOW + again * SECOND);
             scene.establish(3000 + port);
-            assert_eq!(scene.source_of(&scene.request_from(IpNumber::TCP, port).with_flags(SYN, 1, 0)), source);
+            assert_eq!(scene.source_of(&syn(&scene, port)), source);
         }
     }
 }
@@ -41,8 +42,24 @@ fn a_client_can_open_connection_after_connection_by_one_port() {
     for setup in Setup::all() {
         let Some(mut scene) = Scene::new(setup) else { return };
         let sources: HashSet<SocketAddr> = (0..100).map(|_| open_and_close(&mut scene, 1000)).collect();
-        assert_eq!(sources.len(), 1, "the daemon has not swept meanwhile");
-        assert_eq!(scene.balancer.nat_table().flows().count(), 1);
+        assert_eq!(sources.len(), 1, "one port of the client, one source");
+        assert_eq!(scene.balancer.nat_table().flows().count(), 1, "the daemon has not swept meanwhile");
+        assert_eq!(scene.active(), [0, 0]);
+    }
+}
+
+#[test]
+fn after_a_reset_the_next_connection_is_made_in_the_same_place() {
+    for setup in Setup::all() {
+        let Some(mut scene) = Scene::new(setup) else { return };
+        for _ in 0..20 {
+            scene.establish(1000);
+            scene.send(&scene.request_from(IpNumber::TCP, 1000).with_flags(RST, 0x1234_5679, 0));
+            assert_eq!(scene.phases(), [Phase::RESET]);
+        }
+        scene.source_of(&syn(&scene, 1000));
+        assert_eq!(scene.phases(), [Phase::OPENING]);
+        assert_eq!(scene.active(), [1, 0]);
     }
 }
 
@@ -92,6 +109,8 @@ fn a_client_that_finds_no_port_for_its_next_connection_finds_one_when_there_is()
     scene.move_to_another_backend();
     assert_eq!(scene.send(&syn(&scene, 1000)).verdicts, [(Verdict::DropNoPort, 1)]);
     assert_eq!(scene.phases(), [Phase::ESTABLISHED], "nothing of it is left");
+    let found: NatUsage = scene.sweep(Duration::from_mins(1)).nat.expect("there is a table");
+    assert_eq!((found.taken, found.held), (1, 0));
     scene.balancer.nat_table().end_all_of(scene.service.id);
     assert_eq!(scene.source_of(&syn(&scene, 1000)), taken);
 }

@@ -149,7 +149,7 @@ impl Scene {
         other
     }
 
-    /// And back.
+    /// Gives the slots back to the first backend.
     pub(super) fn move_back(&mut self) {
         self.setup.port -= 1;
         self.give_slots_to(BACKEND);

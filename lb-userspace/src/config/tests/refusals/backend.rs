@@ -8,8 +8,8 @@ use super::super::{Backend, config, refusal, refusal_with, service};
 fn a_link_local_address_is_refused() {
     let file = refusal_with(r#"address = "192.168.1.100""#, r#"address = "fe80::1""#);
     assert_snapshot!(file, @r#"
-    lb.toml:39: service "crm-web", backend #1: address fe80::1 is a link-local address, and nothing says on which interface
-        write a global or a unique local address (RFC 4193) of that host
+    lb.toml:39: service "crm-web", backend #1: address fe80::1 is a link-local address, and nothing says by which interface it is reached
+        write a global or a unique local address (RFC 4193)
     "#);
 }
 
