@@ -124,6 +124,8 @@ mod tests {
         }
     }
 
+    type Wish = fn(&World) -> bool;
+
     fn word(record: u32) -> u64 {
         ReverseWord::new(FlowHash(7 << 32), RecordIndex(record)).to_bits()
     }
@@ -158,7 +160,7 @@ mod tests {
     }
 
     /// Two want it at the same moment, over and over; who got it each time.
-    fn race(wishes: [fn(&World) -> bool; 2]) -> Vec<(World, [bool; 2])> {
+    fn race(wishes: [Wish; 2]) -> Vec<(World, [bool; 2])> {
         const ROUNDS: usize = 50_000;
         let worlds: Vec<World> = (0..ROUNDS).map(|_| World::new(Record::new(ELSEWHERE, true))).collect();
         let arrived = AtomicUsize::new(0);
@@ -171,8 +173,11 @@ mod tests {
                         .map(|(all, world)| {
                             arrived.fetch_add(1, SeqCst);
                             // A barrier of the library wakes them up one after the other, which takes longer than all they do.
-                            while arrived.load(SeqCst) < all {
-                                spin_loop();
+                            for spins in 0.. {
+                                if arrived.load(SeqCst) >= all {
+                                    break;
+                                }
+                                if spins < 1000 { spin_loop() } else { thread::yield_now() }
                             }
                             wish(world)
                         })
@@ -187,7 +192,7 @@ mod tests {
 
     #[test]
     fn of_two_at_most_one_gets_it_and_what_stands_says_who() {
-        let wishes: [(fn(&World) -> bool, u64); 3] =
+        let wishes: [(Wish, u64); 3] =
             [(World::adopt_own, word(1)), (|world| world.adopt_other(true), word(2)), (World::release, Index::FREE)];
         for [(one, by_one), (other, by_other)] in
             [[wishes[0], wishes[1]], [wishes[1], wishes[2]], [wishes[2], wishes[0]]]
