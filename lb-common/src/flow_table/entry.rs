@@ -56,14 +56,12 @@ const fn tick_shift(state: u32) -> u32 {
 pub enum Signal {
     /// It opens the flow: a SYN, a QUIC Initial.
     Opens = 0,
-    /// It carries data of a connection.
-    Data = 1,
-    /// A segment without data.
-    Acknowledges = 2,
+    /// It is of a connection under way: data, or an acknowledgement.
+    Continues = 1,
     /// FIN or RST.
-    Closes = 3,
+    Closes = 2,
     /// It is of a protocol without connections: it may be the first.
-    Datagram = 4,
+    Datagram = 3,
 }
 
 impl Signal {
@@ -72,9 +70,8 @@ impl Signal {
     pub const fn of_number(number: u32) -> Self {
         match number {
             0 => Self::Opens,
-            1 => Self::Data,
-            2 => Self::Acknowledges,
-            3 => Self::Closes,
+            1 => Self::Continues,
+            2 => Self::Closes,
             _ => Self::Datagram,
         }
     }
@@ -104,8 +101,9 @@ impl FlowEntry {
     /// How long the way of an opening flow is kept from others: as long as a handshake may take, 3 s, and the tick that has
     /// begun. In ticks of 1.07 s.
     const OPENING_GUARD: u8 = 5;
-    /// How long after the client has said that it ends a bare acknowledgement belongs to that end: 3 s, in ticks of 1.07 s and the
-    /// one that has begun. A client that acknowledges for longer goes on to receive.
+    /// How long after the client has said that it ends a segment belongs to that end: 3 s, in ticks of 1.07 s and the one that has begun.
+    /// It acknowledges what the backend sends, or is data that was lost or overtaken. A client that acknowledges for longer goes on to
+    /// receive, and one that sends for longer has not ended.
     const CLOSING_GUARD: u8 = 5;
     const MAX_AGE: u8 = u8::MAX;
 
@@ -219,17 +217,17 @@ impl FlowEntry {
         Self(tag.0 << TAG_SHIFT | self.0 & ((1 << TAG_SHIFT) - 1))
     }
 
-    /// The flow after a packet: FIN and RST only shorten its time. Data undoes that, and so do acknowledgements that still come
-    /// after a while: a forged RST ends nothing, and a client that has nothing more to say may go on to receive.
+    /// The flow after a packet: FIN and RST only shorten its time. Data and acknowledgements that still come after a while undo that:
+    /// a forged RST ends nothing, and a client that has nothing more to say may go on to receive.
     #[inline(always)]
     #[must_use]
     pub const fn after(self, signal: Signal, now: FlowTime) -> Self {
         let state = match (self.state(), signal) {
             (_, Signal::Closes) => FlowState::Closing,
-            (FlowState::Closing, Signal::Acknowledges) if self.age(now) < Self::CLOSING_GUARD => return self,
+            (FlowState::Closing, Signal::Continues) if self.age(now) < Self::CLOSING_GUARD => return self,
             (state @ (FlowState::Opening | FlowState::Closing), Signal::Opens) => state,
             // What opens a flow that is there is forged, or of a new one with the same ports, whose handshake it has to outlast.
-            (_, Signal::Opens | Signal::Data | Signal::Datagram | Signal::Acknowledges) => FlowState::Established,
+            (_, Signal::Opens | Signal::Continues | Signal::Datagram) => FlowState::Established,
         };
         self.with(self.backend(), state, now)
     }

@@ -194,13 +194,13 @@ fn is_kept(state: FlowState, age: u64, idle_ticks: u8) -> bool {
 #[test]
 fn a_flow_becomes_what_its_packets_say() {
     use FlowState::{Closing, Established, Opening, Sighted};
-    const SIGNALS: [Signal; 5] = [Signal::Opens, Signal::Data, Signal::Acknowledges, Signal::Closes, Signal::Datagram];
+    const SIGNALS: [Signal; 4] = [Signal::Opens, Signal::Continues, Signal::Closes, Signal::Datagram];
     let (seen, now) = (FlowTime(100 * SECOND), FlowTime(500 * SECOND));
     for (state, expected) in [
-        (Opening, [Opening, Established, Established, Closing, Established]),
-        (Sighted, [Established, Established, Established, Closing, Established]),
-        (Established, [Established, Established, Established, Closing, Established]),
-        (Closing, [Closing, Established, Established, Closing, Established]),
+        (Opening, [Opening, Established, Closing, Established]),
+        (Sighted, [Established, Established, Closing, Established]),
+        (Established, [Established, Established, Closing, Established]),
+        (Closing, [Closing, Established, Closing, Established]),
     ] {
         for (signal, expected) in SIGNALS.into_iter().zip(expected) {
             let [before, after] = [(state, seen), (expected, now)]
@@ -211,14 +211,14 @@ fn a_flow_becomes_what_its_packets_say() {
 }
 
 #[test]
-fn an_acknowledgement_soon_after_the_end_belongs_to_it_and_a_later_one_to_a_client_that_still_receives() {
+fn a_segment_soon_after_the_end_belongs_to_it_and_a_later_one_to_a_client_that_goes_on() {
     let entry = |state, seen| FlowEntry::new(FlowTag(77), backend(5), state, FlowTime(seen));
     let closed = entry(FlowState::Closing, 100 * SHORT_TICK);
     for ticks in 0..4 {
-        assert_eq!(closed.after(Signal::Acknowledges, FlowTime((100 + ticks) * SHORT_TICK)), closed);
+        assert_eq!(closed.after(Signal::Continues, FlowTime((100 + ticks) * SHORT_TICK)), closed);
     }
     let later = 104 * SHORT_TICK;
-    assert_eq!(closed.after(Signal::Acknowledges, FlowTime(later)), entry(FlowState::Established, later));
+    assert_eq!(closed.after(Signal::Continues, FlowTime(later)), entry(FlowState::Established, later));
 }
 
 #[test]

@@ -48,6 +48,12 @@ impl Phase {
         matches!(self, Self::TIME_WAIT | Self::RESET)
     }
 
+    /// Whether a FIN of `side` was seen.
+    #[inline(always)]
+    pub const fn has_finished(self, side: Side) -> bool {
+        self.0 == Self::TIME_WAIT.0 || self.0 == Self::CLIENT_CLOSED.0 + side as u8
+    }
+
     /// Whether one side may not have acknowledged anything that the other has sent.
     #[inline(always)]
     pub const fn is_opening(self) -> bool {
@@ -159,8 +165,9 @@ static NEXT: [[Phase; EVENTS * 2]; Phase::COUNT] = {
 };
 
 /// The states of RFC 9293, section 3.3.2, as far as somebody in between can tell them. A FIN and a reset may be forged, so data
-/// undoes what they have done: if they were not, what comes is a retransmission, and the FIN comes again, too. A client may be forged
-/// from the first segment on, so what makes a flow a lasting one is what only the backend can say, or who has heard it.
+/// undoes what they have done: data that comes after the FIN in the stream, or a while after the reset. What was lost or overtaken does
+/// not count as such; the datapath tells it. A client may be forged from the first segment on, so what makes a flow a lasting one is what
+/// only the backend can say, or who has heard it.
 const fn next(phase: Phase, side: Side, event: Event) -> Phase {
     use Event::{Acknowledge, Answer, Data, Finish, LastData, Nothing, Open, Reset};
     use Side::{Backend, Client};
@@ -238,6 +245,20 @@ mod tests {
             for side in [Client, Backend] {
                 assert_eq!(phase.after(side, Event::LastData), phase.after(side, Finish), "{phase:?} {side:?}");
             }
+        }
+    }
+
+    #[test]
+    fn who_has_sent_a_fin_has_finished() {
+        for phase in (0..16).map(Phase) {
+            let finished = [Client, Backend].map(|side| phase.has_finished(side));
+            let expected = match phase {
+                Phase::CLIENT_CLOSED => [true, false],
+                Phase::BACKEND_CLOSED => [false, true],
+                Phase::TIME_WAIT => [true, true],
+                _ => [false, false],
+            };
+            assert_eq!(finished, expected, "{phase:?}");
         }
     }
 

@@ -86,6 +86,12 @@ impl NatState {
         if ticks > u32::MAX / 2 { 0 } else { (ticks as u64) << Self::TICK_BITS }
     }
 
+    /// Whether what comes now may have been on its way when the connection was reset.
+    #[inline(always)]
+    pub const fn was_just_reset(self, now: FlowTime) -> bool {
+        self.phase().0 == Phase::RESET.0 && self.idle_ns(now) < 2 << Self::TICK_BITS
+    }
+
     /// Whether another flow may have its port where there is hardly a free one: both sides have closed the connection, and
     /// have been silent for two seconds. A backend that closed it first may have to be asked twice (RFC 6191): see
     /// docs/OPERATIONS.md.
@@ -168,7 +174,8 @@ pub struct NatRecord {
     pub ifindex: u16,
     /// Where they come from on the link: replies go there.
     pub neighbour: Neighbour,
-    /// About up to where the client has acknowledged what the backend has sent, and the backend what the client has.
+    /// About up to where the client has acknowledged what the backend has sent, and the backend what the client has; after a FIN, where
+    /// that stands.
     pub acknowledged: [u32; 2],
 }
 
@@ -182,6 +189,9 @@ impl NatRecord {
     /// window, which is not known here without its scale.
     const RESET_WINDOW: u32 = 1 << 20;
 
+    /// How far before an acknowledgement a FIN may stand: more than a host keeps of what was not acknowledged.
+    const FINISH_WINDOW: u32 = 1 << 26;
+
     /// Whether `acknowledgment` is so much newer than `known` that it is to be written down.
     #[inline(always)]
     pub const fn is_news(known: u32, acknowledgment: u32) -> bool {
@@ -193,6 +203,20 @@ impl NatRecord {
     #[inline(always)]
     pub const fn may_reset(acknowledged: u32, sequence: u32) -> bool {
         sequence.wrapping_sub(acknowledged) < Self::RESET_WINDOW
+    }
+
+    /// Whether a FIN with this sequence number can be one, likewise.
+    #[inline(always)]
+    pub const fn may_finish(acknowledged: u32, sequence: u32) -> bool {
+        sequence.wrapping_sub(acknowledged) < Self::FINISH_WINDOW
+    }
+
+    /// Whether a sequence number is one after a FIN, which its sender would not use. A probe for whether the other side is alive may have
+    /// that of the FIN itself (RFC 1122, section 4.2.3.6).
+    #[inline(always)]
+    pub const fn is_after(finish: u32, sequence: u32) -> bool {
+        let ahead = sequence.wrapping_sub(finish);
+        ahead != 0 && ahead <= u32::MAX / 2
     }
 }
 
@@ -228,6 +252,16 @@ mod tests {
                 [state, after, after.over(), state.timed(!is_timed).timed(is_timed)].map(NatState::is_timed),
                 [is_timed; 4]
             );
+        }
+    }
+
+    #[test]
+    fn what_was_lost_is_before_a_fin_and_what_goes_on_after_it() {
+        for finish in [0, 5, u32::MAX - 5] {
+            for (ahead, expected) in [(1, true), (1460, true), (1 << 30, true), (0, false)] {
+                assert_eq!(NatRecord::is_after(finish, finish.wrapping_add(ahead)), expected, "{finish} {ahead}");
+                assert!(!NatRecord::is_after(finish, finish.wrapping_sub(ahead)), "{finish} {ahead}");
+            }
         }
     }
 

@@ -6,7 +6,7 @@ use lb_ebpf::{
     packet::read,
     tcp::{ACK, FIN, RST, SYN},
 };
-use network_types::{ip::IpProto, tcp::TcpHdr, udp::UdpHdr};
+use network_types::{ip::IpProto, udp::UdpHdr};
 
 use crate::{
     affinity, maps,
@@ -30,7 +30,7 @@ pub fn backend_of(
             match quic::classify(ctx, packet.l4_offset + UdpHdr::LEN, service) {
                 quic::Packet::Of(server) if maps::condition(server) != Condition::RESCHEDULE => return Ok(server),
                 quic::Packet::Initial => signal = Some(Signal::Opens),
-                quic::Packet::Of(_) | quic::Packet::Unknown => signal = Some(Signal::Data),
+                quic::Packet::Of(_) | quic::Packet::Unknown => signal = Some(Signal::Continues),
             }
         }
         let of_flow = hash;
@@ -117,20 +117,17 @@ pub fn word_of(service: &Service, hash: FlowHash) -> Result<SlotWord, Verdict> {
 /// What a packet says about its flow.
 #[inline(always)]
 fn signal_of(ctx: &XdpContext, packet: &Packet) -> Signal {
-    /// Where the header's length in words and the flags stand (RFC 9293, section 3.1).
-    const LENGTH_AND_FLAGS: usize = 12;
+    /// Where the flags stand (RFC 9293, section 3.1).
+    const FLAGS: usize = 13;
     if packet.flow.protocol != IpProto::Tcp as u8 {
         return Signal::Datagram;
     }
-    let [length, flags]: [u8; 2] = read(ctx, packet.l4_offset + LENGTH_AND_FLAGS).unwrap_or([0, 0]);
-    let header_len = usize::from(length >> 4) * 4;
+    let [flags]: [u8; 1] = read(ctx, packet.l4_offset + FLAGS).unwrap_or([0]);
     if flags & (SYN | ACK | RST) == SYN {
         Signal::Opens
     } else if flags & (FIN | RST) != 0 {
         Signal::Closes
-    } else if packet.ip_offset + packet.ip_len as usize > packet.l4_offset + header_len.max(TcpHdr::LEN) {
-        Signal::Data
     } else {
-        Signal::Acknowledges
+        Signal::Continues
     }
 }

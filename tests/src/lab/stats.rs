@@ -61,6 +61,8 @@ pub struct BackendStats {
     pub reason: Option<String>,
     /// How many slots of the table are the backend's.
     pub slots: u32,
+    /// How many connections are remembered that are not closing.
+    pub active: u32,
     /// Packets sent to the backend.
     pub packets: u64,
     /// Bytes sent to the backend.

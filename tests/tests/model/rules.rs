@@ -48,9 +48,8 @@ pub(crate) struct Known {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Signal {
     Open,
-    Data,
+    GoesOn,
     Datagram,
-    NoData,
     Close,
 }
 
@@ -108,16 +107,15 @@ impl Model {
     fn choose(&mut self, client: usize, slot: Slot, kind: Kind) -> Option<u16> {
         if let Kind::Named(server) = kind {
             let server = u16::from(server);
-            if !self.is_lost(server, Signal::Data) {
+            if !self.is_lost(server, Signal::GoesOn) {
                 return Some(server);
             }
         }
         let signal = match kind {
             Kind::Syn | Kind::Initial => Signal::Open,
-            Kind::Ack => Signal::NoData,
             Kind::Fin | Kind::Rst => Signal::Close,
             Kind::Datagram => Signal::Datagram,
-            Kind::Data | Kind::Short | Kind::Named(_) => Signal::Data,
+            Kind::Ack | Kind::Data | Kind::Short | Kind::Named(_) => Signal::GoesOn,
         };
         let current = match slot {
             Slot::Empty => return None,
@@ -150,11 +148,11 @@ impl Model {
             // There it is a new one.
             (Signal::Open, _) if is_lost => State::Opening,
             (Signal::Close, _) => State::Closing,
-            // Of the end itself. A client that still acknowledges after three seconds still receives.
-            (Signal::NoData, State::Closing) if self.age(known) <= 3 => return (Known { backend, ..known }, event),
+            // Of the end itself, or from before it. A client that goes on after three seconds has not ended, or still receives.
+            (Signal::GoesOn, State::Closing) if self.age(known) <= 3 => return (Known { backend, ..known }, event),
             (Signal::Open, State::Opening | State::Closing) => known.state,
             // An opening one is of the same flow, or of a new one with the same ports.
-            (Signal::Open | Signal::Data | Signal::Datagram | Signal::NoData, _) => State::Established,
+            (Signal::Open | Signal::GoesOn | Signal::Datagram, _) => State::Established,
         };
         (Known { backend, state, seen: self.now }, event)
     }

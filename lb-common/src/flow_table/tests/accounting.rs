@@ -45,7 +45,7 @@ enum Event {
 }
 
 fn any_event() -> impl Strategy<Value = Event> {
-    let signal = prop::sample::select(std::vec![Signal::Opens, Signal::Data, Signal::Acknowledges, Signal::Closes]);
+    let signal = prop::sample::select(std::vec![Signal::Opens, Signal::Continues, Signal::Closes]);
     prop_oneof![
         6 => (0..24_u64, signal).prop_map(|(flow, signal)| Event::Packet(flow, signal)),
         1 => (0..24_u64, 1..=BACKENDS).prop_map(|(flow, to)| Event::Reschedule(flow, to)),
@@ -117,7 +117,7 @@ fn threads_that_change_the_same_entries_count_exactly() {
                     let flow = random % 24;
                     let event = match random >> 32 & 15 {
                         0..=5 => Event::Packet(flow, Signal::Opens),
-                        6..=8 => Event::Packet(flow, Signal::Data),
+                        6..=8 => Event::Packet(flow, Signal::Continues),
                         9..=11 => Event::Packet(flow, Signal::Closes),
                         12..=13 => Event::Reschedule(flow, 1 + (random >> 40) as u32 % BACKENDS),
                         _ => Event::Forget(flow),

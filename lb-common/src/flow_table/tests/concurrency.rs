@@ -149,8 +149,7 @@ impl Arena {
                     0 | 1 => Signal::Opens,
                     // One that ends does not last.
                     2 if !flow.is_lasting() => Signal::Closes,
-                    3 => Signal::Acknowledges,
-                    _ => Signal::Data,
+                    _ => Signal::Continues,
                 };
                 self.packet(flow, signal)?;
                 if random.below(64) == 0 {

@@ -3,7 +3,7 @@
 use aya_ebpf::programs::XdpContext;
 use lb_common::{
     FlowTime, NetU32,
-    nat::{Event, NatRecord, Phase, Side},
+    nat::{Event, NatRecord, NatState, Phase, Side},
 };
 use lb_ebpf::{
     packet::read,
@@ -25,6 +25,7 @@ pub struct Segment {
     pub flags: u8,
     pub event: Event,
     sequence: u32,
+    data_len: u32,
     acknowledgment: u32,
     pub now: FlowTime,
 }
@@ -34,14 +35,16 @@ impl Segment {
     pub fn read(ctx: &XdpContext, packet: &Packet) -> Self {
         let now = maps::now();
         if packet.flow.protocol != TCP {
-            return Self { flags: 0, event: Event::Data, sequence: 0, acknowledgment: 0, now };
+            return Self { flags: 0, event: Event::Data, sequence: 0, data_len: 0, acknowledgment: 0, now };
         }
         // Sequence number, acknowledgment number, header length and flags (RFC 9293, section 3.1).
         let [sequence, acknowledgment, word]: [NetU32; 3] =
             read(ctx, packet.l4_offset + 4).unwrap_or([NetU32::new(0); 3]);
         let [length, flags, ..] = word.to_wire();
         let header_len = (usize::from(length >> 4) * 4).max(TcpHdr::LEN);
-        let has_data = packet.ip_offset + packet.ip_len as usize > packet.l4_offset + header_len;
+        let [end, data] = [packet.ip_offset + packet.ip_len as usize, packet.l4_offset + header_len];
+        let data_len = end.saturating_sub(data) as u32;
+        let has_data = data_len > 0;
         let event = if flags & RST != 0 {
             Event::Reset
         } else if flags & SYN != 0 {
@@ -56,7 +59,7 @@ impl Segment {
         } else {
             Event::Acknowledge
         };
-        Self { flags, event, sequence: sequence.get(), acknowledgment: acknowledgment.get(), now }
+        Self { flags, event, sequence: sequence.get(), data_len, acknowledgment: acknowledgment.get(), now }
     }
 
     /// Whether it opens a connection.
@@ -85,7 +88,7 @@ impl Segment {
             if !state.phase().is_alive() {
                 return false;
             }
-            let event = self.event_in(state.phase(), record.get(), side);
+            let event = self.event_in(state, record.get(), side);
             if event as u8 == Event::Nothing as u8 {
                 return true;
             }
@@ -101,39 +104,74 @@ impl Segment {
         true
     }
 
-    /// The event, which is none if the segment cannot be one of the connection.
+    /// The event, which is none if the segment cannot be one of the connection, or was on its way when that ended.
     #[inline(always)]
-    fn event_in(&self, phase: Phase, known: &NatRecord, side: Side) -> Event {
+    fn event_in(&self, state: NatState, known: &NatRecord, side: Side) -> Event {
+        let phase = state.phase();
         let [by_client, by_backend] = known.acknowledged;
         let is_clients = side as u8 == Side::Client as u8;
-        let is_possible = if self.event as u8 == Event::Reset as u8 {
+        let acknowledged = if is_clients { by_backend } else { by_client };
+        let is_possible = if self.is(Event::Reset) {
             // While the connection opens the other side may not have acknowledged anything.
-            phase.is_opening() || NatRecord::may_reset(if is_clients { by_backend } else { by_client }, self.sequence)
+            phase.is_opening() || NatRecord::may_reset(acknowledged, self.sequence)
+        } else if phase.has_finished(side) && self.is(Event::Data) {
+            NatRecord::is_after(acknowledged, self.sequence)
+        } else if self.is_finish() && !phase.is_opening() && !phase.has_finished(side) {
+            NatRecord::may_finish(acknowledged, self.end())
+        } else if self.is(Event::Data) || self.is(Event::Acknowledge) {
+            !state.was_just_reset(self.now)
         } else {
-            // Who has not got the backend's SYN cannot know what acknowledges it.
-            !is_clients
-                || phase != Phase::ANSWERED
-                || self.event as u8 == Event::Open as u8
-                || self.acknowledgment == by_client
+            true
         };
-        if is_possible { self.event } else { Event::Nothing }
+        // Who has not got the backend's SYN cannot know what acknowledges it.
+        let is_of_stranger = is_clients
+            && phase == Phase::ANSWERED
+            && !self.is(Event::Reset)
+            && !self.is(Event::Open)
+            && self.acknowledgment != by_client;
+        if is_possible && !is_of_stranger { self.event } else { Event::Nothing }
     }
 
-    /// Writes down what the segment acknowledges, and of the backend's SYN what is to acknowledge it.
+    #[inline(always)]
+    fn is(&self, event: Event) -> bool {
+        self.event as u8 == event as u8
+    }
+
+    #[inline(always)]
+    fn is_finish(&self) -> bool {
+        self.is(Event::Finish) || self.is(Event::LastData)
+    }
+
+    /// The sequence number after its data: that of the FIN, if there is one.
+    #[inline(always)]
+    fn end(&self) -> u32 {
+        self.sequence.wrapping_add(self.data_len)
+    }
+
+    /// Writes down where a FIN stands, what the segment acknowledges, and of the backend's SYN what is to acknowledge it.
     #[inline(always)]
     fn note_sequence_numbers(&self, record: MapRecord, phase: Phase, side: Side) {
         if self.flags & (ACK | RST) != ACK {
             return;
         }
         let [by_client, by_backend] = record.get().acknowledged;
+        let is_end = self.is_finish() && !phase.has_finished(side);
         if side as u8 == Side::Client as u8 {
+            if is_end {
+                record.update(|record| record.acknowledged[1] = self.end());
+            }
             // Until the backend has answered there is nothing that the client could acknowledge.
-            if phase > Phase::ANSWERED && NatRecord::is_news(by_client, self.acknowledgment) {
+            let is_known = phase <= Phase::ANSWERED || phase.has_finished(Side::Backend);
+            if !is_known && NatRecord::is_news(by_client, self.acknowledgment) {
                 record.update(|record| record.acknowledged[0] = self.acknowledgment);
             }
             return;
         }
-        if phase.is_opening() || NatRecord::is_news(by_backend, self.acknowledgment) {
+        if is_end {
+            record.update(|record| record.acknowledged[0] = self.end());
+        }
+        let is_known = phase.has_finished(Side::Client);
+        if phase.is_opening() || !is_known && NatRecord::is_news(by_backend, self.acknowledgment) {
             record.update(|record| record.acknowledged[1] = self.acknowledgment);
         }
         if self.flags & SYN != 0 && phase.may_be_answered() {

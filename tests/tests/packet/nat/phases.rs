@@ -1,9 +1,14 @@
 //! What a flow is doing, as its packets tell.
 
+use std::{net::SocketAddr, time::Duration};
+
 use etherparse::IpNumber;
 use lb_common::{Condition, NatMode, Verdict, nat::Phase};
 
-use super::scene::{Scene, Setup, endpoints, opened};
+use super::{
+    ports::SECOND,
+    scene::{Scene, Setup, endpoints, opened},
+};
 use crate::{
     case::Action,
     fixture::NOW,
@@ -45,17 +50,115 @@ fn both_sides_open_and_close_a_connection() {
         (&[('b', FIN | ACK)], Phase::BACKEND_CLOSED),
         (&[('b', FIN | ACK), ('c', FIN | ACK), ('b', ACK)], Phase::TIME_WAIT),
         (&[('c', FIN | ACK), ('b', FIN | ACK), ('c', ACK)], Phase::TIME_WAIT),
-        (&[('c', FIN | ACK), ('c', ACK | PSH)], Phase::ESTABLISHED),
         (&[('c', RST)], Phase::RESET),
         (&[('b', RST | ACK)], Phase::RESET),
-        (&[('c', RST), ('b', ACK | PSH)], Phase::ESTABLISHED),
-        (&[('c', RST), ('c', ACK | PSH)], Phase::SIGHTED),
-        (&[('c', RST), ('c', ACK | PSH), ('b', ACK)], Phase::ESTABLISHED),
+        (&[('c', RST), ('b', ACK | PSH), ('c', ACK), ('c', ACK | PSH)], Phase::RESET),
     ];
     for mut scene in scenes() {
         for (port, (segments, expected)) in (PORT..).zip(table) {
             let setup = scene.setup;
             assert_eq!(after(&mut scene, port, segments), [*expected], "{segments:?}, {setup:?}");
+        }
+    }
+}
+
+/// A segment of one side so many bytes after the handshake.
+fn send(scene: &mut Scene, source: SocketAddr, side: char, flags: u8, distance: u32) {
+    let outcome = if side == 'c' {
+        let segment = scene.request_from(IpNumber::TCP, PORT);
+        scene.send(&segment.with_flags(flags, CLIENT.wrapping_add(distance), BACKEND_SEQUENCE))
+    } else {
+        let segment = scene.reply(IpNumber::TCP, source);
+        scene.answer(&segment.with_flags(flags, BACKEND_SEQUENCE.wrapping_add(distance), CLIENT))
+    };
+    assert_eq!(outcome.verdicts, [(Verdict::Transmitted, 1)], "the hosts decide what it means");
+}
+
+/// What a segment carries, in bytes.
+fn data_len(scene: &Scene) -> u32 {
+    scene.request(IpNumber::TCP).payload.len().try_into().expect("a short payload")
+}
+
+/// It was overtaken by the FIN, or was lost and comes again, or comes twice.
+#[test]
+fn data_from_before_a_fin_opens_nothing_again() {
+    for mut scene in scenes() {
+        let len = data_len(&scene);
+        for (side, other, closed) in [('c', 'b', Phase::CLIENT_CLOSED), ('b', 'c', Phase::BACKEND_CLOSED)] {
+            for (flags, distance) in [(FIN | ACK, 3 * len), (FIN | PSH | ACK, 2 * len)] {
+                let source = scene.establish(PORT);
+                send(&mut scene, source, side, flags, distance);
+                // What the other side has got by then, it acknowledges, again and again.
+                for distance in [0, len, 2 * len] {
+                    send(&mut scene, source, other, ACK, 0);
+                    send(&mut scene, source, side, ACK | PSH, distance);
+                    assert_eq!(scene.phases(), [closed], "{side} {distance}, {:?}", scene.setup);
+                }
+                send(&mut scene, source, other, FIN | ACK, len);
+                for side in [side, other] {
+                    send(&mut scene, source, side, ACK | PSH, 0);
+                    assert_eq!(scene.phases(), [Phase::TIME_WAIT], "{side}, {:?}", scene.setup);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn data_after_a_fin_shows_that_it_was_forged() {
+    for mut scene in scenes() {
+        let len = data_len(&scene);
+        for side in ['c', 'b'] {
+            let source = scene.establish(PORT);
+            send(&mut scene, source, side, FIN | ACK, 5);
+            assert_ne!(scene.phases(), [Phase::ESTABLISHED], "{side}");
+            send(&mut scene, source, side, ACK | PSH, 5 + len);
+            assert_eq!(scene.phases(), [Phase::ESTABLISHED], "{side}, {:?}", scene.setup);
+            send(&mut scene, source, 'c', RST, 0);
+        }
+    }
+}
+
+#[test]
+fn a_fin_out_of_the_window_changes_nothing() {
+    for mut scene in scenes() {
+        let source = scene.establish(PORT);
+        for distance in [1 << 26, 1 << 30, 1 << 31, u32::MAX - 5] {
+            for side in ['c', 'b'] {
+                send(&mut scene, source, side, FIN | ACK, distance);
+                assert_eq!(scene.phases(), [Phase::ESTABLISHED], "{side} {distance}, {:?}", scene.setup);
+            }
+        }
+    }
+}
+
+#[test]
+fn data_a_while_after_a_reset_shows_that_it_was_forged() {
+    let table: &[(&[(char, u8)], Phase)] = &[
+        (&[('b', ACK | PSH)], Phase::ESTABLISHED),
+        (&[('c', ACK | PSH)], Phase::SIGHTED),
+        (&[('c', ACK | PSH), ('b', ACK)], Phase::ESTABLISHED),
+        (&[('c', ACK), ('b', ACK)], Phase::RESET),
+    ];
+    for mut scene in scenes() {
+        for (segments, expected) in table {
+            scene.balancer.set_time(NOW);
+            let source = scene.establish(PORT);
+            send(&mut scene, source, 'c', RST, 0);
+            for side in ['c', 'b'] {
+                // On their way since before, they do not make it younger either.
+                scene.balancer.set_time(NOW + SECOND);
+                send(&mut scene, source, side, ACK | PSH, 0);
+                send(&mut scene, source, side, ACK, 0);
+                assert_eq!(scene.phases(), [Phase::RESET], "{side}, {:?}", scene.setup);
+            }
+            scene.balancer.set_time(NOW + 4 * SECOND);
+            for (side, flags) in *segments {
+                send(&mut scene, source, *side, *flags, 0);
+            }
+            assert_eq!(scene.phases(), [*expected], "{segments:?}, {:?}", scene.setup);
+            scene.balancer.nat_table().end_all_of(scene.service.id);
+            scene.sweep(Duration::from_mins(1));
         }
     }
 }

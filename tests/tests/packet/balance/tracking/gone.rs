@@ -60,7 +60,7 @@ const RESCHEDULED: [(State, u64, Line); 5] = [
     (State::Closing, 1, [
         /* SYN  */ "current opening     reopened",
         /* ACK  */ "current moved       rescheduled",
-        /* data */ "current established rescheduled",
+        /* data */ "current moved       rescheduled",
         /* FIN  */ "current closing     rescheduled",
         /* RST  */ "current closing     rescheduled",
         /* UDP  */ "current established rescheduled",
@@ -146,7 +146,7 @@ fn without_a_row_of_the_current_backend_a_packet_is_dropped_and_its_flow_is_not_
             let known = Entry::new(hash_of(&packet), CURRENT, State::Closing, NOW - State::Closing.tick());
             let scene = Scene::new(slot, &packet).knowing(known).without(CURRENT, Gone::WithoutRow);
             let answer = Answer::parse(match kind {
-                Kind::Ack => "current as-it-was hit",
+                Kind::Ack | Kind::Data => "current as-it-was hit",
                 Kind::Fin | Kind::Rst => "current closing hit",
                 _ => "current established hit",
             });

@@ -109,11 +109,11 @@ const KNOWN: [(State, &[u64], Line); 7] = [
         /* RST  */ "entry    closing     hit",
         /* UDP  */ "entry    established hit",
     ]),
-    // The acknowledgement of the other side's FIN.
+    // The acknowledgement of the other side's FIN, or data that was overtaken or lost.
     (State::Closing, &[0, 1, 2, 3, 255], [
         /* SYN  */ "current  opening     reopened",
         /* ACK  */ "entry    as-it-was   hit",
-        /* data */ "entry    established hit",
+        /* data */ "entry    as-it-was   hit",
         /* FIN  */ "entry    closing     hit",
         /* RST  */ "entry    closing     hit",
         /* UDP  */ "entry    established hit",

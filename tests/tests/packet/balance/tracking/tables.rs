@@ -148,7 +148,7 @@ const CARRIED: [(State, u64, Option<Gone>, [&str; 6]); 7] = [
     (State::Closing, 3, None, [
         /* SYN  */ "current opening     carried+",
         /* ACK  */ "entry   as-it-was   carried+",
-        /* data */ "entry   established carried+",
+        /* data */ "entry   as-it-was   carried+",
         /* FIN  */ "entry   closing     carried+",
         /* RST  */ "entry   closing     carried+",
         /* UDP  */ "entry   established carried+",
