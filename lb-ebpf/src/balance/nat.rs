@@ -163,7 +163,7 @@ fn request(
     let opened = Place::claim(hash, closed)
         .and_then(|place| open::open(ctx, packet, service, &place, segment, neighbour, backend));
     let record = opened.map_err(|verdict| refusal(service, verdict))?;
-    Known::of(record, backend).ok_or(Refusal::Verdict(Verdict::DropInternal))
+    Known::of(record, record.state().backend()).ok_or(Refusal::Verdict(Verdict::DropInternal))
 }
 
 /// Whether a segment that belongs to no flow has to be refused: if it opens no connection, and no other one can have it.

@@ -12,12 +12,15 @@ use crate::maps::{self, AllConnections, AllLatencies, Chunk};
 /// The backend for a new flow in a slot with this word, whose owner is the last resort. Nobody, if all are full.
 #[inline(always)]
 pub fn backend_of_new_flow(service: &Service, hash: FlowHash, word: SlotWord) -> BackendId {
-    let mut chosen = schedule(service.id.get(), word.current().get());
-    if chosen == FULL {
-        let Ring { first_chunk, len } = service.ring();
-        chosen = another(service.id.get(), hash.slot(service.slot_mask), first_chunk, len);
-    }
-    BackendId::truncate(chosen)
+    let chosen = schedule(service.id.get(), word.current().get());
+    if chosen == FULL { another_backend(service, hash) } else { BackendId::truncate(chosen) }
+}
+
+/// A backend for a new flow that cannot have the one that it should; at times the same again. Nobody, if all are full.
+#[inline(always)]
+pub fn another_backend(service: &Service, hash: FlowHash) -> BackendId {
+    let Ring { first_chunk, len } = service.ring();
+    BackendId::truncate(another(service.id.get(), hash.slot(service.slot_mask), first_chunk, len))
 }
 
 /// What [`schedule`] answers if [`another`] has to be found: above all backends.

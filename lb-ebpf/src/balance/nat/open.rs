@@ -24,9 +24,11 @@ use crate::{
     affinity, flow,
     maps::{self, MapRecord},
     parse::Packet,
+    schedule,
 };
 
-/// A flow of `backend` in its place. A segment that does not open its connection is of one that was made elsewhere.
+/// A flow of `backend` in its place, or of another one if it opens and finds no port there. A segment that does not open its connection is
+/// of one that was made elsewhere.
 #[inline(always)]
 pub fn open(
     ctx: &XdpContext,
@@ -51,10 +53,10 @@ pub fn open(
         timing::begin(record, opens || segment.event.has_data());
     }
     learn_way_back(ctx, neighbour, record);
-    if let Err(verdict) = assign_source(record, backend, packet.flow.protocol, segment.now) {
-        place.give_back();
-        return Err(verdict);
-    }
+    // A datagram that is a flow of its own has found its record by the backend.
+    let tries = if opens && !service.datagrams.are_single() { BACKENDS } else { 1 };
+    let assigned = assign_source(record, service, backend, tries, packet.flow.protocol, segment.now);
+    let backend = assigned.inspect_err(|_| place.give_back())?;
     let phase = match (packet.flow.protocol, opens) {
         (TCP, true) => Phase::OPENING,
         (TCP, false) => Phase::SIGHTED,
@@ -86,37 +88,69 @@ pub fn choose(packet: &Packet, service: &Service, hash: FlowHash, opens: bool) -
     maps::row(backend).map(|_| backend).ok_or(Verdict::DropNoBackend)
 }
 
-/// Finds a source for the flow of a record that is not yet alive, and writes it there: one whose replies nobody else gets.
+/// How many backends are tried for a new flow, as long as none has a port for it: the one with the fewest connections may be just the
+/// one that has no more ports.
+const BACKENDS: u32 = 4;
+
+/// Finds a source for the flow of a record that is not yet alive, and writes it there: one whose replies nobody else gets. The backend
+/// that it is for.
 #[inline(always)]
-fn assign_source(record: MapRecord, backend: BackendId, protocol: u8, now: FlowTime) -> Result<(), Verdict> {
-    let index = record.index();
-    let mut refusal = Verdict::DropNoPort;
-    for attempt in 0..PORT_ATTEMPTS {
-        let hash = FlowHash(nat_reply(index.0, backend.get(), protocol.into(), attempt, now.0));
-        if hash.0 == NO_MORE {
-            break;
+fn assign_source(
+    record: MapRecord,
+    service: &Service,
+    first: BackendId,
+    tries: u32,
+    protocol: u8,
+    now: FlowTime,
+) -> Result<BackendId, Verdict> {
+    let (mut backend, mut refusal) = (first, Verdict::DropNoPort);
+    for attempt in 0..tries * PORT_ATTEMPTS {
+        if attempt % PORT_ATTEMPTS == 0 && attempt > 0 {
+            // Where slots decide, by another one each time, and when the client comes again.
+            let FlowHash(search) = search_of(FlowHash(record.hash()), attempt, now);
+            backend = schedule::another_backend(service, FlowHash(search.wrapping_add(attempt.into())));
         }
-        // Where the client's port is kept there is no other one.
-        let is_second_hand = attempt >= SECOND_HAND_ATTEMPTS || record.get().source == NatRecord::NO_SOURCE;
-        match claim_source(index, hash, is_second_hand, now) {
-            Claimed::At(reverse) => {
-                record.update(|record| record.reverse = reverse);
-                return Ok(());
-            }
-            Claimed::Taken => {}
-            Claimed::Full => refusal = Verdict::DropNatFull,
+        match nat_try(record.index().0, backend.get(), protocol.into(), attempt % PORT_ATTEMPTS, now.0) {
+            TRY_DONE => return Ok(backend),
+            TRY_FULL => refusal = Verdict::DropNatFull,
+            _ => {}
         }
     }
     Err(refusal)
 }
 
+const TRY_TAKEN: u32 = 0;
+const TRY_DONE: u32 = 1;
+const TRY_FULL: u32 = 2;
+
+/// Tries to get the source of one attempt for the flow of a record. A global function, see [`table`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn nat_try(index: u32, backend: u32, protocol: u32, attempt: u32, now: u64) -> u32 {
+    let hash = FlowHash(nat_reply(index, backend, protocol, attempt, now));
+    let Some(record) = maps::nat_record(RecordIndex(index)) else { return TRY_TAKEN };
+    if hash.0 == NO_MORE {
+        return TRY_TAKEN;
+    }
+    // Where the client's port is kept there is no other one.
+    let is_second_hand = attempt >= SECOND_HAND_ATTEMPTS || record.get().source == NatRecord::NO_SOURCE;
+    match claim_source(RecordIndex(index), hash, is_second_hand) {
+        Claimed::At(reverse) => {
+            record.update(|record| record.reverse = reverse);
+            TRY_DONE
+        }
+        Claimed::Taken => TRY_TAKEN,
+        Claimed::Full => TRY_FULL,
+    }
+}
+
 /// Claims for a record the source whose replies have this hash: a free one, one that is held for it, or, second hand, one that is held for
 /// another or whose connection is closed.
 #[inline(always)]
-fn claim_source(index: RecordIndex, hash: FlowHash, is_second_hand: bool, now: FlowTime) -> Claimed {
+fn claim_source(index: RecordIndex, hash: FlowHash, is_second_hand: bool) -> Claimed {
     let word = ReverseWord::new(hash, index).to_bits();
     match table::claim(REVERSE, hash, word) {
-        Claimed::Taken if is_second_hand && end_closed(hash, now) => table::claim(REVERSE, hash, word),
+        Claimed::Taken if is_second_hand && end_closed(hash) => table::claim(REVERSE, hash, word),
         Claimed::Taken => table::adopt(hash, word, is_second_hand),
         claimed => claimed,
     }
@@ -124,8 +158,8 @@ fn claim_source(index: RecordIndex, hash: FlowHash, is_second_hand: bool, now: F
 
 /// Ends the connection whose replies have this hash, if its port may be another's; whether it is over.
 #[inline(always)]
-fn end_closed(hash: FlowHash, now: FlowTime) -> bool {
-    table::find(REVERSE, hash).is_some_and(|(index, _)| table::end_closed(index, now))
+fn end_closed(hash: FlowHash) -> bool {
+    table::find(REVERSE, hash).is_some_and(|(index, _)| table::end_closed(index, maps::now()))
 }
 
 const NO_MORE: u64 = 0;

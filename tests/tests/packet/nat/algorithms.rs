@@ -4,14 +4,18 @@ use std::{net::SocketAddr, ops::Range, time::Duration};
 
 use etherparse::IpNumber;
 use lb_common::{
-    Affinity, AffinityScope, AffinityServer, BackendId, FlowTime, HashInput, HashInputs, HotLoad, Latency, NatMode,
-    NetU16, Policy, Scheduler, ServerOf, Service, SlotWord, Verdict, layout,
+    Affinity, AffinityScope, AffinityServer, BackendId, Datagrams, FlowTime, HashInput, HashInputs, HotLoad, Latency,
+    NatMode, NetU16, Policy, Scheduler, ServerOf, Service, SlotWord, Verdict, layout,
 };
 use lb_userspace::{config::NatTimeouts, dataplane::Sweep, model::Subject};
 
-use super::scene::{BACKEND_PORT, Scene, Setup, endpoints};
+use super::{
+    ports::open_and_close,
+    scene::{BACKEND_PORT, Scene, Setup, endpoints},
+};
 use crate::{
     case::Action,
+    fixture::NOW,
     packet::flags::{ACK, FIN, PSH, RST, SYN},
     sandbox::stay_on,
     world::{BACKEND, FAMILIES, PROTOCOLS, SERVICE},
@@ -133,6 +137,65 @@ fn the_fewest_connections_are_those_that_neither_side_has_ended() {
         scene.send(&scene.request_from(IpNumber::TCP, PORT + 1).with_flags(FIN | ACK, 2, 1));
         assert_eq!(scene.active(), [0, 2]);
         assert_eq!([scene.chosen(PORT + 4), scene.chosen(PORT + 5)], [0, 0], "{:?}", scene.setup);
+    }
+}
+
+/// It has the fewest connections just because it can have no more.
+#[test]
+fn where_the_backend_that_is_chosen_has_no_port_another_gets_the_flow() {
+    for setup in Setup::all().into_iter().filter(|setup| setup.sources > 0) {
+        let Some(mut scene) = Scene::new(Setup { ports: 4, ..setup }) else { return };
+        for port in PORT..PORT + 4 {
+            open_and_close(&mut scene, port);
+        }
+        scene.schedule(&[BACKEND, SECOND], Policy::LEAST);
+        scene.balancer.maps().connections().correct(SECOND, 10);
+        for port in PORT + 10..PORT + 14 {
+            let request = scene.request_from(IpNumber::TCP, port).with_flags(SYN, 1, 0);
+            // Who gets it instead is drawn, and may be the same one again; then the client comes again, too.
+            let is_sent = (0..30).any(|_| scene.send(&request).verdicts == [(Verdict::Transmitted, 1)]);
+            assert!(is_sent && scene.chosen(port) == 1, "{port} {:?}", scene.setup);
+        }
+        assert_eq!(scene.active(), [0, 14]);
+        let outcome = scene.send(&scene.request_from(IpNumber::TCP, PORT + 14).with_flags(SYN, 1, 0));
+        assert_eq!(outcome.verdicts, [(Verdict::DropNoPort, 1)], "now neither has one");
+    }
+}
+
+#[test]
+fn where_the_owner_of_a_slot_has_no_port_that_of_another_slot_gets_the_flow() {
+    for setup in Setup::all().into_iter().filter(|setup| setup.sources > 0) {
+        let Some(mut scene) = Scene::new(Setup { ports: 4, ..setup }) else { return };
+        for port in PORT..PORT + 4 {
+            open_and_close(&mut scene, port);
+        }
+        let second = scene.add_second();
+        for slot in (0..layout::MIN_SLOTS).step_by(2) {
+            scene.balancer.maps().store_slot(&scene.service, slot, SlotWord::stable(second));
+        }
+        for port in PORT + 10..PORT + 14 {
+            let request = scene.request_from(IpNumber::TCP, port).with_flags(SYN, 1, 0);
+            let is_sent = (1..30).any(|second| {
+                scene.balancer.set_time(NOW + second * 50 * MILLISECOND);
+                scene.send(&request).verdicts == [(Verdict::Transmitted, 1)]
+            });
+            assert!(is_sent && scene.chosen(port) == 1, "{port} {:?}", scene.setup);
+        }
+    }
+}
+
+/// Its records are found by the backend.
+#[test]
+fn a_single_datagram_goes_to_the_backend_that_is_chosen_or_to_none() {
+    for setup in Setup::all().into_iter().filter(|setup| setup.sources > 0) {
+        let Some(mut scene) = Scene::new(Setup { ports: 4, ..setup }) else { return };
+        scene.put_service(Service { datagrams: Datagrams::SINGLE, ..scene.service });
+        let send = |scene: &mut Scene, port| scene.try_source_of(&scene.request_from(IpNumber::UDP, port)).is_some();
+        scene.schedule(&[BACKEND], Policy::NEXT);
+        assert!((PORT..PORT + 4).all(|port| send(&mut scene, port)), "now the first has no port left");
+        scene.schedule(&[BACKEND, SECOND], Policy::NEXT);
+        let sent = (0..10).filter(|_| send(&mut scene, PORT + 10)).count();
+        assert_eq!(sent, 5, "those of the second, {:?}", scene.setup);
     }
 }
 
