@@ -10,6 +10,7 @@ mod affinity;
 mod backend;
 mod error;
 mod health;
+mod idle;
 mod interface;
 mod latency;
 mod nat;
@@ -92,7 +93,7 @@ impl Config {
 
     /// What may not work, or not as well as it could. In sentences.
     pub fn warnings(&self) -> Vec<String> {
-        [translation::warnings(self), latency::warnings(self), weights::warnings(self)].concat()
+        [idle::warnings(self), translation::warnings(self), latency::warnings(self), weights::warnings(self)].concat()
     }
 
     /// Reads and validates the file at `path`.

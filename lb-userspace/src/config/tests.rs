@@ -12,6 +12,7 @@ use super::*;
 
 mod affinity;
 mod icmp;
+mod idle;
 mod json;
 mod latency;
 mod nat;
@@ -382,8 +383,8 @@ fn the_services_of_the_sample_are_read_in_full() {
 }
 
 #[test]
-fn no_port_and_port_0_are_all_ports() {
-    for address in ["192.168.1.10", "192.168.1.10:0", "192.168.1.10:*"] {
+fn port_0_is_all_ports() {
+    for address in ["192.168.1.10:0", "192.168.1.10:*"] {
         assert_eq!(config(&service("a", address)).services[0].port, 0, "{address}");
     }
 }

@@ -40,8 +40,8 @@ impl Service {
             table.rename(name);
         }
         let start = table.start();
-        let address = table.text("address", service_address);
         let protocol = table.word("protocol");
+        let address = table.text("address", |text| service_address(text, protocol));
         check_port(&table, address, protocol);
         let algorithm = table.word("algorithm").unwrap_or_default();
         let forwarding = table.word("forwarding");
@@ -363,19 +363,25 @@ fn check_port(table: &Table<'_>, address: Option<(IpAddr, u16)>, protocol: Optio
     );
 }
 
-/// Reads an address and a port. No port, `*` and 0 are all ports; an IPv6 address has to be in brackets even then,
-/// since its last group may have been meant as a port.
-fn service_address(text: &str) -> Result<(IpAddr, u16), Problem> {
+/// Reads an address and a port, which ICMP has not; `*` and 0 are all ports. `protocol` is unknown if it could not be
+/// read.
+fn service_address(text: &str, protocol: Option<Protocol>) -> Result<(IpAddr, u16), Problem> {
+    let needs_port = protocol.is_some_and(|protocol| protocol != Protocol::Icmp);
     let wrong = |what: &str| {
-        let help = "write address and port, as in \"192.168.1.10:80\" or \"[2001:db8::1]:80\", \
-                    with * as the port for all ports";
+        let help = if protocol == Some(Protocol::Icmp) {
+            "write the address alone, as in \"192.168.1.10\" or \"2001:db8::1\""
+        } else {
+            "write address and port, as in \"192.168.1.10:80\" or \"[2001:db8::1]:80\", with * as the port for all ports"
+        };
         Problem::new(format!("{text:?} {what}"), help)
     };
     let (address, port) = text::address_and_port(text).ok_or_else(|| wrong("is not an IP address and port"))?;
-    if address.is_ipv6() && !text.starts_with('[') {
-        return Err(wrong("is an IPv6 address without brackets"));
-    }
     let port = match port {
+        // Its last group may have been meant as a port.
+        None if needs_port && address.is_ipv6() && !text.starts_with('[') => {
+            return Err(wrong("is an IPv6 address without brackets"));
+        }
+        None if needs_port => return Err(wrong("has no port")),
         None | Some("*") => 0,
         Some(digits) => text::port(digits).ok_or_else(|| wrong("has a port that is not a number from 0 to 65535"))?,
     };

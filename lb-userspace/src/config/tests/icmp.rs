@@ -22,7 +22,7 @@ const BACKEND: &str = "[[service.backend]]\naddress = \"10.0.0.1\"";
 
 #[test]
 fn a_service_has_an_address_of_either_family_alone() {
-    for address in ["192.0.2.1", "[2001:db8::1]"] {
+    for address in ["192.0.2.1", "[2001:db8::1]", "2001:db8::1"] {
         for forwarding in ["l2-dsr", "ipip", "gue", "nat", "full-nat"] {
             let service = service(address, forwarding, "");
             assert_eq!((service.protocol, service.port), (Protocol::Icmp, 0));

@@ -6,7 +6,8 @@ use super::{config, service};
 
 fn warnings(keys: &str, health: &str) -> String {
     let service = service("a", "10.0.0.1:80").replace("forwarding = \"ipip\"\n", "");
-    config(&format!("{service}{keys}\n[service.health]\n{health}\n")).warnings().join("\n")
+    let rest = "[[service.backend]]\naddress = \"10.0.0.2\"\n[[interface]]\nname = \"eth0\"";
+    config(&format!("{service}{keys}\n[service.health]\n{health}\n{rest}\n")).warnings().join("\n")
 }
 
 const LATENCY: &str = "algorithm = \"least-response-time\"\n";

@@ -255,7 +255,7 @@ fn two_nodes(forwarding: &str, keys: &str, [one, two]: [&str; 2], vrrp: &str) ->
              router_id = {number}\naddresses = [\"192.0.2.{number}/24\", \"192.0.2.{number}0/24\"]\n{vrrp}\n"
         )
     };
-    service(1, one) + &service(2, two)
+    service(1, one) + &service(2, two) + "[[interface]]\nname = \"eth0\"\n"
 }
 
 #[test]

@@ -201,8 +201,9 @@ fn sources_that_no_row_and_no_flow_has_any_more_make_room_at_a_restart() {
 #[test]
 fn pings_that_nobody_answers_have_a_timeout_of_their_own() {
     let unreplied = |protocol: &str, keys: &str| {
-        let icmp = file(&format!("{FULL_NAT}\n{keys}"), &["10.0.0.1"]).replace(":80", "").replace("tcp", protocol);
-        let world = World::new(&icmp);
+        let port = if protocol == "icmp" { "" } else { ":80" };
+        let file = file(&format!("{FULL_NAT}\n{keys}"), &["10.0.0.1"]).replace(":80", port).replace("tcp", protocol);
+        let world = World::new(&file);
         world.core.census(world.now).subjects[0].nat.unwrap().unreplied
     };
     let seconds = Duration::from_secs;

@@ -59,6 +59,15 @@ fn a_service_port_out_of_range_is_refused() {
     "#);
 }
 
+/// It would take all ports, that of SSH among them, from the host that has the address.
+#[test]
+fn a_service_address_without_a_port_is_refused() {
+    assert_snapshot!(refusal_with("192.168.1.10:80", "192.168.1.10"), @r#"
+    lb.toml:20: service "crm-web": address "192.168.1.10" has no port
+        write address and port, as in "192.168.1.10:80" or "[2001:db8::1]:80", with * as the port for all ports
+    "#);
+}
+
 #[test]
 fn an_ipv6_service_address_without_brackets_is_refused() {
     assert_snapshot!(refusal_with("[2001:db8::53]:*", "2001:db8::53:53"), @r#"
