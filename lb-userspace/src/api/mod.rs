@@ -130,6 +130,9 @@ pub struct FlowView {
     pub backend: Option<String>,
     /// What that backend can do.
     pub state: Option<BackendState>,
+    /// Whether nobody knows the flow, so that a segment is answered with a reset unless it opens a connection.
+    #[serde(default)]
+    pub is_reset: bool,
     /// Where the flow goes if it begins now; absent if nobody takes it, or the algorithm or a limit decides then.
     pub new_flow: Option<String>,
     /// What decides then, if not the slot alone: `affinity`, the algorithm, or `max_connections`.

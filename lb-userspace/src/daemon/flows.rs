@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     api::{EntryView, FlowCount, FlowFilter, FlowView, FlowsView, MoveView, Refusal, Reply, SlotsView, TranslatedView},
-    config::{self, Endpoint, Protocol},
+    config::{self, Endpoint, Forwarding, Protocol, Service},
     dataplane::{FlowTables, ListedFlow, Maps, flow_time, flows},
     model::{BackendState, BackendView, ServiceView},
     schedule::Group,
@@ -197,28 +197,7 @@ impl Daemon {
         let (spec, live) = self.core.live(service).ok_or_else(|| {
             Refusal::NotFound(format!("there is no service {service:?}; `lbctl service list` shows them"))
         })?;
-        let port = match (spec.port, port) {
-            (_, Some(_)) if spec.protocol == Protocol::Icmp => {
-                return Err(Refusal::Invalid(format!("{service:?} is of ICMP, which has no ports: leave out --port")));
-            }
-            (0, None) if spec.protocol == Protocol::Icmp => 0,
-            (0, None) => return Err(Refusal::Invalid(format!("{service:?} has all ports: say which with --port"))),
-            (0, Some(port)) | (port, None) => port,
-            (port, Some(asked)) if asked == port => port,
-            (port, Some(asked)) => {
-                return Err(Refusal::Invalid(format!("{service:?} has port {port}, not {asked}")));
-            }
-        };
-        if client.is_ipv4() != spec.address.is_ipv4() {
-            return Err(Refusal::Invalid(format!("{client} is not of the address family of {service:?}")));
-        }
-        let flow = Flow {
-            source: Address::from(client.ip()),
-            destination: Address::from(spec.address),
-            ports: NetU32::new(u32::from(client.port()) << 16 | u32::from(port)),
-            protocol: spec.protocol.number(),
-            ipv4: client.is_ipv4(),
-        };
+        let flow = asked_flow(spec, client, port)?;
         let view = self.core.view_of(service, Instant::now());
         let backends = view.as_ref().map_or(&[][..], |view| &view.backends);
         let backend = |id: BackendId| backends.iter().find(|backend| backend.id == id.get());
@@ -262,11 +241,12 @@ impl Daemon {
         Ok(FlowView {
             service: service.to_owned(),
             client,
-            destination: SocketAddr::new(spec.address, port),
+            destination: SocketAddr::new(spec.address, flow.destination_port().get()),
             slot,
             slot_state: slot_state(word).to_owned(),
             one_packet: spec.one_packet,
             state: backend(owner).map(|backend| backend.state),
+            is_reset: records.is_empty() && spec.forwarding == Forwarding::FullNat && spec.protocol == Protocol::Tcp,
             backend: name_of(owner),
             new_flow,
             new_flow_by,
@@ -275,6 +255,31 @@ impl Daemon {
             translated: translated.collect(),
         })
     }
+}
+
+/// The flow of a client to a service: to its port, or to this one if it has all ports.
+fn asked_flow(service: &Service, client: SocketAddr, port: Option<u16>) -> Result<Flow, Refusal> {
+    let name = &service.name;
+    let port = match (service.port, port) {
+        (_, Some(_)) if service.protocol == Protocol::Icmp => {
+            return Err(Refusal::Invalid(format!("{name:?} is of ICMP, which has no ports: leave out --port")));
+        }
+        (0, None) if service.protocol == Protocol::Icmp => 0,
+        (0, None) => return Err(Refusal::Invalid(format!("{name:?} has all ports: say which with --port"))),
+        (0, Some(port)) | (port, None) => port,
+        (port, Some(asked)) if asked == port => port,
+        (port, Some(asked)) => return Err(Refusal::Invalid(format!("{name:?} has port {port}, not {asked}"))),
+    };
+    if client.is_ipv4() != service.address.is_ipv4() {
+        return Err(Refusal::Invalid(format!("{client} is not of the address family of {name:?}")));
+    }
+    Ok(Flow {
+        source: Address::from(client.ip()),
+        destination: Address::from(service.address),
+        ports: NetU32::new(u32::from(client.port()) << 16 | u32::from(port)),
+        protocol: service.protocol.number(),
+        ipv4: client.is_ipv4(),
+    })
 }
 
 /// How the packets of a backend's flows are translated, if they are.

@@ -132,15 +132,16 @@ fn end_daemons(paths: &Paths) -> Result<()> {
 fn unload(paths: &BalancerPaths) -> Result<()> {
     const TIMEOUT: Duration = Duration::from_secs(5);
 
-    if !paths.config().exists() || !paths.pins().exists() {
+    if !paths.pins().exists() {
         return Ok(());
     }
     let mut child = paths
         .namespace()
         .command(binary("lbd")?)
         .arg("unload")
-        .arg("--config")
-        .arg(paths.config())
+        // Whatever the configuration says by now.
+        .arg("--pins")
+        .arg(paths.pins())
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .spawn()

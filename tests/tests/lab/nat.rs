@@ -301,6 +301,12 @@ fn translated_flows_are_listed_with_all_their_addresses_and_counted_by_their_sou
     ensure!(source.ip() == lab.node("lb").ipv4() && (1024..=32_767).contains(&source.port()), "{flow}");
     let one = lbctl(&lab, &["flows", "web", "--client", &client.to_string()])?;
     ensure!(one.contains(&format!("as {source} -> {target}: established")), "{one}");
+    let unknown = SocketAddr::new(client.ip(), client.port() ^ 1);
+    let unknown = lbctl(&lab, &["flows", "web", "--client", &unknown.to_string()])?;
+    ensure!(
+        unknown.contains("what opens no connection is answered with a reset; if it begins now, to b1"),
+        "{unknown}"
+    );
     let none = lbctl(&lab, &["flows", "web", "--state", "time-wait"])?;
     ensure!(none.contains("no flow matches"), "{none}");
 

@@ -94,6 +94,7 @@ fn flow_text(flow: &FlowView) -> String {
         one_packet,
         backend,
         state,
+        is_reset,
         new_flow,
         new_flow_by,
         affinity,
@@ -114,10 +115,11 @@ fn flow_text(flow: &FlowView) -> String {
         format!(", as {source} -> {target}{whose}: {state}, last seen {} ago", ago(*idle))
     });
     let remembered: String = [remembered].into_iter().chain(translated).collect();
+    let to = if *is_reset { "unknown: what opens no connection is answered with a reset".to_owned() } else { to };
     let new = match new_flow_by {
         _ if *one_packet => String::new(),
         Some(decides) if new_flow.is_none() => format!("; if it begins now, {decides} decides"),
-        None if new_flow == backend => String::new(),
+        None if new_flow == backend && !is_reset => String::new(),
         _ => format!("; if it begins now, to {}", new_flow.as_deref().unwrap_or("nobody")),
     };
     let stays = affinity.as_ref().map_or_else(String::new, |known| {

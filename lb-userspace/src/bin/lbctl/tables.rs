@@ -181,13 +181,18 @@ pub(crate) fn stats(stats: &StatsView) -> String {
         verdicts.add_row([verdict.clone(), packets.to_string()]);
     }
     verdicts.add_row(["received".to_owned(), stats.received.to_string()]);
-    let mut tracking = table(&["FLOW TABLE", "FLOWS"]);
+    let mut tracking = table(&["FLOW TABLE", "COUNT"]);
     for (event, count) in &stats.tracking {
         tracking.add_row([event.clone(), count.to_string()]);
     }
-    let mut traffic = table(&["SERVICE", "BACKEND", "PACKETS", "BYTES"]);
+    let mut traffic = table(&["SERVICE", "TO BACKEND", "PACKETS", "BYTES"]);
     for service in &stats.services {
-        traffic.add_row([service.name.clone(), "-".to_owned(), service.packets.to_string(), service.bytes.to_string()]);
+        traffic.add_row([
+            service.name.clone(),
+            "all".to_owned(),
+            service.packets.to_string(),
+            service.bytes.to_string(),
+        ]);
         for backend in &service.backends {
             traffic.add_row([
                 service.name.clone(),
