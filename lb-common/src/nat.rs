@@ -12,9 +12,9 @@
 //! elsewhere in the two buckets, too: of two that claim the same key at the same time, at least one sees the other. So keys are
 //! unique, and with those of the reverse index so are source ports.
 //!
-//! A record is written by whoever has claimed its forward word, or has made the state of a closed connection free; then its [`NatState`] makes it a flow. From then on only the
-//! state changes, by compare-and-swap, until it says that the flow is over; the daemon frees the place when no packet can have it in
-//! its hands any more.
+//! A record is written by whoever has claimed its forward word, or has made the state of a closed connection free; then its
+//! [`NatState`] makes it a flow. From then on only the state changes, by compare-and-swap, until it says that the flow is over; the
+//! daemon frees the place when no packet can have it in its hands any more.
 //!
 //! A SYN after the end of a connection makes the next one in the same record, since it is the same client's, from the same port to the same
 //! service. It may get another backend, and so another word of the reverse index. The word before stays where it is, and leads to a

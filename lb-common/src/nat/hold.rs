@@ -5,7 +5,6 @@
 //! then look at the record that it led to, and put it back if that leads there. So of two at least one sees the other.
 
 use super::{Index, RecordIndex, Ways};
-use crate::flow_table::WAYS;
 
 /// A record that a word leads to, while others change it.
 pub trait Holder {
@@ -28,29 +27,28 @@ pub fn adopt<B: Ways>(
     say_so: impl FnOnce(),
 ) -> bool {
     let is_own = held == word;
-    if !is_own && (!is_second_hand || !holder.is_alive() || holder.reverse().0 == at.0) {
+    if !is_own && (!is_second_hand || !holder.is_alive() || holder.reverse() == at) {
         return false;
     }
     say_so();
-    let way = at.0 as usize % WAYS;
-    if !bucket.replace(way, held, word) {
+    if !bucket.replace(at.way(), held, word) {
         return false;
     }
-    if !is_own && holder.reverse().0 == at.0 {
-        bucket.replace(way, word, held);
+    if !is_own && holder.reverse() == at {
+        bucket.replace(at.way(), word, held);
         return false;
     }
     true
 }
 
-/// Frees the place `at` of `held`, which leads to `holder`, unless that leads back; whether it did.
-pub fn release<B: Ways>(bucket: &B, at: RecordIndex, held: u64, holder: &impl Holder) -> bool {
-    let way = at.0 as usize % WAYS;
-    if holder.reverse() == at || !bucket.replace(way, held, Index::OVER) {
+/// Frees the place `at` of `held`, unless the record that it leads to leads back; whether it did. `reverse` is where that leads at the
+/// moment.
+pub fn release<B: Ways>(bucket: &B, at: RecordIndex, held: u64, reverse: impl Fn() -> RecordIndex) -> bool {
+    if reverse() == at || !bucket.replace(at.way(), held, Index::OVER) {
         return false;
     }
-    let is_held = holder.reverse() != at;
-    bucket.replace(way, Index::OVER, if is_held { Index::FREE } else { held });
+    let is_held = reverse() != at;
+    bucket.replace(at.way(), Index::OVER, if is_held { Index::FREE } else { held });
     is_held
 }
 
@@ -66,7 +64,7 @@ mod tests {
     use std::{thread, vec::Vec};
 
     use super::{super::ReverseWord, *};
-    use crate::FlowHash;
+    use crate::{FlowHash, flow_table::WAYS};
 
     const AT: RecordIndex = RecordIndex(3);
     const ELSEWHERE: RecordIndex = RecordIndex(100);
@@ -116,7 +114,7 @@ mod tests {
         }
 
         fn release(&self) -> bool {
-            release(&self.bucket, AT, word(1), &self.holder)
+            release(&self.bucket, AT, word(1), || self.holder.reverse())
         }
 
         fn stands(&self) -> u64 {

@@ -1,10 +1,30 @@
 use super::{Event, Phase, Side};
-use crate::{Address, BackendId, FlowTime, MacAddress, NetU16, NetU32};
+use crate::{Address, BackendId, FlowTime, MacAddress, NetU16, NetU32, flow_table::WAYS};
 
 /// Where a record stands: the number of its bucket in the forward index, and its way there. 24 bits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(transparent)]
 pub struct RecordIndex(pub u32);
+
+impl RecordIndex {
+    /// That of a way of a bucket.
+    #[inline(always)]
+    pub const fn at(bucket: u32, way: usize) -> Self {
+        Self(bucket * WAYS as u32 + way as u32)
+    }
+
+    /// The number of its bucket.
+    #[inline(always)]
+    pub const fn bucket(self) -> u32 {
+        self.0 / WAYS as u32
+    }
+
+    /// Its way there.
+    #[inline(always)]
+    pub const fn way(self) -> usize {
+        self.0 as usize % WAYS
+    }
+}
 
 /// What changes of a flow with its packets, in one word, so that it is changed by compare-and-swap: backend, phase, and the time
 /// of its last packet.

@@ -3,15 +3,15 @@
 use super::{Config, service::Service};
 
 /// A file without interfaces or services, and services that nobody serves.
-pub(super) fn warnings(config: &Config) -> Vec<String> {
-    let no_service = config.services.is_empty() && config.vrrp.is_empty();
-    let missing = [
-        (config.interfaces.is_empty() && !config.services.is_empty(), "[[interface]]: no packet comes to the services"),
-        (no_service, "[[service]] and no [[vrrp]]: there is nothing to do"),
-    ];
-    let missing =
-        missing.into_iter().filter(|(is_missing, _)| *is_missing).map(|(_, what)| format!("there is no {what}"));
-    missing.chain(config.services.iter().filter_map(unserved)).collect()
+pub(super) fn warnings(Config { interfaces, services, vrrp, .. }: &Config) -> Vec<String> {
+    let mut warnings: Vec<String> = services.iter().filter_map(unserved).collect();
+    if services.is_empty() && vrrp.is_empty() {
+        warnings.push("there is no [[service]] and no [[vrrp]]: there is nothing to do".to_owned());
+    }
+    if interfaces.is_empty() && !services.is_empty() {
+        warnings.push("there is no [[interface]]: no packet comes to the services".to_owned());
+    }
+    warnings
 }
 
 fn unserved(Service { name, backends, .. }: &Service) -> Option<String> {

@@ -8,8 +8,8 @@ use std::{
 
 use aya::maps::MapError;
 use lb_common::{
-    Address, BackendId, Condition, Flow, FlowEntry, FlowHash, FlowState, HashInput, HashKey, NetU32, Policy, ServiceId,
-    SlotWord, Tracking,
+    Address, BackendId, Condition, Flow, FlowEntry, FlowHash, FlowState, HashInput, HashKey, NetU16, NetU32, Policy,
+    ServiceId, SlotWord, Tracking,
     nat::{NatRecord, NatTarget, Phase},
 };
 
@@ -276,7 +276,7 @@ fn asked_flow(service: &Service, client: SocketAddr, port: Option<u16>) -> Resul
     Ok(Flow {
         source: Address::from(client.ip()),
         destination: Address::from(service.address),
-        ports: NetU32::new(u32::from(client.port()) << 16 | u32::from(port)),
+        ports: NetU32::from_halves(NetU16::new(client.port()), NetU16::new(port)),
         protocol: service.protocol.number(),
         ipv4: client.is_ipv4(),
     })

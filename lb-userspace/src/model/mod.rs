@@ -40,7 +40,7 @@ pub use self::{
     recover::{Found, LiveService, Memory},
     service::{Admin, DesiredService, service_key},
     sources::Sources,
-    view::{BackendState, BackendView, NextHopView, ProbeView, ServiceView},
+    view::{BackendState, BackendView, NextHopView, ProbeView, ServiceView, counted},
 };
 
 #[cfg(test)]

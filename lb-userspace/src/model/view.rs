@@ -21,6 +21,11 @@ use crate::{
     neighbour::{NextHop, Resolution},
 };
 
+/// A number of things: `1 flow`, `2 flows`.
+pub fn counted(count: u64, noun: &str) -> String {
+    if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
+}
+
 /// A service and its backends.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ServiceView {

@@ -4,7 +4,7 @@ use core::intrinsics::{AtomicOrdering, atomic_cxchg};
 
 use lb_common::{
     Address, FlowEntry, FlowTime,
-    flow_table::{Bucket, BucketBits, WAYS},
+    flow_table::{Bucket, BucketBits},
     nat::{Holder, NatRecord, NatSource, NatState, RecordIndex, Ways},
 };
 
@@ -35,9 +35,8 @@ pub fn nat_record(index: RecordIndex) -> Option<MapRecord> {
 pub fn nat_wait(index: RecordIndex) -> Option<MapWait> {
     /// Its number among the arrays of words: it follows both indices.
     const WAITS: u32 = 2;
-    let RecordIndex(place) = index;
-    let bucket = MapBucket(NAT_INDICES.get_value_ptr_mut(WAITS, &(place / WAYS as u32))?, FlowTime(0));
-    Some(MapWait(bucket.way(place as usize)))
+    let bucket = MapBucket(NAT_INDICES.get_value_ptr_mut(WAITS, &index.bucket())?, FlowTime(0));
+    Some(MapWait(bucket.way(index.way())))
 }
 
 /// A source of translated flows.

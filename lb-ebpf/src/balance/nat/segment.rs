@@ -71,7 +71,7 @@ impl Segment {
     /// Whether it opens another connection than that of a record.
     #[inline(always)]
     pub fn begins_another(&self, record: MapRecord) -> bool {
-        self.event as u8 == Event::Open as u8 && record.state().phase().gives_way()
+        self.is(Event::Open) && record.state().phase().gives_way()
     }
 
     /// What it acknowledges; zero if that is nothing.
@@ -155,20 +155,20 @@ impl Segment {
             return;
         }
         let [by_client, by_backend] = record.get().acknowledged;
-        let is_end = self.is_finish() && !phase.has_finished(side);
+        if self.is_finish() && !phase.has_finished(side) {
+            record.update(|record| {
+                if let Some(by_other) = record.acknowledged.get_mut(1 - side as usize) {
+                    *by_other = self.end();
+                }
+            });
+        }
         if side as u8 == Side::Client as u8 {
-            if is_end {
-                record.update(|record| record.acknowledged[1] = self.end());
-            }
             // Until the backend has answered there is nothing that the client could acknowledge.
             let is_known = phase <= Phase::ANSWERED || phase.has_finished(Side::Backend);
             if !is_known && NatRecord::is_news(by_client, self.acknowledgment) {
                 record.update(|record| record.acknowledged[0] = self.acknowledgment);
             }
             return;
-        }
-        if is_end {
-            record.update(|record| record.acknowledged[0] = self.end());
         }
         let is_known = phase.has_finished(Side::Client);
         if phase.is_opening() || !is_known && NatRecord::is_news(by_backend, self.acknowledgment) {

@@ -46,7 +46,7 @@ pub fn find(index: u32, hash: FlowHash) -> Option<(RecordIndex, MapRecord)> {
 #[inline(always)]
 fn find_where_likely(hash: FlowHash) -> Option<(RecordIndex, MapRecord)> {
     let [first, _] = maps::nat_bits()?.buckets_of(hash);
-    let at = RecordIndex(first * WAYS as u32 + likely_way(forward_word(hash)) as u32);
+    let at = RecordIndex::at(first, likely_way(forward_word(hash)));
     let record = maps::nat_record(at)?;
     (record.state().phase().is_alive() && record.hash() == hash.0).then_some((at, record))
 }
@@ -118,7 +118,7 @@ impl Place {
             self.record.replace_state(NatState::FREE, NatState::FREE.over());
             bury(FORWARD, at, at);
         } else if let Some(bucket) = bucket_at(FORWARD, at, self.hash.0) {
-            bucket.replace(at.0 as usize % WAYS, forward_word(self.hash), Index::FREE);
+            bucket.replace(at.way(), forward_word(self.hash), Index::FREE);
         }
     }
 }
@@ -143,7 +143,7 @@ const ANY_BACKEND: u32 = BackendId::NONE.get();
 
 #[inline(always)]
 fn bucket_at(index: u32, at: RecordIndex, unknown: u64) -> Option<NatBucket> {
-    maps::nat_bucket(index, at.0 / WAYS as u32, unknown)
+    maps::nat_bucket(index, at.bucket(), unknown)
 }
 
 #[inline(always)]
@@ -155,7 +155,7 @@ const fn kind_of(index: u32) -> Index {
 #[inline(always)]
 const fn numbered([first, second]: [u32; 2], place: usize) -> RecordIndex {
     let bucket = if place < WAYS { first } else { second };
-    RecordIndex(bucket * WAYS as u32 + (place % WAYS) as u32)
+    RecordIndex::at(bucket, place % WAYS)
 }
 
 #[unsafe(no_mangle)]
@@ -184,7 +184,7 @@ fn place_of(index: u32, [first, second]: [u32; 2], word: u64) -> Option<(RecordI
         place = find_in(kind_of(index), &maps::nat_bucket(index, second, word)?, word);
     }
     let (way, found) = place?;
-    Some((RecordIndex(number * WAYS as u32 + way as u32), found))
+    Some((RecordIndex::at(number, way), found))
 }
 
 #[unsafe(no_mangle)]
@@ -245,10 +245,9 @@ extern "C" fn nat_end(record: u32, backend: u32, closed_at: u64) -> u32 {
 #[inline(always)]
 fn bury(index: u32, at: RecordIndex, record: RecordIndex) {
     let Some(bucket) = bucket_at(index, at, u64::from(record.0)) else { return };
-    let way = at.0 as usize % WAYS;
-    let word = bucket.load(way);
+    let word = bucket.load(at.way());
     // Of the reverse index, a record may say what it has not got.
     if index == FORWARD || ReverseWord::from_bits(word).record().0 == record.0 {
-        bucket.replace(way, word, Index::OVER);
+        bucket.replace(at.way(), word, Index::OVER);
     }
 }

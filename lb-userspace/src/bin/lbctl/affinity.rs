@@ -4,11 +4,14 @@ use std::net::IpAddr;
 
 use clap::{Args, Subcommand, builder::NonEmptyStringValueParser};
 use hyper::Method;
-use lb_userspace::api::{Client, ClientError, ClientView, ClientsView};
+use lb_userspace::{
+    api::{Client, ClientError, ClientView, ClientsView},
+    model::counted,
+};
 
 use super::{
     Output, encode, show,
-    tables::{self, counted, whole_seconds},
+    tables::{self, whole_seconds},
 };
 
 #[derive(Subcommand)]

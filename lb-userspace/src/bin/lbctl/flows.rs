@@ -3,14 +3,12 @@
 use std::{net::SocketAddr, time::Duration};
 
 use clap::{Args, builder::NonEmptyStringValueParser};
-use lb_userspace::api::{Client, ClientError, EntryView, FlowView, FlowsView, MoveView, SlotsView, TranslatedView};
-
-use super::{
-    Output,
-    affinity::server,
-    encode, show,
-    tables::{self, counted},
+use lb_userspace::{
+    api::{Client, ClientError, EntryView, FlowView, FlowsView, MoveView, SlotsView, TranslatedView},
+    model::counted,
 };
+
+use super::{Output, affinity::server, encode, show, tables};
 
 #[derive(Args)]
 #[command(

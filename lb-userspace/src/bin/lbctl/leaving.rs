@@ -10,12 +10,12 @@ use std::{
 use lb_userspace::{
     api::{ChangedView, Client, ClientError},
     config::Tracking,
-    model::{Admin, Applied, ServiceView},
+    model::{Admin, Applied, ServiceView, counted},
 };
 
 use serde::Serialize;
 
-use super::tables::{counted, whole_seconds};
+use super::tables::whole_seconds;
 
 /// How often it is looked at.
 const PERIOD: Duration = Duration::from_millis(500);

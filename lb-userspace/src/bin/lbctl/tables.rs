@@ -6,13 +6,8 @@ use comfy_table::{Table, presets};
 use lb_userspace::{
     api::{NatView, StatsView, StatusView},
     config::{Affinity, Endpoint, Protocol, Tracking},
-    model::{Admin, BackendState, BackendView, NextHopView, PortUse, ProbeView, ServiceView, SourceView},
+    model::{Admin, BackendState, BackendView, NextHopView, PortUse, ProbeView, ServiceView, SourceView, counted},
 };
-
-/// `1 flow`, `2 flows`.
-pub(crate) fn counted(count: u64, noun: &str) -> String {
-    if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
-}
 
 /// A time, without what is less than a second.
 pub(crate) fn whole_seconds(time: Duration) -> String {

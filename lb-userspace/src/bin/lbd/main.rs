@@ -8,7 +8,9 @@ use std::{path::PathBuf, process::ExitCode};
 use clap::{Parser, Subcommand};
 use lb_userspace::{
     config::{Config, LoadError},
-    daemon, vrrp,
+    daemon,
+    model::counted,
+    vrrp,
 };
 
 /// XDP load balancer: the daemon, and what belongs to running it.
@@ -110,8 +112,8 @@ async fn run(command: Command) -> anyhow::Result<()> {
             }
             let Config { services, interfaces, vrrp, .. } = loaded;
             let parts = [(interfaces.len(), "interface"), (services.len(), "service"), (vrrp.len(), "VRRP instance")];
-            let counted = parts.map(|(count, noun)| format!("{count} {noun}{}", if count == 1 { "" } else { "s" }));
-            println!("{}: valid, {}", config.display(), counted.join(", "));
+            let parts = parts.map(|(count, noun)| counted(count as u64, noun));
+            println!("{}: valid, {}", config.display(), parts.join(", "));
             Ok(())
         }
         Command::Unload { pins: Some(pins), .. } => daemon::unload(&pins, None).await,

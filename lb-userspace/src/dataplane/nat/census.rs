@@ -4,7 +4,7 @@ use std::{collections::HashMap, time::Duration};
 
 use lb_common::{
     BackendId, FlowState, FlowTime, RowIndex,
-    nat::{NatState, Phase, RecordIndex},
+    nat::{NatRecord, NatState, Phase, RecordIndex},
 };
 
 use super::{NatTable, NatUsage};
@@ -42,9 +42,9 @@ pub fn sweep_nat(table: &NatTable, words: &Words, subjects: &[Subject], clock: i
     let (mut found, mut over, now) = (NatSweep::default(), Vec::new(), clock());
     let (mut taken, mut ports_in_use) = (0, vec![false; table.places()]);
     for at in table.taken_places() {
-        let state = table.state(at);
+        let NatRecord { state, source, reverse, .. } = table.record(at);
         taken += 1;
-        ports_in_use[table.record(at).reverse.0 as usize] = true;
+        ports_in_use[reverse.0 as usize] = true;
         if state.phase() == Phase::FREE {
             // It is being made.
             continue;
@@ -55,7 +55,7 @@ pub fn sweep_nat(table: &NatTable, words: &Words, subjects: &[Subject], clock: i
             over.push(at);
             *found.ended.entry(state.backend()).or_default() += u64::from(state.phase().is_active());
         } else {
-            found.usage.count(state, table.record(at).source, now);
+            found.usage.count(state, source, now);
             found.flows.entry(state.backend()).or_default()[counts_as(state.phase()) as usize] += 1;
         }
     }

@@ -10,7 +10,7 @@ use std::{
 use lb_common::{
     FlowHash, ServiceId,
     flow_table::{BucketBits, ConnectionCounter as _, WAYS},
-    nat::{Holder, Index, NatRecord, NatState, RecordIndex, ReverseWord, forward_word, release},
+    nat::{Index, NatRecord, NatState, RecordIndex, ReverseWord, forward_word, release},
 };
 
 use super::held::HeldPorts;
@@ -134,10 +134,10 @@ impl NatTable {
     /// Frees a place in the reverse index, if its word leads to a record that does not lead back; whether it did.
     pub(super) fn release(&self, place: RecordIndex) -> bool {
         let buckets: &[[AtomicU64; WAYS]] = self.reverse.words64().as_chunks().0;
-        let bucket = &buckets[place.0 as usize / WAYS];
-        let word = bucket[place.0 as usize % WAYS].load(Ordering::SeqCst);
-        let holder = PlacedRecord { table: self, at: ReverseWord::from_bits(word).record() };
-        leads_to_record(word) && release(bucket, place, word, &holder)
+        let bucket = &buckets[place.bucket() as usize];
+        let word = bucket[place.way()].load(Ordering::SeqCst);
+        leads_to_record(word)
+            && release(bucket, place, word, || self.record(ReverseWord::from_bits(word).record()).reverse)
     }
 
     /// A record, as it stands at this moment.
@@ -233,22 +233,6 @@ impl NatTable {
 
     fn state_word(&self, at: RecordIndex) -> &AtomicU64 {
         &self.records.words64()[at.0 as usize * (size_of::<NatRecord>() / WORD)]
-    }
-}
-
-/// A record where it stands.
-struct PlacedRecord<'a> {
-    table: &'a NatTable,
-    at: RecordIndex,
-}
-
-impl Holder for PlacedRecord<'_> {
-    fn reverse(&self) -> RecordIndex {
-        self.table.record(self.at).reverse
-    }
-
-    fn is_alive(&self) -> bool {
-        self.table.state(self.at).phase().is_alive()
     }
 }
 

@@ -96,6 +96,14 @@ impl World {
         self.table.reverse_places().nth(port.0 as usize).unwrap()
     }
 
+    /// Sweeps after so many seconds, and says whether the port has to be held then.
+    fn check_held(&self, port: RecordIndex, expected: &[(u64, bool)]) {
+        for (seconds, is_held) in expected {
+            self.sweep_after(*seconds);
+            assert_eq!(self.is_taken(port), *is_held, "after {seconds} s");
+        }
+    }
+
     fn sweep(&self) -> NatSweep {
         self.sweep_after(0)
     }
@@ -233,10 +241,7 @@ fn a_port_that_was_in_use_meanwhile_is_held_anew() {
     world.table.write(at, NatRecord { reverse: port, ..held });
     world.sweep_after(10);
     world.table.write(at, held);
-    for (seconds, is_held) in [(20, true), (60, true), (119, true), (120, false)] {
-        world.sweep_after(seconds);
-        assert_eq!(world.is_taken(port), is_held, "after {seconds} s");
-    }
+    world.check_held(port, &[(20, true), (60, true), (119, true), (120, false)]);
 }
 
 #[test]
@@ -244,10 +249,8 @@ fn a_port_is_held_though_the_flow_after_is_over_and_its_place_free() {
     let world = World::new();
     let at = world.open(1, 1, Phase::RESET, 1000);
     let port = world.use_again(at, 100);
-    for (seconds, is_held) in [(0, true), (59, true), (60, false)] {
-        world.sweep_after(seconds);
-        assert_eq!((world.is_taken(port), world.table.taken_places().count()), (is_held, 0), "after {seconds} s");
-    }
+    world.check_held(port, &[(0, true), (59, true), (60, false)]);
+    assert_eq!(world.table.taken_places().count(), 0);
 }
 
 #[test]
@@ -260,10 +263,7 @@ fn a_port_is_held_for_as_long_as_the_service_that_waits_longest_says() {
     world.subjects.extend(others);
     let at = world.open(1, 1, Phase::ESTABLISHED, 0);
     let port = world.use_again(at, 100);
-    for (seconds, is_held) in [(0, true), (119, true), (120, false)] {
-        world.sweep_after(seconds);
-        assert_eq!(world.is_taken(port), is_held, "after {seconds} s");
-    }
+    world.check_held(port, &[(0, true), (119, true), (120, false)]);
 }
 
 /// A port that is held is not so dear that flows end sooner for it.

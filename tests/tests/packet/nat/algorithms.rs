@@ -140,14 +140,22 @@ fn the_fewest_connections_are_those_that_neither_side_has_ended() {
     }
 }
 
-/// It has the fewest connections just because it can have no more.
-#[test]
-fn where_the_backend_that_is_chosen_has_no_port_another_gets_the_flow() {
-    for setup in Setup::all().into_iter().filter(|setup| setup.sources > 0) {
-        let Some(mut scene) = Scene::new(Setup { ports: 4, ..setup }) else { return };
+/// With four ports for each backend, all of which closed connections have with the first.
+fn exhausted() -> impl Iterator<Item = Scene> {
+    let setups = Setup::all().into_iter().filter(|setup| setup.sources > 0);
+    setups.map_while(|setup| {
+        let mut scene = Scene::new(Setup { ports: 4, ..setup })?;
         for port in PORT..PORT + 4 {
             open_and_close(&mut scene, port);
         }
+        Some(scene)
+    })
+}
+
+/// It has the fewest connections just because it can have no more.
+#[test]
+fn where_the_backend_that_is_chosen_has_no_port_another_gets_the_flow() {
+    for mut scene in exhausted() {
         scene.schedule(&[BACKEND, SECOND], Policy::LEAST);
         scene.balancer.maps().connections().correct(SECOND, 10);
         for port in PORT + 10..PORT + 14 {
@@ -164,11 +172,7 @@ fn where_the_backend_that_is_chosen_has_no_port_another_gets_the_flow() {
 
 #[test]
 fn where_the_owner_of_a_slot_has_no_port_that_of_another_slot_gets_the_flow() {
-    for setup in Setup::all().into_iter().filter(|setup| setup.sources > 0) {
-        let Some(mut scene) = Scene::new(Setup { ports: 4, ..setup }) else { return };
-        for port in PORT..PORT + 4 {
-            open_and_close(&mut scene, port);
-        }
+    for mut scene in exhausted() {
         let second = scene.add_second();
         for slot in (0..layout::MIN_SLOTS).step_by(2) {
             scene.balancer.maps().store_slot(&scene.service, slot, SlotWord::stable(second));
